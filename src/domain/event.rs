@@ -1,0 +1,77 @@
+//! The stored, topic-bearing fact made from a change, a publish call, or from the engine's own doings.
+//!
+//! Always true: an event is immutable once it has its sequence. JSON inside it is text as it came, so that a payload
+//! passes through byte for byte. Not here: how a body is made of it (`domain::body`), who gets it (`actors::router`).
+
+use serde::{Deserialize, Serialize};
+
+use super::id::{ConnectionId, InboxId, PullId, UserId, WorkspaceNo};
+use super::time::Millis;
+
+/// One event, as it stands in the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    pub workspace: WorkspaceNo,
+    /// `category/model`, or a system topic.
+    pub topic: String,
+    /// `created`, `updated`, `deleted`, or the verb of a system event. None only for a published event without one.
+    pub update_type: Option<String>,
+    pub connection: Option<ConnectionId>,
+    pub user: Option<UserId>,
+    /// The app's display name (`HubSpot`).
+    pub app: Option<String>,
+    /// The user's full name, else the username.
+    pub user_name: Option<String>,
+    /// The ISV's own name of the user.
+    pub username: Option<String>,
+    /// When it happened at the app if known, else when we saw it.
+    pub happened_at: Millis,
+    /// When the node took it in; the start of accept-to-first-attempt.
+    pub accepted_at: Millis,
+    pub payload: Payload,
+    /// Dotted paths that differ from the record before; empty unless `updated`.
+    pub changed_fields: Vec<String>,
+    /// The unified record before, as JSON object text.
+    pub previous: Option<String>,
+    /// The app's own record or event, as JSON text.
+    pub raw: Option<String>,
+    pub source: Source,
+    /// False for a change of the app's own record that changes nothing unified: only subscriptions that ask for `raw`
+    /// see it.
+    pub unified_change: bool,
+}
+
+/// What `dataPayload` is made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Payload {
+    /// A unified record; times are written as the subscription's API version wants them.
+    Record {
+        /// UUIDv5 of (connection, model, remoteId).
+        id: [u8; 16],
+        remote_id: String,
+        remote_created_at: Option<Millis>,
+        remote_updated_at: Option<Millis>,
+        created_at: Millis,
+        updated_at: Millis,
+        deleted: bool,
+        /// The unified fields as JSON object text, in model order, without id and times.
+        fields: String,
+    },
+    /// JSON text that passes through byte for byte.
+    Plain(String),
+}
+
+/// How the engine came to know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Source {
+    /// A webhook of the app.
+    Webhook(InboxId),
+    /// An incremental pull.
+    Poll(PullId),
+    /// A full scan.
+    Scan(PullId),
+    /// `POST /one/events`.
+    Published,
+    /// The engine itself (system topics).
+    Engine,
+}

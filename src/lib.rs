@@ -1,0 +1,5 @@
+//! Tidemill turns many third-party apps into one stream of unified events.
+
+pub mod clock;
+pub mod domain;
+pub mod error;
