@@ -20,7 +20,10 @@ pub struct Clock {
 enum Source {
     Wall,
     /// Follows tokio's clock, which tests can pause and advance.
-    Tokio { origin: tokio::time::Instant, origin_ms: u64 },
+    Tokio {
+        origin: tokio::time::Instant,
+        origin_ms: u64,
+    },
 }
 
 impl Clock {
