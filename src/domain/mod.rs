@@ -1,7 +1,11 @@
 //! Nouns and pure rules: no I/O, no async, no clock, no actix. Everything here can be tested with a function call.
 
+pub mod address;
+pub mod delivery;
 pub mod event;
+pub mod failure;
 pub mod id;
 pub mod record;
+pub mod retry;
 pub mod secret;
 pub mod time;
