@@ -1,6 +1,7 @@
 //! Tidemill turns many third-party apps into one stream of unified events.
 
 pub mod clock;
+pub mod connectors;
 pub mod domain;
 pub mod error;
 pub mod outbound;

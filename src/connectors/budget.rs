@@ -1,0 +1,189 @@
+//! How many requests one connection may send: a token bucket over the clock, corrected by what the app's headers say.
+//!
+//! Always true: pure but for its lock; nothing waits in here. Not here: who waits (`connectors::session`), and how often
+//! an app is looked at (the watcher).
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::domain::time::Millis;
+
+/// The longest wait that an app can impose through its headers.
+const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// A connector's declared budget.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BudgetSpec {
+    /// So many requests …
+    pub requests: u32,
+    /// … in each stretch of this length.
+    pub per: Duration,
+    pub headers: BudgetHeaders,
+}
+
+/// What an app calls its rate headers; names in lower case.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BudgetHeaders {
+    /// How many requests are left.
+    pub remaining: Option<String>,
+    /// When there will be more.
+    pub reset: Option<String>,
+    #[serde(default, rename = "resetIn")]
+    pub reset_in: ResetIn,
+}
+
+/// What the reset header counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ResetIn {
+    /// Seconds from now, perhaps with a fraction.
+    #[default]
+    Seconds,
+    Milliseconds,
+    /// Unix seconds.
+    EpochSeconds,
+}
+
+/// One connection's requests.
+#[derive(Debug)]
+pub struct Budget {
+    spec: Option<BudgetSpec>,
+    state: Mutex<State>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct State {
+    /// Requests that may go now, in thousandths.
+    tokens_milli: u64,
+    filled_at: Millis,
+    /// The app asked for silence until then.
+    blocked_until: Millis,
+}
+
+impl Budget {
+    /// A full budget. None: only the app's own answers slow it down.
+    pub fn new(spec: Option<BudgetSpec>, now: Millis) -> Self {
+        let full = spec.as_ref().map_or(0, |s| u64::from(s.requests) * 1000);
+        Self { spec, state: Mutex::new(State { tokens_milli: full, filled_at: now, blocked_until: Millis(0) }) }
+    }
+    /// Takes one request, or says how long to wait for it.
+    pub fn take(&self, now: Millis) -> Result<(), Duration> {
+        let mut state = self.lock();
+        if state.blocked_until > now {
+            return Err(state.blocked_until.since(now));
+        }
+        let Some(spec) = &self.spec else { return Ok(()) };
+        let full = u64::from(spec.requests) * 1000;
+        let per_ms = u64::try_from(spec.per.as_millis()).unwrap_or(u64::MAX).max(1);
+        let elapsed = now.0.saturating_sub(state.filled_at.0).min(per_ms);
+        let fresh = elapsed * full / per_ms;
+        if fresh > 0 {
+            state.tokens_milli = (state.tokens_milli + fresh).min(full);
+            state.filled_at = now;
+        }
+        if state.tokens_milli >= 1000 {
+            state.tokens_milli -= 1000;
+            return Ok(());
+        }
+        let missing = 1000 - state.tokens_milli;
+        Err(Duration::from_millis((missing * per_ms).div_ceil(full.max(1)).max(1)))
+    }
+    /// Takes note of what an answer's headers say.
+    pub fn heed<'h>(&self, header: impl Fn(&str) -> Option<&'h str>, now: Millis) {
+        let Some(spec) = &self.spec else { return };
+        let read =
+            |name: &Option<String>| name.as_deref().and_then(&header).and_then(|text| text.trim().parse::<f64>().ok());
+        let (Some(remaining), reset) = (read(&spec.headers.remaining), read(&spec.headers.reset)) else { return };
+        let mut state = self.lock();
+        // Another process may share the account: believe the smaller of the two counts.
+        let remaining_milli = (remaining.max(0.0) * 1000.0) as u64;
+        state.tokens_milli = state.tokens_milli.min(remaining_milli);
+        if remaining < 1.0 {
+            let wait = reset.and_then(|reset| reset_wait(spec.headers.reset_in, reset, now)).unwrap_or(spec.per);
+            state.blocked_until = state.blocked_until.max(now.after(wait.min(WAIT_MAX)));
+        }
+    }
+    /// The app said 429 (or the like): silence for so long.
+    pub fn block(&self, wait: Duration, now: Millis) {
+        let mut state = self.lock();
+        state.blocked_until = state.blocked_until.max(now.after(wait.min(WAIT_MAX)));
+    }
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        // The state is three plain numbers, sound whatever a panicked holder did.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn reset_wait(unit: ResetIn, reset: f64, now: Millis) -> Option<Duration> {
+    match unit {
+        ResetIn::Seconds => Duration::try_from_secs_f64(reset).ok(),
+        ResetIn::Milliseconds => Duration::try_from_secs_f64(reset / 1000.0).ok(),
+        ResetIn::EpochSeconds => {
+            let at = Duration::try_from_secs_f64(reset).ok()?;
+            Some(at.saturating_sub(Duration::from_millis(now.0)))
+        }
+    }
+}
+
+/// `Retry-After` as seconds (also with a fraction, as Shopify and Zoho write it) or as an HTTP date.
+pub fn retry_after(text: &str, now: Millis) -> Option<Duration> {
+    let text = text.trim();
+    if let Ok(seconds) = text.parse::<f64>() {
+        return Duration::try_from_secs_f64(seconds.max(0.0)).ok().map(|wait| wait.min(WAIT_MAX));
+    }
+    let date = text.strip_suffix("GMT").map(|t| format!("{t}+0000")).unwrap_or_else(|| text.to_owned());
+    let stamp = jiff::fmt::rfc2822::parse(&date).ok()?.timestamp();
+    let at = u64::try_from(stamp.as_millisecond()).ok()?;
+    Some(Millis(at).since(now).min(WAIT_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn budget(requests: u32, per_s: u64) -> Budget {
+        let headers =
+            BudgetHeaders { remaining: Some("left".into()), reset: Some("reset".into()), ..Default::default() };
+        Budget::new(Some(BudgetSpec { requests, per: Duration::from_secs(per_s), headers }), Millis(0))
+    }
+
+    #[test]
+    fn a_budget_refills_evenly() {
+        let budget = budget(10, 10);
+        for _ in 0..10 {
+            assert_eq!(budget.take(Millis(0)), Ok(()));
+        }
+        assert_eq!(budget.take(Millis(0)), Err(Duration::from_secs(1)));
+        assert_eq!(budget.take(Millis(400)), Err(Duration::from_millis(600)));
+        assert_eq!(budget.take(Millis(1000)), Ok(()));
+        assert!(budget.take(Millis(1000)).is_err());
+        for _ in 0..10 {
+            assert_eq!(budget.take(Millis(60_000)), Ok(()), "a long pause fills it, no more");
+        }
+        assert!(budget.take(Millis(60_000)).is_err());
+    }
+
+    #[test]
+    fn the_apps_own_count_is_believed_when_it_is_smaller() {
+        let budget = budget(100, 10);
+        let header = |name: &str| if name == "left" { Some("0") } else { Some("2.5") };
+        budget.heed(header, Millis(0));
+        assert_eq!(budget.take(Millis(0)), Err(Duration::from_millis(2_500)));
+        assert!(budget.take(Millis(2_600)).is_ok());
+    }
+
+    #[test]
+    fn retry_after_is_read_in_all_its_forms() {
+        let now = Millis(1_769_860_800_000);
+        assert_eq!(retry_after("120", now), Some(Duration::from_secs(120)));
+        assert_eq!(retry_after(" 2.5 ", now), Some(Duration::from_millis(2_500)));
+        assert_eq!(retry_after("Sat, 31 Jan 2026 12:01:00 GMT", now), Some(Duration::from_secs(60)));
+        assert_eq!(retry_after("Sat, 31 Jan 2026 11:00:00 GMT", now), Some(Duration::ZERO));
+        assert_eq!(retry_after("soon", now), None);
+        assert_eq!(retry_after("1e300", now), None);
+        assert_eq!(retry_after("NaN", now), None);
+    }
+}

@@ -1,0 +1,152 @@
+//! Mapping expressions: from an app's JSON to ours, compiled once from YAML to an enum.
+//!
+//! Always true: an expression cannot loop, call or wait, and what it makes is bounded by its input; a path that leads
+//! nowhere is null. Not here: scripts (`connectors::script`), the order of the model's fields (`domain::models`).
+//! The operators are described for authors in docs/connectors.md; [`OPERATORS`] is their one list.
+
+mod compile;
+pub mod decimal;
+mod eval;
+pub mod path;
+pub mod times;
+
+use path::Path;
+use serde_json::Value;
+use times::TimeFormat;
+
+pub use eval::Env;
+
+use super::folder::SpecError;
+use super::yaml::{self, Placed};
+
+/// Every operator, for the error about an unknown one and for the docs.
+pub const OPERATORS: &[&str] = &[
+    "$abs", "$and", "$boolean", "$case", "$codes", "$compact", "$concat", "$decimal", "$default", "$eq", "$exists",
+    "$first", "$gt", "$gte", "$integer", "$iterate", "$join", "$literal", "$lookup", "$lower", "$lt", "$lte", "$merge",
+    "$negate", "$not", "$number", "$omit", "$or", "$pairs", "$split", "$string", "$sum", "$time", "$trim", "$upper",
+    "$var",
+];
+
+/// A compiled expression.
+#[derive(Clone, Debug)]
+pub struct Mapping(Expr);
+
+/// One node of an expression.
+#[derive(Clone, Debug)]
+enum Expr {
+    Literal(Value),
+    Var(Path),
+    Object(Vec<(String, Expr)>),
+    List(Vec<Expr>),
+    Unary(Unary, Box<Expr>),
+    /// All must be there and compare so, pair by pair.
+    Compare(Comparison, Box<Expr>, Box<Expr>),
+    All(Vec<Expr>),
+    Any(Vec<Expr>),
+    /// Null parts count as empty; null if all are null.
+    Concat(Vec<Expr>),
+    Join {
+        items: Box<Expr>,
+        with: String,
+    },
+    /// The first that is neither null nor an empty text.
+    First(Vec<Expr>),
+    /// The second if the first is null.
+    Default(Box<Expr>, Box<Expr>),
+    Case {
+        cases: Vec<(Expr, Expr)>,
+        default: Box<Expr>,
+    },
+    Codes {
+        value: Box<Expr>,
+        to: Vec<(String, Expr)>,
+        default: Box<Expr>,
+    },
+    Iterate(Walk),
+    /// The exact sum of the items' decimals.
+    Sum(Walk),
+    Time {
+        value: Box<Expr>,
+        format: TimeFormat,
+    },
+    /// In a list of objects: the value beside a key.
+    Lookup {
+        list: Box<Expr>,
+        key: Path,
+        equals: String,
+        value: Path,
+    },
+    /// A list of objects with key and value, as one object.
+    Pairs {
+        list: Box<Expr>,
+        key: Path,
+        value: Path,
+        except: Vec<String>,
+    },
+    Omit {
+        from: Box<Expr>,
+        keys: Vec<String>,
+    },
+    Merge(Vec<Expr>),
+    Split {
+        value: Box<Expr>,
+        by: String,
+    },
+}
+
+/// A walk over a list: inside it, `$` is the item.
+#[derive(Clone, Debug)]
+struct Walk {
+    list: Box<Expr>,
+    only: Option<Box<Expr>>,
+    item: Box<Expr>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unary {
+    Lower,
+    Upper,
+    Trim,
+    Text,
+    Decimal,
+    Integer,
+    Boolean,
+    Abs,
+    Negate,
+    Not,
+    Exists,
+    /// Without null members.
+    Compact,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Comparison {
+    Equal,
+    Greater,
+    GreaterOrEqual,
+    Less,
+    LessOrEqual,
+}
+
+impl Mapping {
+    /// Compiles a file. `variables` are the names that may stand after `$`, beside `$` and `$root`.
+    pub fn read(file: &str, text: &str, variables: &[&str]) -> Result<Self, SpecError> {
+        let placed: Placed = yaml::read(file, text)?;
+        Self::compile(file, &placed, variables)
+    }
+    /// Compiles a part of a file.
+    pub fn compile(file: &str, placed: &Placed, variables: &[&str]) -> Result<Self, SpecError> {
+        compile::Compiler { file, variables }.expr(placed).map(Self)
+    }
+    /// The value that the expression makes in this environment.
+    pub fn eval(&self, env: &Env<'_>) -> Value {
+        eval::eval(&self.0, env).into_owned()
+    }
+    /// The names of an object expression's members, in order; empty for other expressions.
+    pub fn members(&self) -> Vec<&str> {
+        match &self.0 {
+            Expr::Object(members) => members.iter().map(|(name, _)| name.as_str()).collect(),
+            _ => Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Times as apps write them.
+//!
+//! Always true: a time without a zone is UTC, since the formats that allow it say so (Adobe Commerce stores and answers
+//! `YYYY-MM-DD HH:MM:SS` in UTC, magento/magento2#24985). Not here: time zones of a shop.
+
+use jiff::Timestamp;
+use jiff::civil::{Date, DateTime};
+use jiff::tz::Offset;
+use serde_json::Value;
+
+use crate::domain::time::Millis;
+
+/// How an app writes its times.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum TimeFormat {
+    /// `2026-01-31T12:00:00.000Z`; offsets with or without a colon are read, `Z` with milliseconds is written.
+    #[default]
+    Rfc3339,
+    /// As `Rfc3339`, written without milliseconds.
+    Rfc3339Seconds,
+    /// Seconds since 1970, as number or text.
+    UnixSeconds,
+    /// Milliseconds since 1970, as number or text.
+    UnixMillis,
+    /// `2026-01-31 12:00:00`, UTC.
+    SqlUtc,
+    /// `2026-01-31`, its start in UTC.
+    Date,
+    /// A pattern with `%`, as strftime has them; without an offset in it: UTC.
+    Pattern(String),
+}
+
+impl TimeFormat {
+    /// Reads the format's name, or a pattern.
+    pub fn parse(name: &str) -> Result<Self, String> {
+        Ok(match name {
+            "rfc3339" => Self::Rfc3339,
+            "rfc3339-seconds" => Self::Rfc3339Seconds,
+            "unix-seconds" => Self::UnixSeconds,
+            "unix-millis" => Self::UnixMillis,
+            "sql-utc" => Self::SqlUtc,
+            "date" => Self::Date,
+            pattern if pattern.contains('%') => Self::Pattern(pattern.to_owned()),
+            other => {
+                return Err(format!(
+                    "{other:?} is not a time format; use rfc3339, rfc3339-seconds, unix-seconds, unix-millis, sql-utc, \
+                     date, or a pattern such as %d.%m.%Y %H:%M"
+                ));
+            }
+        })
+    }
+    /// Reads a time. None if it is not one, or before 1970.
+    pub fn read(&self, value: &Value) -> Option<Millis> {
+        let text = match value {
+            Value::String(text) => text.trim().to_owned(),
+            Value::Number(number) => number.to_string(),
+            _ => return None,
+        };
+        let stamp = match self {
+            Self::Rfc3339 | Self::Rfc3339Seconds => rfc3339(&text)?,
+            Self::UnixSeconds => return unix(&text, 1_000),
+            Self::UnixMillis => return unix(&text, 1),
+            Self::SqlUtc => at_utc(text.parse::<DateTime>().ok()?)?,
+            Self::Date => at_utc(text.parse::<Date>().ok()?.at(0, 0, 0, 0))?,
+            Self::Pattern(pattern) => match Timestamp::strptime(pattern, &text) {
+                Ok(stamp) => stamp,
+                Err(_) => at_utc(DateTime::strptime(pattern, &text).ok()?)?,
+            },
+        };
+        u64::try_from(stamp.as_millisecond()).ok().map(Millis)
+    }
+    /// Writes a time as the app wants to be asked.
+    pub fn write(&self, time: Millis) -> String {
+        let stamp = || stamp(time);
+        match self {
+            Self::Rfc3339 => time.rfc3339_millis(),
+            Self::Rfc3339Seconds => time.rfc3339_seconds(),
+            Self::UnixSeconds => time.seconds().to_string(),
+            Self::UnixMillis => time.0.to_string(),
+            Self::SqlUtc => stamp().strftime("%Y-%m-%d %H:%M:%S").to_string(),
+            Self::Date => stamp().strftime("%Y-%m-%d").to_string(),
+            Self::Pattern(pattern) => stamp().strftime(pattern).to_string(),
+        }
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for TimeFormat {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::parse(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
+
+fn stamp(time: Millis) -> Timestamp {
+    let millis = i64::try_from(time.0).unwrap_or(i64::MAX);
+    Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MAX)
+}
+
+fn at_utc(time: DateTime) -> Option<Timestamp> {
+    Offset::UTC.to_timestamp(time).ok()
+}
+
+/// RFC 3339, also `2026-05-01T07:25:37.000+0000` (Salesforce) and without an offset (taken as UTC).
+fn rfc3339(text: &str) -> Option<Timestamp> {
+    (text.parse().ok())
+        .or_else(|| Timestamp::strptime("%Y-%m-%dT%H:%M:%S%.f%z", text).ok())
+        .or_else(|| at_utc(text.parse().ok()?))
+}
+
+/// Unix times, whole or with a fraction, without going through a float.
+fn unix(text: &str, to_millis: u64) -> Option<Millis> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let whole: u64 = whole.parse().ok()?;
+    let millis = whole.checked_mul(to_millis)?;
+    if to_millis == 1 || fraction.is_empty() {
+        return Some(Millis(millis));
+    }
+    let digits: String = fraction.chars().chain("000".chars()).take(3).collect();
+    millis.checked_add(digits.parse().ok()?).map(Millis)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn every_format_is_read() {
+        let time = Millis(1_769_860_800_000);
+        for (format, value) in [
+            ("rfc3339", json!("2026-01-31T12:00:00Z")),
+            ("rfc3339", json!("2026-01-31T13:00:00.000+01:00")),
+            ("rfc3339", json!("2026-01-31T12:00:00.000+0000")),
+            ("rfc3339", json!("2026-01-31T12:00:00")),
+            ("unix-seconds", json!(1_769_860_800)),
+            ("unix-seconds", json!("1769860800.000")),
+            ("unix-millis", json!("1769860800000")),
+            ("sql-utc", json!("2026-01-31 12:00:00")),
+            ("%d.%m.%Y %H:%M", json!("31.01.2026 12:00")),
+            ("%d.%m.%Y %H:%M %z", json!("31.01.2026 14:00 +0200")),
+        ] {
+            assert_eq!(TimeFormat::parse(format).unwrap().read(&value), Some(time), "{format} {value}");
+        }
+        assert_eq!(TimeFormat::Date.read(&json!("1970-01-02")), Some(Millis(86_400_000)));
+        assert_eq!(TimeFormat::UnixSeconds.read(&json!(1.5)), Some(Millis(1_500)));
+    }
+
+    #[test]
+    fn what_is_not_a_time_is_none() {
+        for value in [json!(null), json!(""), json!("0000-00-00 00:00:00"), json!("soon"), json!({}), json!(-5)] {
+            for format in [TimeFormat::SqlUtc, TimeFormat::Rfc3339, TimeFormat::UnixMillis, TimeFormat::Date] {
+                assert_eq!(format.read(&value), None, "{format:?} {value}");
+            }
+        }
+        assert!(TimeFormat::parse("iso").unwrap_err().contains("rfc3339"));
+    }
+
+    #[test]
+    fn times_are_written_as_the_app_asks() {
+        let time = Millis(1_769_860_800_123);
+        assert_eq!(TimeFormat::SqlUtc.write(time), "2026-01-31 12:00:00");
+        assert_eq!(TimeFormat::UnixMillis.write(time), "1769860800123");
+        assert_eq!(TimeFormat::Rfc3339.write(time), "2026-01-31T12:00:00.123Z");
+        assert_eq!(TimeFormat::parse("%d/%m/%Y").unwrap().write(time), "31/01/2026");
+    }
+}

@@ -1,0 +1,146 @@
+//! Texts with holes: `/rest/{{parameters.store}}/V1/orders/{{record.id}}`.
+//!
+//! Always true: a hole that has no value makes the whole text absent, so that a query parameter or a header with an empty
+//! hole is left out. In a path, what fills a hole is percent-encoded (`{{parameters.prefix|raw}}` is not). Not here:
+//! conditions and arithmetic (`connectors::mapping` has them).
+
+use serde_json::Value;
+
+use super::mapping::Env;
+use super::mapping::path::Path;
+
+/// What a hole may begin with.
+pub const VARIABLES: &[&str] =
+    &["parameters", "credentials", "since", "until", "page", "record", "webhook", "state", "baseUri", "connection"];
+
+/// A text with holes, read once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Template {
+    parts: Vec<Part>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Part {
+    Text(String),
+    Hole { path: Path, raw: bool },
+}
+
+impl Template {
+    /// Reads a template. The error is one sentence.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut parts = Vec::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once("{{") {
+            let (hole, after) =
+                after.split_once("}}").ok_or_else(|| format!("{text:?} opens {{{{ and does not close it"))?;
+            if !before.is_empty() {
+                parts.push(Part::Text(before.to_owned()));
+            }
+            parts.push(parse_hole(hole.trim())?);
+            rest = after;
+        }
+        if !rest.is_empty() {
+            parts.push(Part::Text(rest.to_owned()));
+        }
+        Ok(Self { parts })
+    }
+    /// The text with its holes filled. None if one has no value.
+    pub fn render(&self, env: &Env<'_>) -> Option<String> {
+        self.fill(env, str::to_owned)
+    }
+    /// The same for a URL's path: what fills a hole is percent-encoded.
+    pub fn render_path(&self, env: &Env<'_>) -> Option<String> {
+        self.fill(env, encode)
+    }
+    /// Whether it has holes at all.
+    pub fn is_plain(&self) -> bool {
+        self.parts.iter().all(|part| matches!(part, Part::Text(_)))
+    }
+    /// Whether a hole begins with that name.
+    pub fn uses(&self, variable: &str) -> bool {
+        self.parts.iter().any(|part| matches!(part, Part::Hole { path, .. } if path.root == variable))
+    }
+    fn fill(&self, env: &Env<'_>, encode: fn(&str) -> String) -> Option<String> {
+        let mut filled = String::new();
+        for part in &self.parts {
+            match part {
+                Part::Text(text) => filled.push_str(text),
+                Part::Hole { path, raw } => {
+                    let text = match env.find(path)? {
+                        Value::String(text) => text.clone(),
+                        Value::Number(number) => number.to_string(),
+                        Value::Bool(flag) => flag.to_string(),
+                        Value::Null | Value::Array(_) | Value::Object(_) => return None,
+                    };
+                    filled.push_str(&if *raw { text } else { encode(&text) });
+                }
+            }
+        }
+        Some(filled)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Template {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::parse(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
+
+fn parse_hole(hole: &str) -> Result<Part, String> {
+    let (path, filter) = hole.split_once('|').unwrap_or((hole, ""));
+    let path = Path::parse_bare(path.trim())?;
+    if !VARIABLES.contains(&path.root.as_str()) {
+        return Err(format!("{{{{{hole}}}}} names nothing; a hole begins with one of {}", VARIABLES.join(", ")));
+    }
+    match filter.trim() {
+        "" => Ok(Part::Hole { path, raw: false }),
+        "raw" => Ok(Part::Hole { path, raw: true }),
+        other => Err(format!("{{{{{hole}}}}} asks for {other:?}; only raw is known")),
+    }
+}
+
+/// Percent-encodes everything but RFC 3986's unreserved characters.
+pub fn encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push('%');
+            encoded.push_str(&hex::encode_upper([byte]));
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn holes_are_filled_and_encoded_in_paths() {
+        let parameters = json!({"store": "a b/c", "page": 2});
+        let variables = [("parameters", &parameters)];
+        let env = Env::new(&Value::Null, &variables);
+        let template = Template::parse("/rest/{{parameters.store}}/x/{{ parameters.page }}").unwrap();
+        assert_eq!(template.render_path(&env).unwrap(), "/rest/a%20b%2Fc/x/2");
+        assert_eq!(template.render(&env).unwrap(), "/rest/a b/c/x/2");
+        let raw = Template::parse("{{parameters.store|raw}}").unwrap();
+        assert_eq!(raw.render_path(&env).unwrap(), "a b/c");
+    }
+
+    #[test]
+    fn a_hole_without_a_value_makes_the_text_absent() {
+        let env = Env::new(&Value::Null, &[]);
+        assert_eq!(Template::parse("after={{since.id}}").unwrap().render(&env), None);
+    }
+
+    #[test]
+    fn a_wrong_hole_is_named() {
+        assert!(Template::parse("{{recrod.id}}").unwrap_err().contains("recrod.id"));
+        assert!(Template::parse("{{record.id").unwrap_err().contains("close"));
+        assert!(Template::parse("{{record.id|shout}}").unwrap_err().contains("shout"));
+    }
+}
