@@ -1,0 +1,176 @@
+//! Two hashes of a record: of the app's own bytes, and of what a receiver can see.
+//!
+//! Always true: two sets of fields have the same hash exactly if [`diff`](super::diff) finds no path between them. A null
+//! is the same as nothing, `1.50` the same as `1.5`, and the order of names does not count.
+
+use serde_json::{Map, Number, Value};
+use sha2::{Digest, Sha256};
+
+/// SHA-256, the first 16 bytes.
+pub type Hash = [u8; 16];
+
+/// Times that move without anything else moving; they are refreshed without an event. (CONTRACT: both API versions.)
+const VOLATILE: &[&str] = &["createdAt", "updatedAt", "remoteUpdatedAt", "createdTimestamp", "updatedTimestamp"];
+
+/// Paths that never make an event, from a collection's `ignoredFields`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IgnoredFields(Vec<Vec<String>>);
+
+impl IgnoredFields {
+    /// Dotted paths; arrays are walked through, so `lineItems.stock` (or `lineItems[].stock`) is the field of each element.
+    pub fn new(paths: &[impl AsRef<str>]) -> Self {
+        let split = |path: &str| path.split('.').map(|part| part.trim_end_matches("[]").to_owned()).collect();
+        Self(paths.iter().map(|path| split(path.as_ref())).collect())
+    }
+    /// Whether the field at `names` (array indexes left out) says nothing.
+    pub(super) fn skips(&self, names: &[&str]) -> bool {
+        matches!(names, [one] if VOLATILE.contains(one)) || self.0.iter().any(|path| path.iter().eq(names))
+    }
+}
+
+/// The hash of the app's own record, as its bytes came, salted with the version of the mapping.
+pub fn raw_hash(mapping: &[u8; 16], raw: &str) -> Hash {
+    cut(Sha256::new().chain_update(mapping).chain_update(raw))
+}
+
+/// The hash of the unified fields.
+pub fn unified_hash(fields: &Map<String, Value>, ignored: &IgnoredFields) -> Hash {
+    let mut bytes = Vec::with_capacity(1024);
+    object(fields, ignored, &mut Vec::new(), &mut bytes);
+    cut(Sha256::new().chain_update(bytes))
+}
+
+fn cut(hasher: Sha256) -> Hash {
+    let mut hash = Hash::default();
+    hash.iter_mut().zip(hasher.finalize()).for_each(|(to, from)| *to = from);
+    hash
+}
+
+/// Writes a form in which equal things have equal bytes, and no two different ones do: each text has its length before it.
+fn object<'a>(fields: &'a Map<String, Value>, ignored: &IgnoredFields, names: &mut Vec<&'a str>, out: &mut Vec<u8>) {
+    let mut members: Vec<(&str, &Value)> =
+        fields.iter().filter(|(_, v)| !v.is_null()).map(|(n, v)| (n.as_str(), v)).collect();
+    members.sort_unstable_by_key(|(name, _)| *name);
+    out.push(b'{');
+    for (name, value) in members {
+        names.push(name);
+        if !ignored.skips(names) {
+            text(name, out);
+            self::value(value, ignored, names, out);
+        }
+        names.pop();
+    }
+    out.push(b'}');
+}
+
+fn value<'a>(value: &'a Value, ignored: &IgnoredFields, names: &mut Vec<&'a str>, out: &mut Vec<u8>) {
+    match value {
+        Value::Null => out.push(b'0'),
+        Value::Bool(true) => out.push(b'T'),
+        Value::Bool(false) => out.push(b'F'),
+        Value::Number(number) => {
+            out.push(b'N');
+            text(&canonical(number), out);
+        }
+        Value::String(string) => {
+            out.push(b'S');
+            text(string, out);
+        }
+        Value::Array(items) => {
+            out.push(b'[');
+            items.iter().for_each(|item| self::value(item, ignored, names, out));
+            out.push(b']');
+        }
+        Value::Object(fields) => object(fields, ignored, names, out),
+    }
+}
+
+fn text(text: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(&(text.len() as u64).to_be_bytes());
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// Whether two numbers are the same amount: `1.50` and `1.5`, `1e2` and `100`. Exact: no floats.
+pub(super) fn same_number(a: &Number, b: &Number) -> bool {
+    a == b || canonical(a) == canonical(b)
+}
+
+/// Sign, digits without zeros at either end, and the power of ten.
+fn canonical(number: &Number) -> String {
+    let text = number.to_string();
+    let (sign, rest) = text.strip_prefix('-').map_or(("", text.as_str()), |rest| ("-", rest));
+    let (mantissa, exponent) = rest.split_once(['e', 'E']).unwrap_or((rest, "0"));
+    let Ok(exponent) = exponent.trim_start_matches('+').parse::<i64>() else { return text };
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = format!("{whole}{fraction}");
+    let digits = digits.trim_start_matches('0');
+    let significant = digits.trim_end_matches('0');
+    if significant.is_empty() {
+        return "0".to_owned();
+    }
+    let length = |text: &str| i64::try_from(text.len()).unwrap_or(i64::MAX);
+    let zeros = length(digits).saturating_sub(length(significant));
+    let power = exponent.saturating_sub(length(fraction)).saturating_add(zeros);
+    format!("{sign}{significant}e{power}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hash(text: &str, ignored: &[&str]) -> Hash {
+        unified_hash(&serde_json::from_str(text).unwrap(), &IgnoredFields::new(ignored))
+    }
+    fn same(a: &str, b: &str) -> bool {
+        hash(a, &[]) == hash(b, &[])
+    }
+
+    #[test]
+    fn what_a_receiver_cannot_tell_apart_has_one_hash() {
+        assert!(same(r#"{"a":1,"b":2}"#, r#"{"b":2,"a":1}"#));
+        assert!(same(r#"{"a":1,"b":null}"#, r#"{"a":1}"#));
+        assert!(same(r#"{"a":{"b":null,"c":[{"d":1,"e":null}]}}"#, r#"{"a":{"c":[{"d":1}]}}"#));
+        for (a, b) in [("1.50", "1.5"), ("100", "1e2"), ("0.00", "0"), ("-0", "0"), ("12e-1", "1.2"), ("1E+2", "100.0")] {
+            assert!(same(&format!(r#"{{"n":{a}}}"#), &format!(r#"{{"n":{b}}}"#)), "{a} {b}");
+        }
+        assert!(same(r#"{"a":1,"updatedAt":"x","remoteUpdatedAt":1,"createdAt":2}"#, r#"{"a":1}"#));
+        assert!(same(r#"{"a":1,"createdTimestamp":1,"updatedTimestamp":2}"#, r#"{"a":1}"#));
+    }
+
+    #[test]
+    fn what_a_receiver_can_tell_apart_has_two_hashes() {
+        for (a, b) in [
+            (r#"{"a":1}"#, r#"{"a":"1"}"#),
+            (r#"{"a":1}"#, r#"{"b":1}"#),
+            (r#"{"a":[1,2]}"#, r#"{"a":[2,1]}"#),
+            (r#"{"a":[1,null]}"#, r#"{"a":[1]}"#),
+            (r#"{"a":[[1],[2]]}"#, r#"{"a":[[1,2]]}"#),
+            (r#"{"a":{}}"#, r#"{"a":[]}"#),
+            (r#"{"a":true}"#, r#"{"a":false}"#),
+            (r#"{"a":0.1}"#, r#"{"a":0.10000000000000001}"#),
+            (r#"{"a":-1}"#, r#"{"a":1}"#),
+            (r#"{"a":1e400}"#, r#"{"a":1e401}"#),
+            (r#"{"remoteCreatedAt":1}"#, r#"{"remoteCreatedAt":2}"#),
+            (r#"{"a":{"updatedAt":1}}"#, r#"{"a":{"updatedAt":2}}"#),
+            (r#"{"ab":"c"}"#, r#"{"a":"bc"}"#),
+        ] {
+            assert!(!same(a, b), "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn ignored_fields_do_not_count_at_any_depth() {
+        let ignored = &["stock", "customFields.seen", "lineItems[].rank"];
+        let one = hash(r#"{"stock":1,"customFields":{"seen":1,"x":1},"lineItems":[{"rank":1,"sku":"a"}]}"#, ignored);
+        let two = hash(r#"{"stock":2,"customFields":{"seen":2,"x":1},"lineItems":[{"rank":2,"sku":"a"}]}"#, ignored);
+        let three = hash(r#"{"stock":2,"customFields":{"seen":2,"x":2},"lineItems":[{"rank":2,"sku":"a"}]}"#, ignored);
+        assert_eq!(one, two);
+        assert_ne!(two, three);
+    }
+
+    #[test]
+    fn the_same_bytes_under_another_mapping_have_another_hash() {
+        assert_ne!(raw_hash(&[1; 16], "{}"), raw_hash(&[2; 16], "{}"));
+        assert_eq!(hex::encode(raw_hash(&[0; 16], "{}")), "RAW_PIN");
+    }
+}
