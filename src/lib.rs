@@ -1,8 +1,11 @@
 //! Tidemill turns many third-party apps into one stream of unified events.
 
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod connectors;
 pub mod domain;
 pub mod error;
 pub mod outbound;
 pub mod sandbox;
+pub mod telemetry;

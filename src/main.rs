@@ -1,5 +1,8 @@
 //! The command line. Everything else is in the library.
 
-fn main() {
-    println!("tidemill {}", env!("CARGO_PKG_VERSION"));
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let env = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+    tidemill::cli::run(std::env::args_os(), env.collect())
 }

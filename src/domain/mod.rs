@@ -9,6 +9,7 @@ pub mod models;
 pub mod record;
 pub mod retry;
 pub mod secret;
+pub mod setting;
 pub mod time;
 pub mod topic;
 pub mod version;

@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Deserializer};
 use zeroize::Zeroize;
 
 /// A secret in memory. `Debug` shows `***`; there is no `Display` and no `Serialize`.
@@ -18,6 +19,12 @@ impl Secret {
     /// The text itself. The caller must not log or return it.
     pub fn expose(&self) -> &str {
         &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from).map(Self)
     }
 }
 

@@ -1,0 +1,10 @@
+//! `tidemill sandbox`: a stand-in CRM and shop.
+
+use super::{Context, Failure, Outcome};
+
+#[derive(clap::Args)]
+pub(super) struct Args {}
+
+pub(super) fn run(_args: Args, _context: &Context) -> Outcome {
+    Err(Failure::Failed("sandbox is not in this version yet".to_owned()))
+}

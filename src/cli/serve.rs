@@ -1,0 +1,13 @@
+//! `tidemill serve`: run a node until it is told to stop.
+
+use super::{Context, Failure, Outcome};
+use crate::telemetry;
+
+#[derive(clap::Args)]
+pub(super) struct Args {}
+
+pub(super) fn run(_args: Args, context: &Context) -> Outcome {
+    let config = context.config()?;
+    telemetry::start_log(&config.log).map_err(Failure::Failed)?;
+    Err(Failure::Failed("serve is not in this version yet".to_owned()))
+}

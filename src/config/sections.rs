@@ -1,0 +1,196 @@
+//! The sections of the configuration that belong to the node as a whole, and the list of all sections.
+//!
+//! Always true: there are no defaults here; they are in `config/tidemill.toml`. Each limit is a non-zero type. The
+//! sections of a component are its own `Options`, beside the component.
+
+use std::net::SocketAddr;
+use std::num::{NonZeroU8, NonZeroU32, NonZeroU64, NonZeroUsize};
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use serde::Deserialize;
+use url::Url;
+
+use crate::domain::secret::Secret;
+use crate::domain::setting::{self, Signing};
+pub use crate::telemetry::Options as Log;
+
+/// `[server]`: what listens, and how long it waits.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Server {
+    pub listen: SocketAddr,
+    #[serde(deserialize_with = "setting::optional")]
+    pub public_listen: Option<SocketAddr>,
+    /// Without a trailing slash only where the text has none; path prefix included.
+    #[serde(deserialize_with = "setting::optional_text")]
+    pub public_url: Option<Url>,
+    pub trusted_proxies: Vec<IpNet>,
+    #[serde(deserialize_with = "setting::optional")]
+    pub workers: Option<NonZeroUsize>,
+    /// Per worker.
+    pub connections_max: NonZeroUsize,
+    pub body_bytes_max: NonZeroUsize,
+    pub request_timeout_seconds: NonZeroU64,
+    pub keep_alive_seconds: NonZeroU64,
+    pub drain_seconds: NonZeroU64,
+}
+
+/// `[ops]`: health and metrics.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ops {
+    #[serde(deserialize_with = "setting::optional")]
+    pub listen: Option<SocketAddr>,
+    pub stuck_after_seconds: NonZeroU64,
+}
+
+/// `[security]`: keys, and how long proofs live. After loading, a secret that came from a file is in its own field.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Security {
+    #[serde(deserialize_with = "setting::optional")]
+    pub api_key: Option<Secret>,
+    #[serde(deserialize_with = "setting::optional")]
+    pub api_key_file: Option<PathBuf>,
+    /// None: the store's own file, made with the store.
+    #[serde(deserialize_with = "setting::optional")]
+    pub master_key: Option<Secret>,
+    #[serde(deserialize_with = "setting::optional")]
+    pub master_key_file: Option<PathBuf>,
+    #[serde(deserialize_with = "setting::optional")]
+    pub operator_key: Option<Secret>,
+    #[serde(deserialize_with = "setting::optional")]
+    pub operator_key_file: Option<PathBuf>,
+    pub idempotency_seconds: NonZeroU64,
+    pub connect_token_seconds: NonZeroU64,
+    pub key_overlap_seconds: NonZeroU64,
+}
+
+/// `[tls]`, for everything that we call.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    #[serde(deserialize_with = "setting::optional")]
+    pub ca_file: Option<PathBuf>,
+}
+
+/// `[dns]`, for everything that we call.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dns {
+    /// Empty: the system's.
+    pub servers: Vec<SocketAddr>,
+    pub timeout_seconds: NonZeroU64,
+    pub cache_seconds_max: NonZeroU64,
+}
+
+/// `[delivery]`: how events leave.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Delivery {
+    pub allow_networks: Vec<IpNet>,
+    pub allow_http: bool,
+    pub header_prefix: String,
+    /// What a new subscription starts with.
+    pub signing: Vec<Signing>,
+    pub timeout_seconds: NonZeroU64,
+    pub connect_timeout_seconds: NonZeroU64,
+    /// Seconds to wait before each attempt; its length is the number of attempts.
+    pub retry_schedule_seconds: Vec<u32>,
+    pub retry_jitter_percent: u8,
+    pub retry_after_seconds_max: NonZeroU64,
+    pub answer_bytes_read_max: NonZeroUsize,
+    pub answer_bytes_kept_max: NonZeroUsize,
+    pub in_flight_per_subscription: NonZeroU32,
+    pub in_flight_total: NonZeroUsize,
+    #[serde(deserialize_with = "setting::optional")]
+    pub threads: Option<NonZeroUsize>,
+    #[serde(deserialize_with = "setting::optional")]
+    pub signing_threads: Option<NonZeroUsize>,
+    pub idle_per_host_max: NonZeroUsize,
+    pub idle_seconds_max: NonZeroU64,
+}
+
+/// `[ingest]`: how webhooks of apps come in, and which networks apps may be in.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ingest {
+    pub allow_networks: Vec<IpNet>,
+    pub body_bytes_max: NonZeroUsize,
+    pub answer_timeout_seconds: NonZeroU64,
+    pub unverified_disk_percent_max: NonZeroU8,
+    pub unverified_seconds_max: NonZeroU64,
+    pub handle_tries_max: NonZeroU32,
+}
+
+/// `[storage]`: the store.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Storage {
+    pub path: PathBuf,
+    pub block_cache_bytes: NonZeroUsize,
+    pub write_buffer_bytes: NonZeroUsize,
+    pub background_threads: NonZeroU32,
+    pub open_files_max: NonZeroU32,
+    pub commit_queue_max: NonZeroUsize,
+    pub commit_group_max: NonZeroUsize,
+    pub free_bytes_min: NonZeroU64,
+}
+
+/// `[retention]`: how long things are kept.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retention {
+    pub events_seconds: NonZeroU64,
+    pub undelivered_seconds: NonZeroU64,
+    pub delivered_seconds: NonZeroU64,
+    pub inbox_seconds: NonZeroU64,
+    pub pulls_seconds: NonZeroU64,
+    pub tombstones_seconds: NonZeroU64,
+    #[serde(deserialize_with = "setting::optional")]
+    pub bytes_max: Option<NonZeroU64>,
+    pub interval_seconds: NonZeroU64,
+}
+
+/// `[polling]`: when connections look at their apps.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Polling {
+    pub interval_seconds: NonZeroU32,
+    /// Where the app pushes.
+    pub reconcile_interval_seconds: NonZeroU32,
+    pub full_scan_interval_seconds: NonZeroU32,
+    pub interval_seconds_min: NonZeroU32,
+    pub jitter_percent: u8,
+    pub concurrent_max: NonZeroUsize,
+    pub pull_seconds_max: NonZeroU64,
+    pub backoff_seconds_max: NonZeroU64,
+    pub delete_guard_percent: NonZeroU8,
+    pub delete_guard_records: u64,
+}
+
+/// `[connectors]`: where they are, and the limits of one call to an app.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Connectors {
+    #[serde(deserialize_with = "setting::optional")]
+    pub path: Option<PathBuf>,
+    pub timeout_seconds: NonZeroU64,
+    pub answer_bytes_max: NonZeroUsize,
+    pub pages_max: NonZeroU64,
+}
+
+/// `[scripts]`: limits of one call of a connector's JavaScript.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scripts {
+    pub memory_bytes_max: NonZeroUsize,
+    pub stack_bytes_max: NonZeroUsize,
+    pub cpu_seconds_max: NonZeroU64,
+    pub wall_seconds_max: NonZeroU64,
+    pub api_calls_max: NonZeroU32,
+    pub log_bytes_max: NonZeroUsize,
+    pub threads: NonZeroUsize,
+    pub queue_max: NonZeroUsize,
+}
