@@ -156,8 +156,17 @@ async fn answer(fault: &Fault) -> HttpResponse {
             HttpResponse::Ok().content_type(JSON).streaming(chunks)
         }
         Wrong::Close => {
-            let parts = [Ok(web::Bytes::from_static(b"{\"data\":[")), Err(std::io::Error::other("asked for"))];
-            HttpResponse::Ok().content_type(JSON).streaming(stream::iter(parts))
+            let parts = stream::unfold(0, |n| async move {
+                let part = if n == 0 {
+                    Ok(web::Bytes::from_static(b"{\"data\":["))
+                } else {
+                    // So that the head is on its way before the connection goes.
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    Err(std::io::Error::other("a test asked for this"))
+                };
+                Some((part, n + 1))
+            });
+            HttpResponse::Ok().content_type(JSON).streaming(parts)
         }
         Wrong::Hang => {
             tokio::time::sleep(HANG).await;
