@@ -10,6 +10,7 @@ mod demo;
 mod keys;
 mod sandbox;
 mod serve;
+mod stop;
 mod verify;
 mod workspaces;
 
