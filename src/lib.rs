@@ -4,6 +4,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod connectors;
+pub mod destinations;
 pub mod domain;
 pub mod error;
 pub mod outbound;

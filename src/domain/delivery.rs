@@ -13,8 +13,6 @@ use super::id::Seq;
 use super::retry::{self, Pace, Schedule};
 use super::time::Millis;
 
-/// The most of a receiver's answer that is kept, in bytes.
-pub const ANSWER_KEPT_BYTES: usize = 4 * 1024;
 /// How often a `Retry-After` shorter than the schedule's own wait may leave the schedule where it stands. A receiver
 /// that says `Retry-After: 1` while it restarts must not use up 75 hours of tries in 10 seconds.
 pub const EARLY_MAX: u32 = 10;
@@ -152,16 +150,16 @@ pub struct Attempt {
     pub status: Option<u16>,
     /// None: accepted.
     pub error: Option<AttemptError>,
-    /// The beginning of the answer's body, at most [`ANSWER_KEPT_BYTES`]; empty if the attempt was accepted.
+    /// The beginning of the answer's body; empty if the attempt was accepted.
     pub answer: String,
     /// The answer was longer than what is read of it (`body-cut`).
     pub body_cut: bool,
 }
 
-/// The beginning of an answer's body as text, at most [`ANSWER_KEPT_BYTES`]; what is not UTF-8 becomes `U+FFFD`.
-pub fn kept_answer(body: &[u8]) -> String {
-    let mut text = String::from_utf8_lossy(body.get(..ANSWER_KEPT_BYTES).unwrap_or(body)).into_owned();
-    text.truncate(text.floor_char_boundary(ANSWER_KEPT_BYTES));
+/// The beginning of an answer's body as text, at most `max` bytes; what is not UTF-8 becomes `U+FFFD`.
+pub fn kept_answer(body: &[u8], max: usize) -> String {
+    let mut text = String::from_utf8_lossy(body.get(..max).unwrap_or(body)).into_owned();
+    text.truncate(text.floor_char_boundary(max));
     text
 }
 
@@ -373,10 +371,10 @@ mod tests {
 
     #[test]
     fn what_is_kept_of_an_answer_is_bounded_and_is_text() {
-        assert_eq!(kept_answer(b"no"), "no");
-        assert_eq!(kept_answer(&[b'a'; 10_000]).len(), ANSWER_KEPT_BYTES);
-        assert!(kept_answer(&[0xff; 10_000]).len() <= ANSWER_KEPT_BYTES);
-        assert!(kept_answer("é".repeat(5_000).as_bytes()).len() <= ANSWER_KEPT_BYTES);
+        assert_eq!(kept_answer(b"no", 4096), "no");
+        assert_eq!(kept_answer(&[b'a'; 10_000], 4096).len(), 4096);
+        assert!(kept_answer(&[0xff; 10_000], 4096).len() <= 4096);
+        assert!(kept_answer("é".repeat(5_000).as_bytes(), 4095).len() <= 4095);
     }
 
     #[test]

@@ -1,0 +1,251 @@
+//! Deliveries as signed POSTs, as CONTRACT section 3 describes them.
+//!
+//! Always true: only a 2xx whose body ended, or whose first `read_limit` bytes came, within the timeout is success. Not
+//! here: the connection (`outbound`), the meaning of a status (`domain::delivery`).
+
+pub mod keys;
+pub mod sign;
+pub mod signer;
+pub mod verify;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use url::Url;
+
+use self::signer::Signer;
+use super::{Driver, Parcel, Report, Trial};
+use crate::domain::address::Forbidden;
+use crate::domain::delivery::{Attempt, AttemptError, Outcome, kept_answer};
+use crate::domain::failure::Failure;
+use crate::error::{Code, Error, Result};
+use crate::outbound::diagnose::Diagnosis;
+use crate::outbound::{Answer, Client, HeaderName, HeaderValue, Method, Request, header};
+
+/// The longest address.
+pub const ADDRESS_MAX_BYTES: usize = 2048;
+
+const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
+const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
+const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+const ATTEMPT: HeaderName = HeaderName::from_static("tidemill-attempt");
+const REPLAY: HeaderName = HeaderName::from_static("tidemill-replay");
+
+/// Headers that describe the message or the connection, and so cannot be set by a subscription.
+const OWN_HEADERS: &[&str] = &[
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "expect",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "tidemill-attempt",
+    "tidemill-replay",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "user-agent",
+    "webhook-id",
+    "webhook-signature",
+    "webhook-timestamp",
+];
+
+/// Settings of the driver.
+#[derive(Clone, Debug)]
+pub struct HttpOptions {
+    /// `x-alloy`: lower-case letters, digits and hyphens.
+    pub header_prefix: String,
+    /// Of an answer at most this is read.
+    pub read_limit: usize,
+    /// Of a failed attempt's answer at most this is kept.
+    pub kept_max: usize,
+}
+
+/// Sends parcels as POST requests.
+pub struct Http {
+    client: Client,
+    signer: Signer,
+    topic: HeaderName,
+    signature: HeaderName,
+    read_limit: usize,
+    kept_max: usize,
+}
+
+impl Http {
+    /// A driver on the runtime of `client`. Fails if the prefix makes no header name.
+    pub fn new(client: Client, signer: Signer, options: &HttpOptions) -> Result<Self> {
+        let name = |end: &str| {
+            let text = format!("{}-{end}", options.header_prefix);
+            HeaderName::from_bytes(text.as_bytes()).map_err(|e| {
+                Error::invalid("delivery.header_prefix: use lower-case letters, digits and hyphens").because(e)
+            })
+        };
+        let (topic, signature) = (name("topic")?, name("signature")?);
+        Ok(Self { client, signer, topic, signature, read_limit: options.read_limit, kept_max: options.kept_max })
+    }
+
+    /// Whether a subscription may not set this header. The name is compared without regard to case.
+    pub fn owns_header(&self, name: &str) -> bool {
+        let name = name.to_ascii_lowercase();
+        OWN_HEADERS.contains(&name.as_str()) || name == self.topic.as_str() || name == self.signature.as_str()
+    }
+
+    async fn request(&self, parcel: &Parcel, url: Url) -> Result<Request> {
+        let id = parcel.event.to_string();
+        let timestamp = parcel.at.seconds();
+        let mut headers = Vec::with_capacity(10 + parcel.headers.len());
+        for (name, value) in parcel.headers.iter().filter(|(name, _)| !self.owns_header(name)) {
+            let name = HeaderName::from_bytes(name.as_bytes()).map_err(Error::internal)?;
+            let mut value = HeaderValue::from_bytes(value.expose().as_bytes()).map_err(Error::internal)?;
+            value.set_sensitive(true);
+            headers.push((name, value));
+        }
+        headers.push((header::CONTENT_TYPE, HeaderValue::from_static("application/json")));
+        headers.push((self.topic.clone(), text(&parcel.topic)?));
+        if parcel.signing.rsa {
+            let digest = sign::rsa_digest(&parcel.address, &parcel.body);
+            let signature = self.signer.rsa(parcel.keys.rsa(parcel.at), digest).await?;
+            headers.push((self.signature.clone(), text(&signature)?));
+        }
+        if let Some(signature) = standard(parcel, &id, timestamp)? {
+            headers.push((WEBHOOK_SIGNATURE, text(&signature)?));
+        }
+        headers.push((WEBHOOK_ID, text(&id)?));
+        headers.push((WEBHOOK_TIMESTAMP, timestamp.into()));
+        headers.push((ATTEMPT, parcel.attempt.into()));
+        if parcel.replay {
+            headers.push((REPLAY, HeaderValue::from_static("true")));
+        }
+        Ok(Request {
+            method: Method::POST,
+            url,
+            headers,
+            body: parcel.body.clone(),
+            timeout: parcel.timeout,
+            read_limit: self.read_limit,
+            // The receiver knows a repetition by its webhook-id.
+            repeatable: true,
+        })
+    }
+
+    /// Sends the parcel; the report, the answer if there was one, and the signature headers.
+    async fn attempt(&self, parcel: &Parcel) -> Result<(Report, Option<Answer>, Vec<(String, String)>)> {
+        let Ok(url) = Url::parse(&parcel.address) else {
+            let error = AttemptError::Exchange(Failure::BadRequest);
+            return Ok((report(parcel, Outcome::Rejected(error), 0, None), None, Vec::new()));
+        };
+        let request = self.request(parcel, url).await?;
+        let sent = request.headers.iter().filter(|(name, _)| self.owns_header(name.as_str()));
+        let sent = sent.map(|(n, v)| (n.to_string(), String::from_utf8_lossy(v.as_bytes()).into_owned())).collect();
+        let started = tokio::time::Instant::now();
+        let answered = self.client.send(request).await;
+        let duration_ms = u32::try_from(started.elapsed().as_millis()).unwrap_or(u32::MAX);
+        let (outcome, answer) = match answered {
+            Ok(answer) => {
+                let now = parcel.at.after(answer.elapsed);
+                (Outcome::of_answer(answer.status, answer.header("retry-after"), now), Some(answer))
+            }
+            Err(failure) => (Outcome::Refused(AttemptError::Exchange(failure)), None),
+        };
+        let mut report = report(parcel, outcome, duration_ms, answer.as_ref());
+        if let (Some(answer), Some(_)) = (&answer, outcome.error()) {
+            report.attempt.answer = kept_answer(&answer.body, self.kept_max);
+        }
+        Ok((report, answer, sent))
+    }
+}
+
+impl Driver for Http {
+    fn kind(&self) -> &'static str {
+        "http"
+    }
+
+    fn check(&self, address: &str) -> Result<()> {
+        if address.len() > ADDRESS_MAX_BYTES {
+            return Err(Error::invalid(format!("address: at most {ADDRESS_MAX_BYTES} bytes")));
+        }
+        let url = Url::parse(address)
+            .map_err(|e| Error::invalid("address: use an absolute URL such as https://example.com/hook").because(e))?;
+        self.client.policy().judge_url(&url).map_err(|why| match why {
+            Forbidden::Scheme => Error::invalid(format!("address: {why}")),
+            _ => Error::new(Code::AddressForbidden, format!("address: {why}")),
+        })
+    }
+
+    fn deliver<'a>(&'a self, parcel: &'a Parcel) -> BoxFuture<'a, Result<Report>> {
+        async move { Ok(self.attempt(parcel).await?.0) }.boxed()
+    }
+
+    fn try_out<'a>(&'a self, parcel: &'a Parcel) -> BoxFuture<'a, Result<Trial>> {
+        async move {
+            let way = match Url::parse(&parcel.address) {
+                Ok(url) => self.client.diagnose(&url, parcel.timeout).await?,
+                Err(_) => Diagnosis { failure: Some(Failure::BadRequest), ..Diagnosis::default() },
+            };
+            let mut trial = Trial {
+                way,
+                first_byte_ms: None,
+                total_ms: None,
+                status: None,
+                answer: None,
+                headers: Vec::new(),
+                accepted: false,
+            };
+            if trial.way.failure.is_some() {
+                return Ok(trial);
+            }
+            let (report, answer, headers) = self.attempt(parcel).await?;
+            if let Some(AttemptError::Exchange(failure)) = report.attempt.error {
+                trial.way.failure = Some(failure);
+                if failure == Failure::AddressForbidden {
+                    trial.way = Diagnosis { failure: Some(failure), ..Diagnosis::default() };
+                    return Ok(trial);
+                }
+            }
+            trial.headers = headers;
+            trial.accepted = report.outcome == Outcome::Accepted;
+            trial.total_ms = Some(report.attempt.duration_ms.into());
+            if let Some(answer) = answer {
+                trial.first_byte_ms = u64::try_from(answer.first_byte.as_millis()).ok();
+                trial.status = Some(answer.status);
+                trial.answer = Some(kept_answer(&answer.body, self.kept_max));
+            }
+            Ok(trial)
+        }
+        .boxed()
+    }
+}
+
+fn standard(parcel: &Parcel, id: &str, timestamp: u64) -> Result<Option<String>> {
+    let signing = parcel.signing;
+    if !signing.hmac && !signing.ed25519 {
+        return Ok(None);
+    }
+    if signing.hmac && parcel.secrets.is_empty() {
+        return Err(Error::internal("a subscription that signs with HMAC has no secret"));
+    }
+    let message = sign::standard_message(id, timestamp, &parcel.body);
+    let secrets = parcel.secrets.iter().filter(|_| signing.hmac);
+    let keys = parcel.keys.ed25519(parcel.at).filter(|_| signing.ed25519).map(AsRef::as_ref);
+    Ok(Some(sign::standard(&message, secrets, keys)))
+}
+
+fn report(parcel: &Parcel, outcome: Outcome, duration_ms: u32, answer: Option<&Answer>) -> Report {
+    let attempt = Attempt {
+        at: parcel.at,
+        duration_ms,
+        status: answer.map(|a| a.status),
+        error: outcome.error(),
+        answer: String::new(),
+        body_cut: answer.is_some_and(|a| a.cut),
+    };
+    Report { outcome, attempt }
+}
+
+fn text(value: &str) -> Result<HeaderValue> {
+    HeaderValue::from_str(value).map_err(Error::internal)
+}

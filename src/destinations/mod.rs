@@ -1,0 +1,100 @@
+//! How a delivery leaves: the driver's seam, and what goes through it.
+//!
+//! Always true: a destination's fault is an attempt in a [`Report`]; an error is our own and uses up no try. A driver
+//! keeps nothing between two attempts that the store would need. Not here: when to try (`actors::courier`), what an
+//! outcome leads to (`domain::delivery`).
+
+pub mod http;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use serde::Serialize;
+
+use crate::domain::delivery::{Attempt, Outcome};
+use crate::domain::id::EventId;
+use crate::domain::secret::Secret;
+use crate::domain::time::Millis;
+use crate::error::Result;
+use crate::outbound::Bytes;
+use crate::outbound::diagnose::Diagnosis;
+use http::keys::KeyRing;
+use http::sign::HmacKey;
+
+/// Which signatures a delivery carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Signing {
+    pub rsa: bool,
+    pub hmac: bool,
+    pub ed25519: bool,
+}
+
+/// One attempt of one delivery, ready to leave. Cheap to clone.
+#[derive(Clone)]
+pub struct Parcel {
+    /// Exactly as it was given: RSA signs it.
+    pub address: Arc<str>,
+    pub topic: Arc<str>,
+    pub event: EventId,
+    /// The very bytes that are signed and sent.
+    pub body: Bytes,
+    /// 1, 2, …
+    pub attempt: u32,
+    /// A person or a job asked for it again.
+    pub replay: bool,
+    /// When the attempt begins.
+    pub at: Millis,
+    pub signing: Signing,
+    /// The subscription's live secrets; at least one if `signing.hmac`.
+    pub secrets: Arc<[HmacKey]>,
+    /// The workspace's keys.
+    pub keys: Arc<KeyRing>,
+    /// The subscription's own headers.
+    pub headers: Arc<[(String, Secret)]>,
+    /// For the whole exchange.
+    pub timeout: Duration,
+}
+
+/// What became of an attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    pub outcome: Outcome,
+    pub attempt: Attempt,
+}
+
+/// What a test of a destination showed.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Trial {
+    #[serde(flatten)]
+    pub way: Diagnosis,
+    /// Until the first byte of the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_byte_ms: Option<u64>,
+    /// The whole exchange.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// The beginning of the answer's body.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answer: Option<String>,
+    /// The signature headers that were sent, by name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<(String, String)>,
+    /// Accepted, as a delivery would be.
+    pub accepted: bool,
+}
+
+/// One kind of destination. An instance belongs to one runtime.
+pub trait Driver: Send + Sync {
+    /// The name of the kind: `http`.
+    fn kind(&self) -> &'static str;
+    /// Whether an address can be subscribed at all, as far as it shows without asking anyone: a 422 if not.
+    fn check(&self, address: &str) -> Result<()>;
+    /// Makes one attempt, within the parcel's timeout.
+    fn deliver<'a>(&'a self, parcel: &'a Parcel) -> BoxFuture<'a, Result<Report>>;
+    /// Makes one attempt and looks closely on the way, within twice the parcel's timeout.
+    fn try_out<'a>(&'a self, parcel: &'a Parcel) -> BoxFuture<'a, Result<Trial>>;
+}
