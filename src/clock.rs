@@ -36,6 +36,10 @@ impl Clock {
         let origin = tokio::time::Instant::now();
         Self { last_ms: Arc::new(AtomicU64::new(now.0)), source: Source::Tokio { origin, origin_ms: now.0 } }
     }
+    /// Never tells a time before `floor` from now on.
+    pub fn raise(&self, floor: Millis) {
+        self.last_ms.fetch_max(floor.0, Ordering::Relaxed);
+    }
     /// The time, at least as late as any time told before.
     pub fn now(&self) -> Millis {
         let now = match &self.source {

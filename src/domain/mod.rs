@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod delivery;
+pub mod connection;
 pub mod event;
 pub mod failure;
 pub mod id;
@@ -13,3 +14,6 @@ pub mod setting;
 pub mod time;
 pub mod topic;
 pub mod version;
+pub mod subscription;
+pub mod time;
+pub mod workspace;

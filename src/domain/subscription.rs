@@ -1,0 +1,126 @@
+//! A standing wish: topics, scope, one destination, and how to deliver.
+//!
+//! Always true: no secret is in this row; header values and signing secrets are encrypted beside it. Not here: which
+//! events match (`actors::router` with `domain::topic`), the queue (`store::deliveries`).
+
+use serde::{Deserialize, Serialize};
+
+use super::id::{ConnectionId, LaneNo, SubscriptionId, UserId, WorkspaceNo};
+use super::time::Millis;
+
+/// The version in the path of the call that made the subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum ApiVersion {
+    V2023_12,
+    V2024_03,
+}
+
+impl ApiVersion {
+    /// All of them, oldest first.
+    pub const ALL: [Self; 2] = [Self::V2023_12, Self::V2024_03];
+    /// As it stands in a path.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::V2023_12 => "2023-12",
+            Self::V2024_03 => "2024-03",
+        }
+    }
+    /// Reads the text of a path.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|v| v.text() == text)
+    }
+}
+
+/// What a body carries beyond the contract's keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Include {
+    ChangedFields,
+    Previous,
+    Raw,
+    Topic,
+    EventId,
+    Username,
+}
+
+impl Include {
+    /// All of them, in the order in which a body carries them.
+    pub const ALL: [Self; 6] =
+        [Self::ChangedFields, Self::Previous, Self::Raw, Self::Topic, Self::EventId, Self::Username];
+    /// The key in a body and the word in `include`.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::ChangedFields => "changedFields",
+            Self::Previous => "previous",
+            Self::Raw => "raw",
+            Self::Topic => "topic",
+            Self::EventId => "eventId",
+            Self::Username => "username",
+        }
+    }
+}
+
+/// What happens to events while the subscription is off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WhileDisabled {
+    Hold,
+    Drop,
+}
+
+/// Which signatures a delivery carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Signing {
+    pub rsa: bool,
+    pub hmac: bool,
+    pub ed25519: bool,
+}
+
+/// Why a subscription that is wanted does not deliver.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Halt {
+    /// Nothing stops it.
+    No,
+    /// Stopped by the engine: 410, or days of nothing but failures.
+    Disabled { since: Millis, reason: String },
+}
+
+/// A subscription.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subscription {
+    pub id: SubscriptionId,
+    pub workspace: WorkspaceNo,
+    pub lane: LaneNo,
+    /// Exactly as it was given: it is part of what RSA signs.
+    pub address: String,
+    /// Topics and patterns, as given.
+    pub topics: Vec<String>,
+    /// The wish; `halt` and the queue say what follows from it.
+    pub is_enabled: bool,
+    pub halt: Halt,
+    pub user: Option<UserId>,
+    pub connection: Option<ConnectionId>,
+    pub api_version: ApiVersion,
+    pub description: String,
+    /// Only these; empty: all.
+    pub update_types: Vec<String>,
+    pub include: Vec<Include>,
+    pub while_disabled: WhileDisabled,
+    pub expires_at: Option<Millis>,
+    pub max_in_flight: u32,
+    pub timeout_seconds: u32,
+    /// Seconds to wait before each attempt; None: the default.
+    pub retry_schedule: Option<Vec<u32>>,
+    /// Names of the custom headers; their values are encrypted beside the row.
+    pub header_names: Vec<String>,
+    pub signing: Signing,
+    /// Event log position from which on the subscription sees events.
+    pub from: super::id::Seq,
+    pub created_at: Millis,
+    pub updated_at: Millis,
+}
+
+impl Subscription {
+    /// Whether deliveries may leave now.
+    pub fn delivers(&self, now: Millis) -> bool {
+        self.is_enabled && self.halt == Halt::No && self.expires_at.is_none_or(|at| now < at)
+    }
+}

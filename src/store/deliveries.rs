@@ -1,0 +1,244 @@
+//! Lanes: what each subscription is owed, what was tried, what came of it.
+//!
+//! A delivery that goes well costs three small writes: its fresh queue row, that row's deletion, and one history row with
+//! the attempt inside. Always true: a delivery is in the queue exactly as long as it is owed (or dead, so that it can be
+//! listed); what is not in `deliveries` was never attempted. Not here: which one is next (`actors::courier`).
+
+use serde::{Deserialize, Serialize};
+
+use super::codec;
+use super::counts::Count;
+use super::keys::{self, Key, Queued};
+use super::rows::{Rows, Walk};
+use super::tables::Table;
+use super::writer::Tx;
+use crate::domain::delivery::{Attempt, DeliveryState};
+use crate::domain::id::{DeliveryId, LaneNo, Seq};
+use crate::domain::time::Millis;
+use crate::error::Result;
+
+/// A delivery that was attempted at least once, or has ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeliveryRow {
+    /// The event it delivers.
+    pub event: Seq,
+    /// When it was made.
+    pub made_at: Millis,
+    pub replay: bool,
+    pub state: DeliveryState,
+    pub attempts: Vec<Attempt>,
+}
+
+/// A delivery that is owed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Due {
+    pub seq: Seq,
+    pub at: Millis,
+    /// Never attempted.
+    pub fresh: bool,
+}
+
+/// What an attempt changes: the row as it shall be, and where it stood in the queue before.
+#[derive(Clone, Debug)]
+pub struct Settlement {
+    pub lane: LaneNo,
+    pub due: Due,
+    pub row: DeliveryRow,
+}
+
+/// Value of a fresh queue row of a resend: the event's sequence (8), when it was made (8). Empty for the first delivery
+/// of an event, whose own sequence is the row's.
+fn resend_value(event: Seq, made_at: Millis) -> Vec<u8> {
+    [event.0.to_be_bytes(), made_at.0.to_be_bytes()].concat()
+}
+
+impl Rows {
+    /// Fresh deliveries of a lane after `after`, oldest first.
+    pub fn fresh_deliveries(&self, lane: LaneNo, after: Seq, limit: usize) -> Result<Vec<Seq>> {
+        let prefix = keys::queue(lane, Queued::Fresh);
+        let from = prefix.clone().seq(after.next());
+        let mut seqs = Vec::new();
+        self.walk(Table::Queue, from.as_ref(), &prefix.end(), Walk::Forward, |key, _| {
+            seqs.push(Seq(keys::number_at(key, 5).unwrap_or_default()));
+            Ok(seqs.len() < limit)
+        })?;
+        Ok(seqs)
+    }
+
+    /// Deliveries of a lane to be tried again, earliest due first, whether or not they are due yet.
+    pub fn retry_deliveries(&self, lane: LaneNo, limit: usize) -> Result<Vec<Due>> {
+        let mut due = Vec::new();
+        self.walk_prefix(Table::Queue, &keys::queue(lane, Queued::Retry), |key, _| {
+            let at = Millis(keys::number_at(key, 5).unwrap_or_default());
+            due.push(Due { seq: Seq(keys::number_at(key, 13).unwrap_or_default()), at, fresh: false });
+            Ok(due.len() < limit)
+        })?;
+        Ok(due)
+    }
+
+    /// What a resend in the queue delivers: the event and when the resend was made. None for an event's first delivery.
+    fn resent(&self, lane: LaneNo, seq: Seq) -> Result<Option<Option<(Seq, Millis)>>> {
+        let Some(value) = self.raw(Table::Queue, keys::queue(lane, Queued::Fresh).seq(seq))? else { return Ok(None) };
+        Ok(Some(match (keys::number_at(&value, 0), keys::number_at(&value, 8)) {
+            (Some(event), Some(made)) => Some((Seq(event), Millis(made))),
+            _ => None,
+        }))
+    }
+
+    /// The delivery at `seq` of a lane, attempted or not. For one that was never attempted the row is made up.
+    pub fn delivery(&self, lane: LaneNo, seq: Seq) -> Result<Option<DeliveryRow>> {
+        if let Some(row) = self.get(Table::Deliveries, Key::lane(lane).seq(seq))? {
+            return Ok(Some(row));
+        }
+        let Some(resent) = self.resent(lane, seq)? else { return Ok(None) };
+        let (event, made_at) = match resent {
+            Some((event, made_at)) => (event, Some(made_at)),
+            None => (seq, self.event(seq)?.map(|e| e.accepted_at)),
+        };
+        let made_at = made_at.unwrap_or_default();
+        let state = DeliveryState::Due { at: made_at, tries: 0, attempts: 0 };
+        Ok(Some(DeliveryRow { event, made_at, replay: resent.is_some(), state, attempts: Vec::new() }))
+    }
+
+    /// A lane's deliveries before `before`, newest first, attempted or not.
+    pub fn deliveries(
+        &self,
+        lane: LaneNo,
+        before: Option<Seq>,
+        limit: usize,
+    ) -> Result<Vec<(DeliveryId, DeliveryRow)>> {
+        let mut seqs = std::collections::BTreeSet::new();
+        let tables = [(Table::Deliveries, Key::lane(lane), 4), (Table::Queue, keys::queue(lane, Queued::Fresh), 5)];
+        for (table, prefix, at) in tables {
+            let end = match before {
+                Some(seq) => prefix.clone().seq(seq).as_ref().to_vec(),
+                None => prefix.clone().end(),
+            };
+            let mut found = 0;
+            self.walk(table, prefix.as_ref(), &end, Walk::Backward, |key, _| {
+                seqs.insert(Seq(keys::number_at(key, at).unwrap_or_default()));
+                found += 1;
+                Ok(found < limit)
+            })?;
+        }
+        let mut rows = Vec::new();
+        for seq in seqs.into_iter().rev().take(limit) {
+            rows.extend(self.delivery(lane, seq)?.map(|row| (DeliveryId::new(seq, lane), row)));
+        }
+        Ok(rows)
+    }
+
+    /// Dead deliveries of a lane before `before`, newest first.
+    pub fn dead_deliveries(&self, lane: LaneNo, before: Option<Seq>, limit: usize) -> Result<Vec<Seq>> {
+        let prefix = keys::queue(lane, Queued::Dead);
+        let end = match before {
+            Some(seq) => prefix.clone().seq(seq).as_ref().to_vec(),
+            None => prefix.clone().end(),
+        };
+        let mut seqs = Vec::new();
+        self.walk(Table::Queue, prefix.as_ref(), &end, Walk::Backward, |key, _| {
+            seqs.push(Seq(keys::number_at(key, 5).unwrap_or_default()));
+            Ok(seqs.len() < limit)
+        })?;
+        Ok(seqs)
+    }
+
+    /// When the oldest owed delivery of a lane was made.
+    pub fn oldest_pending(&self, lane: LaneNo) -> Result<Option<Millis>> {
+        let fresh = self.fresh_deliveries(lane, Seq(0), 1)?;
+        let retry = self.retry_deliveries(lane, 1)?;
+        let mut oldest = None::<Millis>;
+        for seq in fresh.into_iter().chain(retry.into_iter().map(|d| d.seq)) {
+            if let Some(row) = self.delivery(lane, seq)? {
+                oldest = Some(oldest.map_or(row.made_at, |o| o.min(row.made_at)));
+            }
+        }
+        Ok(oldest)
+    }
+
+    /// The lowest event position that a lane still needs: owed or dead.
+    pub(super) fn lowest_needed(&self) -> Result<Option<Seq>> {
+        let mut lowest = None::<Seq>;
+        self.walk(Table::Queue, &[], &[u8::MAX; 32], Walk::Forward, |key, value| {
+            let at = if key.get(4) == Some(&(Queued::Retry as u8)) { 13 } else { 5 };
+            let own = keys::number_at(key, at).unwrap_or_default();
+            let seq = Seq(keys::number_at(value, 0).unwrap_or(own).min(own));
+            lowest = Some(lowest.map_or(seq, |l| l.min(seq)));
+            Ok(true)
+        })?;
+        Ok(lowest)
+    }
+}
+
+impl Tx<'_> {
+    /// Owes an event to a lane.
+    pub fn put_fresh(&mut self, lane: LaneNo, event: Seq, made_at: Millis) -> Result<()> {
+        self.put_raw(Table::Queue, keys::queue(lane, Queued::Fresh).seq(event), &[])?;
+        self.count(lane, made_at, Count::Pending, 1)
+    }
+
+    /// Owes an event to a lane once more, as a fresh delivery at the end of its queue.
+    pub fn put_resend(&mut self, lane: LaneNo, event: Seq) -> Result<DeliveryId> {
+        let (seq, now) = (self.next_seq()?, self.now());
+        self.put_raw(Table::Queue, keys::queue(lane, Queued::Fresh).seq(seq), &resend_value(event, now))?;
+        self.count(lane, now, Count::Pending, 1)?;
+        Ok(DeliveryId::new(seq, lane))
+    }
+
+    /// Writes what an attempt came to.
+    pub fn settle_delivery(&mut self, settlement: &Settlement) -> Result<()> {
+        let Settlement { lane, due, row } = settlement;
+        let (lane, seq) = (*lane, due.seq);
+        match due.fresh {
+            true => self.delete(Table::Queue, keys::queue(lane, Queued::Fresh).seq(seq))?,
+            false => self.delete(Table::Queue, keys::queue_retry(lane, due.at, seq))?,
+        }
+        let ended = match row.state {
+            DeliveryState::Due { at, .. } => {
+                // The event may be older than the row's own sequence (a resend): retention reads it from the value.
+                self.put_raw(Table::Queue, keys::queue_retry(lane, at, seq), &row.event.0.to_be_bytes())?;
+                None
+            }
+            DeliveryState::Dead { .. } => {
+                let key = keys::queue(lane, Queued::Dead).seq(seq);
+                self.put_raw(Table::Queue, key, &row.event.0.to_be_bytes())?;
+                Some(Count::Dead)
+            }
+            DeliveryState::Delivered { .. } => Some(Count::Delivered),
+            DeliveryState::Cancelled { .. } | DeliveryState::Superseded { .. } => Some(Count::Cancelled),
+        };
+        if let Some(count) = ended {
+            self.count(lane, row.made_at, Count::Pending, -1)?;
+            self.count(lane, row.made_at, count, 1)?;
+        }
+        self.put(Table::Deliveries, Key::lane(lane).seq(seq), row)
+    }
+
+    /// Cancels everything that a lane is owed, a bounded number at a time; answers whether some is left.
+    pub fn cancel_some(&mut self, lane: LaneNo, limit: usize) -> Result<bool> {
+        let fresh = self.fresh_deliveries(lane, Seq(0), limit)?;
+        let fresh = fresh.into_iter().map(|seq| Due { seq, at: Millis(0), fresh: true });
+        let retry = self.retry_deliveries(lane, limit)?;
+        let all: Vec<Due> = fresh.chain(retry).take(limit).collect();
+        for due in &all {
+            if let Some(mut row) = self.delivery(lane, due.seq)? {
+                row.state = DeliveryState::Cancelled { at: self.now() };
+                self.settle_delivery(&Settlement { lane, due: *due, row })?;
+            }
+        }
+        Ok(all.len() == limit)
+    }
+
+    /// Erases a lane: its queue, its history, its counts.
+    pub fn erase_lane(&mut self, lane: LaneNo) -> Result<()> {
+        for table in [Table::Queue, Table::Deliveries, Table::Counts] {
+            self.delete_prefix(table, &Key::lane(lane))?;
+        }
+        Ok(())
+    }
+}
+
+/// The event that a queue row's value names, if it names one.
+pub(super) fn event_of(value: &[u8]) -> Option<Seq> {
+    codec::fixed("queue", value.get(..8)?).ok().map(|b| Seq(u64::from_be_bytes(b)))
+}

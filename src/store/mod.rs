@@ -1,0 +1,245 @@
+//! What the node remembers: the only folder that knows RocksDB.
+//!
+//! Four commits carry everything, each one atomic batch: the raw webhook, published events or a changed setting; a
+//! watcher's pull; the router's deliveries; an attempt's outcome. Always true: the log is on for every write and
+//! recovery is point-in-time, so after any crash the store is a prefix of what was committed; a commit that was
+//! answered as durable is in it. Not here: what to do about any of it (`actors`).
+
+mod codec;
+mod counts;
+mod deliveries;
+mod events;
+mod idempotency;
+mod inbox;
+pub mod keys;
+mod master;
+mod pulls;
+mod registry;
+mod retention;
+mod rows;
+mod secrets;
+mod snapshots;
+mod tables;
+mod upgrade;
+mod vault;
+mod writer;
+
+pub use counts::{Count, LaneCounts};
+pub use deliveries::{DeliveryRow, Due, Settlement};
+pub use idempotency::{Answer, Remembered};
+pub use inbox::{InboxRow, InboxState};
+pub use master::master_key;
+pub use pulls::PullSummary;
+pub use registry::{Entity, Page};
+pub use rows::Rows;
+pub use secrets::Slot;
+pub use tables::Table;
+pub use writer::{Tx, Wait};
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rocksdb::{Cache, DB, DBRecoveryMode, Options as RocksOptions};
+use serde::Deserialize;
+use tokio::sync::watch;
+
+use crate::clock::Clock;
+use crate::domain::id::Seq;
+use crate::domain::time::Millis;
+use crate::error::{Error, Result};
+use vault::Vault;
+use writer::Commits;
+
+/// Section `storage` of the configuration.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Options {
+    /// The one folder.
+    pub path: PathBuf,
+    /// Shared by all column families.
+    pub block_cache_mib: std::num::NonZeroU32,
+    /// All memtables together.
+    pub write_buffer_mib: std::num::NonZeroU32,
+    /// Log kept before memtables are flushed.
+    pub log_mib_max: std::num::NonZeroU32,
+    /// Commits that may wait for the writer.
+    pub commit_queue_max: std::num::NonZeroU32,
+    /// Below this, new work is refused with 503.
+    pub free_mib_min: u32,
+}
+
+/// The open store; clones are the same store.
+#[derive(Clone)]
+pub struct Store {
+    rows: Arc<Rows>,
+    commits: Commits,
+    options: Arc<Options>,
+}
+
+impl std::ops::Deref for Store {
+    type Target = Rows;
+    fn deref(&self) -> &Rows {
+        &self.rows
+    }
+}
+
+impl Store {
+    /// Opens or creates the store in `options.path`.
+    ///
+    /// # Errors
+    /// Another process has it; the key does not open it; it is of a newer version; a file of it is corrupt. Each says so.
+    pub fn open(options: &Options, master_key: &[u8; 32], clock: &Clock, on_commit: fn(f64)) -> Result<Self> {
+        let fresh = !exists(&options.path);
+        std::fs::create_dir_all(&options.path).map_err(|e| at(&options.path, "cannot be created", e))?;
+        let rows = Rows { db: open_db(options)?, vault: Vault::new(master_key) };
+        upgrade::run(&rows, fresh)?;
+        if let Some(bytes) = rows.raw(Table::Meta, writer::META_CLOCK)? {
+            clock.raise(Millis(u64::from_be_bytes(codec::fixed("meta", &bytes)?)));
+        }
+        let rows = Arc::new(rows);
+        let queue = options.commit_queue_max.get() as usize;
+        let commits = Commits::start(rows.clone(), clock.clone(), queue, on_commit)?;
+        Ok(Self { rows, commits, options: Arc::new(options.clone()) })
+    }
+
+    /// A change of the control plane: alone in its batch, reads see all that was committed, an error takes everything
+    /// back, and it is on disk when this returns.
+    pub async fn change<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(&mut Tx) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.commits.commit(Wait::Durable, true, false, f).await
+    }
+
+    /// A commit of the hot path: shares its batch with others; `f` must not fail after its first write.
+    pub async fn append<T: Send + 'static>(
+        &self,
+        wait: Wait,
+        f: impl FnOnce(&mut Tx) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.commits.commit(wait, false, false, f).await
+    }
+
+    /// The same at the door: refused with 503 when the queue of commits is full.
+    pub async fn accept<T: Send + 'static>(&self, f: impl FnOnce(&mut Tx) -> Result<T> + Send + 'static) -> Result<T> {
+        self.commits.commit(Wait::Durable, false, true, f).await
+    }
+
+    /// Reads on a thread that may wait for the disk.
+    pub async fn blocking<T: Send + 'static>(&self, f: impl FnOnce(&Rows) -> Result<T> + Send + 'static) -> Result<T> {
+        let rows = self.rows.clone();
+        tokio::task::spawn_blocking(move || f(&rows)).await.map_err(Error::internal)?
+    }
+
+    /// The highest position of the log that a crash cannot take back. Nothing beyond it leaves the node.
+    pub fn durable(&self) -> watch::Receiver<Seq> {
+        self.commits.durable()
+    }
+
+    /// Commits waiting, and how many may wait.
+    pub fn queue(&self) -> (usize, usize) {
+        self.commits.queue()
+    }
+
+    /// Whether the last write or sync failed.
+    pub fn is_broken(&self) -> bool {
+        self.commits.is_broken()
+    }
+
+    /// Bytes free on the store's disk.
+    pub fn free_bytes(&self) -> u64 {
+        free_bytes(&self.options.path)
+    }
+
+    /// Whether new work should be refused: the disk is nearly full, or the queue of commits is long.
+    pub fn is_full(&self) -> bool {
+        let (waiting, max) = self.queue();
+        waiting * 10 > max * 9 || self.is_broken() || self.free_bytes() < u64::from(self.options.free_mib_min) << 20
+    }
+
+    /// Returns when everything committed so far is on disk; the last thing before the process ends.
+    pub async fn settle(&self) -> Result<()> {
+        self.change(|_| Ok(())).await
+    }
+}
+
+impl Rows {
+    /// Bytes of the store's files and memtables.
+    pub fn bytes(&self) -> u64 {
+        let of = |table: &Table, name: &str| {
+            let cf = self.cf(*table).ok()?;
+            self.db.property_int_value_cf(cf, name).ok().flatten()
+        };
+        Table::ALL
+            .iter()
+            .flat_map(|t| [of(t, "rocksdb.total-sst-files-size"), of(t, "rocksdb.cur-size-all-mem-tables")])
+            .flatten()
+            .sum()
+    }
+
+    /// Whether RocksDB holds writes back, because flushes or compactions lag.
+    pub fn is_stalled(&self) -> bool {
+        let stopped = self.db.property_int_value("rocksdb.is-write-stopped").ok().flatten().unwrap_or(0);
+        let delayed = self.db.property_int_value("rocksdb.actual-delayed-write-rate").ok().flatten().unwrap_or(0);
+        stopped > 0 || delayed > 0
+    }
+}
+
+/// Whether a store is in the folder already.
+pub fn exists(path: &Path) -> bool {
+    path.join("db").join("CURRENT").exists()
+}
+
+fn at(path: &Path, what: &str, error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    let mut told = Error::internal(error);
+    told.message = format!("{} {what}", path.display());
+    told
+}
+
+fn open_db(options: &Options) -> Result<DB> {
+    let mib = |n: std::num::NonZeroU32| n.get() as usize * 1024 * 1024;
+    let cache = Cache::new_lru_cache(mib(options.block_cache_mib));
+    let mut db = RocksOptions::default();
+    db.create_if_missing(true);
+    db.create_missing_column_families(true);
+    db.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    db.set_db_write_buffer_size(mib(options.write_buffer_mib));
+    db.set_max_total_wal_size(mib(options.log_mib_max) as u64);
+    db.set_max_open_files(512);
+    db.set_max_background_jobs(2);
+    db.set_bytes_per_sync(1 << 20);
+    db.set_keep_log_file_num(4);
+    db.set_max_log_file_size(4 << 20);
+    db.set_log_level(rocksdb::LogLevel::Warn);
+    let each = mib(options.write_buffer_mib) / 4;
+    let families = Table::ALL.iter().map(|t| t.descriptor(&cache, each));
+    let path = options.path.join("db");
+    DB::open_cf_descriptors(&db, &path, families).map_err(|error| {
+        let text = error.to_string();
+        let locked = text.contains("lock hold by current process") || text.contains("While lock file");
+        if locked {
+            let message = "the store is in use by another process; stop it, or set another storage.path";
+            at(&options.path, message, error)
+        } else if error.kind() == rocksdb::ErrorKind::Corruption {
+            at(&options.path, "is damaged: restore a backup, or move it away to start anew", error)
+        } else {
+            at(&options.path, "cannot be opened", error)
+        }
+    })
+}
+
+/// Bytes free on the disk that holds `path`; everything when the system will not say.
+#[allow(unsafe_code, reason = "statvfs has no safe form in the standard library")]
+pub fn free_bytes(path: &Path) -> u64 {
+    use std::os::unix::ffi::OsStrExt;
+    let Ok(path) = std::ffi::CString::new(path.as_os_str().as_bytes()) else { return u64::MAX };
+    let mut stat = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: `path` ends with a zero byte and `stat` is a whole statvfs that the call fills.
+    let stat = unsafe {
+        if libc::statvfs(path.as_ptr(), stat.as_mut_ptr()) != 0 {
+            return u64::MAX;
+        }
+        stat.assume_init()
+    };
+    stat.f_bavail.saturating_mul(stat.f_frsize)
+}

@@ -1,0 +1,120 @@
+//! The pull log (did we look, what did we find) and what a connection remembers of its collections.
+//!
+//! Always true: a collection's state and the snapshot rows it speaks of change in one commit. Not here: when to look
+//! (`actors::watcher`).
+
+use super::codec;
+use super::keys::{self, Key};
+use super::rows::{Rows, Walk};
+use super::tables::Table;
+use super::writer::Tx;
+use crate::domain::connection::{CollectionState, EventSwitch, Pull, SyncRequest};
+use crate::domain::id::{ConnectionId, PullId};
+use crate::error::Result;
+
+/// A page of pulls, newest first, and where the next page starts.
+pub type PullSummary = (Vec<Pull>, Option<PullId>);
+
+const STATE: u8 = 1;
+const SYNC: u8 = 2;
+const SWITCH: u8 = 3;
+const CUSTOM_FIELD: u8 = 4;
+
+impl Rows {
+    /// What is remembered of a collection.
+    pub fn collection_state(&self, connection: ConnectionId, collection: &str) -> Result<CollectionState> {
+        let key = Key::owner(&connection.0).u8(STATE).bytes(&keys::collection(collection));
+        Ok(self.get(Table::Connections, key)?.unwrap_or_default())
+    }
+
+    /// Syncs that were asked for and have not run, oldest first.
+    pub fn sync_requests(&self, connection: ConnectionId) -> Result<Vec<SyncRequest>> {
+        self.all_of(connection, SYNC)
+    }
+
+    /// Connector events switched on for a connection.
+    pub fn event_switches(&self, connection: ConnectionId) -> Result<Vec<EventSwitch>> {
+        self.all_of(connection, SWITCH)
+    }
+
+    /// Names of the custom fields seen in a collection.
+    pub fn custom_fields(&self, connection: ConnectionId, collection: &str) -> Result<Vec<String>> {
+        let key = Key::owner(&connection.0).u8(CUSTOM_FIELD).bytes(&keys::collection(collection));
+        Ok(self.get(Table::Connections, key)?.unwrap_or_default())
+    }
+
+    fn all_of<T: serde::de::DeserializeOwned>(&self, connection: ConnectionId, what: u8) -> Result<Vec<T>> {
+        let mut all = Vec::new();
+        self.walk_prefix(Table::Connections, &Key::owner(&connection.0).u8(what), |_, value| {
+            all.push(codec::decode(value)?);
+            Ok(true)
+        })?;
+        Ok(all)
+    }
+
+    /// A page of a connection's pulls, newest first; `before` is an id.
+    pub fn pulls(&self, connection: ConnectionId, before: Option<PullId>, limit: usize) -> Result<PullSummary> {
+        let prefix = Key::owner(&connection.0);
+        let end = match before {
+            Some(id) => prefix.clone().bytes(&id.0).as_ref().to_vec(),
+            None => prefix.clone().end(),
+        };
+        let mut pulls: Vec<Pull> = Vec::new();
+        self.walk(Table::Pulls, prefix.as_ref(), &end, Walk::Backward, |_, value| {
+            pulls.push(codec::decode(value)?);
+            Ok(pulls.len() <= limit)
+        })?;
+        let next = (pulls.len() > limit).then(|| pulls.truncate(limit)).and_then(|()| pulls.last().map(|p| p.id));
+        Ok((pulls, next))
+    }
+
+    /// One pull.
+    pub fn pull(&self, connection: ConnectionId, id: PullId) -> Result<Option<Pull>> {
+        self.get(Table::Pulls, Key::owner(&connection.0).bytes(&id.0))
+    }
+}
+
+impl Tx<'_> {
+    /// Writes what is remembered of a collection.
+    pub fn put_collection_state(
+        &mut self,
+        connection: ConnectionId,
+        collection: &str,
+        state: &CollectionState,
+    ) -> Result<()> {
+        self.put(Table::Connections, Key::owner(&connection.0).u8(STATE).bytes(&keys::collection(collection)), state)
+    }
+
+    /// Notes a sync that somebody asked for.
+    pub fn put_sync_request(&mut self, connection: ConnectionId, request: &SyncRequest) -> Result<()> {
+        self.put(Table::Connections, Key::owner(&connection.0).u8(SYNC).bytes(&request.pull.0), request)
+    }
+
+    /// Forgets a sync that has run.
+    pub fn delete_sync_request(&mut self, connection: ConnectionId, pull: PullId) -> Result<()> {
+        self.delete(Table::Connections, Key::owner(&connection.0).u8(SYNC).bytes(&pull.0))
+    }
+
+    /// Switches a connector event on, once per event and selector.
+    pub fn put_event_switch(&mut self, connection: ConnectionId, switch: &EventSwitch) -> Result<()> {
+        let name = format!("{}\n{}", switch.event, switch.selector);
+        self.put(Table::Connections, Key::owner(&connection.0).u8(SWITCH).text(&name), switch)
+    }
+
+    /// Switches a connector event off.
+    pub fn delete_event_switch(&mut self, connection: ConnectionId, switch: &EventSwitch) -> Result<()> {
+        let name = format!("{}\n{}", switch.event, switch.selector);
+        self.delete(Table::Connections, Key::owner(&connection.0).u8(SWITCH).text(&name))
+    }
+
+    /// Writes the names of the custom fields seen in a collection.
+    pub fn put_custom_fields(&mut self, connection: ConnectionId, collection: &str, names: &[String]) -> Result<()> {
+        let key = Key::owner(&connection.0).u8(CUSTOM_FIELD).bytes(&keys::collection(collection));
+        self.put(Table::Connections, key, &names)
+    }
+
+    /// Writes a pull, new or further on.
+    pub fn put_pull(&mut self, pull: &Pull) -> Result<()> {
+        self.put(Table::Pulls, Key::owner(&pull.connection.0).bytes(&pull.id.0), pull)
+    }
+}

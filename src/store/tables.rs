@@ -1,0 +1,102 @@
+//! The one table of column families: what each holds, how its keys begin, how RocksDB should treat it.
+//!
+//! Always true: a name here is never reused for another kind of row. Not here: the bytes of keys (`keys`), of values
+//! (`codec`).
+
+use rocksdb::{BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, Options as RocksOptions};
+
+/// How rows of a family come and go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Habit {
+    /// Found by their full key, often absent: a bloom filter helps.
+    Lookup,
+    /// Written in order, read by range, dropped by range.
+    Log,
+    /// Written and soon deleted: compaction is triggered by deletions, so that a queue's past is not scanned.
+    Queue,
+    /// Merged counters.
+    Count,
+}
+
+macro_rules! tables {
+    ($($(#[doc = $doc:literal])* $name:ident = $text:literal, $habit:ident;)*) => {
+        /// A column family.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Table { $($(#[doc = $doc])* $name,)* }
+
+        impl Table {
+            /// All of them.
+            pub const ALL: &'static [Table] = &[$(Table::$name,)*];
+            /// The family's name on disk.
+            pub fn name(self) -> &'static str { match self { $(Table::$name => $text,)* } }
+            fn habit(self) -> Habit { match self { $(Table::$name => Habit::$habit,)* } }
+        }
+    };
+}
+
+tables! {
+    /// One row per fact about the store itself: version, canary, clock, sequence, checkpoint.
+    Meta = "meta", Lookup;
+    /// kind (1), id (12) → workspace, user, key, integration, connection, subscription, topic.
+    Objects = "objects", Lookup;
+    /// kind (1), workspace (4), id (12) → nothing: lists.
+    ByWorkspace = "by_workspace", Lookup;
+    /// space (1), workspace (4), hash of the text (16) → id (12): names that must be unique.
+    Unique = "unique", Lookup;
+    /// parent id (12), kind (1), child id (12) → nothing.
+    Links = "links", Lookup;
+    /// owner id (12), slot (1), … → encrypted.
+    Secrets = "secrets", Lookup;
+    /// workspace (4), hash of path and key (16) → encrypted answer.
+    Idempotency = "idempotency", Lookup;
+    /// owner id (12), sequence (8) → encrypted webhook.
+    Inbox = "inbox", Log;
+    /// owner id (12), sequence (8) → when to try (8): webhooks not yet understood.
+    InboxDue = "inbox_due", Queue;
+    /// connection (12), collection (4), record (16) → snapshot row.
+    Snapshots = "snapshots", Lookup;
+    /// connection (12), what (1), … → collection states, sync requests, event switches, custom fields.
+    Connections = "connections", Lookup;
+    /// connection (12), sequence (8) → one look at an app.
+    Pulls = "pulls", Log;
+    /// sequence (8) → event.
+    Events = "events", Log;
+    /// workspace (4), sequence (8) → nothing.
+    EventsByWorkspace = "events_by_workspace", Log;
+    /// connection (12), record (16), sequence (8) → nothing.
+    EventsByRecord = "events_by_record", Log;
+    /// lane (4), state (1), … → what is due: see `keys::queue_*`.
+    Queue = "queue", Queue;
+    /// lane (4), sequence (8) → delivery that was attempted at least once, or ended.
+    Deliveries = "deliveries", Log;
+    /// lane (4), hour (4), state (1) → how many.
+    Counts = "counts", Count;
+}
+
+impl Table {
+    /// The family with its options; all share one block cache.
+    pub(super) fn descriptor(self, cache: &Cache, write_buffer_bytes: usize) -> ColumnFamilyDescriptor {
+        let mut block = BlockBasedOptions::default();
+        block.set_block_cache(cache);
+        block.set_block_size(16 * 1024);
+        block.set_cache_index_and_filter_blocks(true);
+        block.set_pin_l0_filter_and_index_blocks_in_cache(true);
+        block.set_format_version(5);
+        let mut options = RocksOptions::default();
+        options.set_compression_type(DBCompressionType::Lz4);
+        options.set_write_buffer_size(write_buffer_bytes);
+        options.set_level_compaction_dynamic_level_bytes(true);
+        match self.habit() {
+            Habit::Lookup => {
+                block.set_bloom_filter(10.0, false);
+                options.set_memtable_whole_key_filtering(true);
+                options.set_memtable_prefix_bloom_ratio(0.05);
+            }
+            Habit::Log => options.set_bottommost_compression_type(DBCompressionType::Zstd),
+            Habit::Queue => options.add_compact_on_deletion_collector_factory(4096, 2048, 0.5),
+            Habit::Count => options.set_merge_operator_associative("add", super::codec::add),
+        }
+        options.set_block_based_table_factory(&block);
+        ColumnFamilyDescriptor::new(self.name(), options)
+    }
+}

@@ -1,0 +1,393 @@
+//! One writer, one syncer, and the durability watermark.
+//!
+//! Always true: the writer runs every commit in order and writes many of them as one batch; the syncer syncs the log in
+//! a loop and then answers those who wait. Sequences are drawn inside the writer, so a sequence that can be read has
+//! every smaller one before it, and they are reserved in blocks, so that none is used twice after a crash. Not here:
+//! what is committed (`inbox`, `events`, `deliveries`, …).
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Instant;
+
+use rocksdb::{WriteBatch, WriteOptions};
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::codec;
+use super::keys::Key;
+use super::rows::Rows;
+use super::tables::Table;
+use crate::clock::Clock;
+use crate::domain::id::{self, Seq};
+use crate::domain::time::Millis;
+use crate::error::{Error, Result};
+
+/// Sequences reserved at a time: after a crash at most this many are skipped.
+const SEQ_BLOCK: u64 = 1 << 20;
+/// Commits in one write at most.
+const BATCH_JOBS_MAX: usize = 1024;
+/// Bytes in one write, after which no further commit joins it.
+const BATCH_BYTES_MAX: usize = 8 << 20;
+
+/// Rows of `meta`.
+pub(super) const META_SEQ: &[u8] = b"seq";
+pub(super) const META_CLOCK: &[u8] = b"clock";
+
+/// A commit under way: reads see what was there before it, writes land together.
+pub struct Tx<'a> {
+    rows: &'a Rows,
+    batch: &'a mut WriteBatch,
+    seqs: &'a mut Sequences,
+    now: Millis,
+    events: u32,
+}
+
+impl std::ops::Deref for Tx<'_> {
+    type Target = Rows;
+    fn deref(&self) -> &Rows {
+        self.rows
+    }
+}
+
+impl Tx<'_> {
+    /// The time of the commit.
+    pub fn now(&self) -> Millis {
+        self.now
+    }
+
+    /// The next position of the log, never used before.
+    pub fn next_seq(&mut self) -> Result<Seq> {
+        if self.seqs.next == self.seqs.reserved {
+            self.seqs.reserved += SEQ_BLOCK;
+            let reserved = self.seqs.reserved;
+            self.put_raw(Table::Meta, META_SEQ, &reserved.to_be_bytes())?;
+        }
+        let seq = Seq(self.seqs.next);
+        self.seqs.next += 1;
+        Ok(seq)
+    }
+
+    /// The bytes of a fresh id that sorts by creation.
+    pub fn fresh_id(&mut self) -> Result<[u8; 12]> {
+        let counter = self.next_seq()?;
+        Ok(id::fresh(self.now, counter.0))
+    }
+
+    pub(super) fn put_raw(&mut self, table: Table, key: impl AsRef<[u8]>, value: &[u8]) -> Result<()> {
+        self.batch.put_cf(self.rows.cf(table)?, key, value);
+        Ok(())
+    }
+
+    pub(super) fn put<T: Serialize>(&mut self, table: Table, key: impl AsRef<[u8]>, value: &T) -> Result<()> {
+        self.put_raw(table, key, &codec::encode(value)?)
+    }
+
+    pub(super) fn put_sealed(&mut self, owner: &[u8], table: Table, key: impl AsRef<[u8]>, plain: &[u8]) -> Result<()> {
+        let sealed = self.rows.vault.seal(owner, table, key.as_ref(), plain)?;
+        self.put_raw(table, key, &sealed)
+    }
+
+    pub(super) fn delete(&mut self, table: Table, key: impl AsRef<[u8]>) -> Result<()> {
+        self.batch.delete_cf(self.rows.cf(table)?, key);
+        Ok(())
+    }
+
+    /// Deletes every row whose key begins with `prefix`.
+    pub(super) fn delete_prefix(&mut self, table: Table, prefix: &Key) -> Result<()> {
+        let end = prefix.clone().end();
+        self.batch.delete_range_cf(self.rows.cf(table)?, prefix.as_ref(), end.as_slice());
+        Ok(())
+    }
+
+    pub(super) fn delete_range(&mut self, table: Table, from: &[u8], to: &[u8]) -> Result<()> {
+        self.batch.delete_range_cf(self.rows.cf(table)?, from, to);
+        Ok(())
+    }
+
+    pub(super) fn merge_count(&mut self, table: Table, key: impl AsRef<[u8]>, by: i64) -> Result<()> {
+        self.batch.merge_cf(self.rows.cf(table)?, key, by.to_le_bytes());
+        Ok(())
+    }
+
+    pub(super) fn note_event(&mut self) {
+        self.events += 1;
+    }
+}
+
+struct Sequences {
+    next: u64,
+    reserved: u64,
+}
+
+/// When a commit is answered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// Once it can be read.
+    Applied,
+    /// Once it is on disk.
+    Durable,
+}
+
+type Finish = Box<dyn FnOnce(Option<Arc<rocksdb::Error>>) + Send>;
+type Run = Box<dyn FnOnce(&mut Tx) -> (bool, Finish) + Send>;
+
+struct Job {
+    run: Run,
+    wait: Wait,
+    /// Alone in its batch, so that it reads all that was committed before and can be taken back.
+    exclusive: bool,
+}
+
+/// What the syncer and everyone else knows of how far the disk is.
+pub(super) struct Watermark {
+    durable: watch::Sender<Seq>,
+    state: Mutex<SyncState>,
+    ring: Condvar,
+    /// The commit queue refuses, or the disk failed.
+    broken: AtomicBool,
+    pub(super) sync_us_total: AtomicU64,
+}
+
+#[derive(Default)]
+struct SyncState {
+    waiting: Vec<Finish>,
+    written: Seq,
+    wanted: bool,
+    stop: bool,
+}
+
+/// The way into the writer.
+#[derive(Clone)]
+pub(super) struct Commits {
+    jobs: mpsc::Sender<Job>,
+    pub(super) mark: Arc<Watermark>,
+    on_commit: fn(f64),
+}
+
+impl Commits {
+    /// Starts writer and syncer; `on_commit` is told the seconds that each synced commit took.
+    pub(super) fn start(rows: Arc<Rows>, clock: Clock, queue_max: usize, on_commit: fn(f64)) -> Result<Self> {
+        let reserved = match rows.raw(Table::Meta, META_SEQ)? {
+            Some(bytes) => u64::from_be_bytes(codec::fixed("meta", &bytes)?),
+            None => 1,
+        };
+        let (jobs, queue) = mpsc::channel(queue_max);
+        let (durable, _) = watch::channel(Seq(reserved.saturating_sub(1)));
+        let mark = Arc::new(Watermark {
+            durable,
+            state: Mutex::default(),
+            ring: Condvar::new(),
+            broken: AtomicBool::new(false),
+            sync_us_total: AtomicU64::new(0),
+        });
+        let seqs = Sequences { next: reserved, reserved };
+        let writer = Writer { rows: rows.clone(), clock, seqs, mark: mark.clone(), clock_told: Millis(0) };
+        spawn("store-writer", move || writer.run(queue))?;
+        let syncer = mark.clone();
+        spawn("store-syncer", move || syncer.run(&rows))?;
+        Ok(Self { jobs, mark, on_commit })
+    }
+
+    /// The highest sequence that a crash cannot take back.
+    pub(super) fn durable(&self) -> watch::Receiver<Seq> {
+        self.mark.durable.subscribe()
+    }
+
+    /// How many commits wait, and how many may.
+    pub(super) fn queue(&self) -> (usize, usize) {
+        (self.jobs.max_capacity() - self.jobs.capacity(), self.jobs.max_capacity())
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.mark.broken.load(Ordering::Relaxed)
+    }
+
+    /// Runs `f` in the writer. With `exclusive`, an error takes back what it wrote.
+    pub(super) async fn commit<T: Send + 'static>(
+        &self,
+        wait: Wait,
+        exclusive: bool,
+        refuse_when_full: bool,
+        f: impl FnOnce(&mut Tx) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (answer, answered) = oneshot::channel();
+        let started = Instant::now();
+        let run: Run = Box::new(move |tx| {
+            let outcome = f(tx);
+            let keep = outcome.is_ok();
+            let finish: Finish = Box::new(move |failed| {
+                // Nobody may wait any more; the commit stands all the same.
+                let _ = answer.send(match failed {
+                    Some(error) => Err(Error::unavailable("the store cannot write; try again soon", 5).because(error)),
+                    None => outcome,
+                });
+            });
+            (keep, finish)
+        });
+        let job = Job { run, wait, exclusive };
+        if refuse_when_full {
+            self.jobs.try_send(job).map_err(|_| Error::unavailable("the node is busy; try again soon", 1))?;
+        } else {
+            self.jobs.send(job).await.map_err(|_| Error::unavailable("the node is stopping", 5))?;
+        }
+        let outcome = answered.await.map_err(|_| Error::unavailable("the node is stopping", 5))?;
+        if wait == Wait::Durable {
+            (self.on_commit)(started.elapsed().as_secs_f64());
+        }
+        outcome
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<()> {
+    std::thread::Builder::new().name(name.into()).spawn(run).map(drop).map_err(Error::internal)
+}
+
+struct Writer {
+    rows: Arc<Rows>,
+    clock: Clock,
+    seqs: Sequences,
+    mark: Arc<Watermark>,
+    clock_told: Millis,
+}
+
+impl Writer {
+    fn run(mut self, mut queue: mpsc::Receiver<Job>) {
+        let mut held = None;
+        while let Some(first) = held.take().or_else(|| queue.blocking_recv()) {
+            let mut batch = WriteBatch::default();
+            let mut finishes = Vec::new();
+            let mut sync = false;
+            let mut next = Some(first);
+            while let Some(job) = next.take() {
+                let alone = job.exclusive;
+                if alone && !finishes.is_empty() {
+                    held = Some(job);
+                    break;
+                }
+                sync |= self.one(job, &mut batch, &mut finishes);
+                if !alone && finishes.len() < BATCH_JOBS_MAX && batch.size_in_bytes() < BATCH_BYTES_MAX {
+                    next = queue.try_recv().ok();
+                }
+            }
+            self.write(batch, finishes, sync);
+        }
+        self.mark.stop();
+    }
+
+    /// Runs one commit into the batch; answers whether it asks for a sync.
+    fn one(&mut self, job: Job, batch: &mut WriteBatch, finishes: &mut Vec<(Wait, Finish)>) -> bool {
+        let now = self.clock.now();
+        let mut tx = Tx { rows: &self.rows, batch, seqs: &mut self.seqs, now, events: 0 };
+        // A commit that panics must not take the writer with it: its caller learns that nobody answers.
+        let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (job.run)(&mut tx)));
+        let events = tx.events > 0;
+        match ran {
+            Ok((keep, finish)) => {
+                if !keep && job.exclusive {
+                    let reserved = self.seqs.reserved;
+                    batch.clear();
+                    // The reservation may have been in what was taken back.
+                    if let Ok(cf) = self.rows.cf(Table::Meta) {
+                        batch.put_cf(cf, META_SEQ, reserved.to_be_bytes());
+                    }
+                }
+                finishes.push((job.wait, finish));
+                events || job.wait == Wait::Durable
+            }
+            Err(_) => {
+                tracing::error!("a commit panicked; what it had written is not kept if it was alone");
+                if job.exclusive {
+                    batch.clear();
+                }
+                false
+            }
+        }
+    }
+
+    fn write(&mut self, mut batch: WriteBatch, finishes: Vec<(Wait, Finish)>, sync: bool) {
+        let now = self.clock.now();
+        if now.since(self.clock_told).as_secs() >= 1
+            && let Ok(cf) = self.rows.cf(Table::Meta)
+        {
+            batch.put_cf(cf, META_CLOCK, now.0.to_be_bytes());
+            self.clock_told = now;
+        }
+        let outcome = if batch.is_empty() { Ok(()) } else { self.rows.db.write_opt(batch, &WriteOptions::default()) };
+        match outcome {
+            Ok(()) => {
+                self.mark.broken.store(false, Ordering::Relaxed);
+                let mut durable = Vec::new();
+                for (wait, finish) in finishes {
+                    match wait {
+                        Wait::Applied => finish(None),
+                        Wait::Durable => durable.push(finish),
+                    }
+                }
+                self.mark.written(Seq(self.seqs.next - 1), durable, sync);
+            }
+            Err(error) => {
+                self.mark.broken.store(true, Ordering::Relaxed);
+                tracing::error!(%error, "the store cannot write");
+                let error = Arc::new(error);
+                for (_, finish) in finishes {
+                    finish(Some(error.clone()));
+                }
+            }
+        }
+    }
+}
+
+impl Watermark {
+    fn lock(&self) -> std::sync::MutexGuard<'_, SyncState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn written(&self, seq: Seq, mut durable: Vec<Finish>, sync: bool) {
+        let mut state = self.lock();
+        state.written = state.written.max(seq);
+        state.waiting.append(&mut durable);
+        if sync {
+            state.wanted = true;
+            self.ring.notify_one();
+        }
+    }
+
+    fn stop(&self) {
+        let mut state = self.lock();
+        state.stop = true;
+        state.wanted = true;
+        self.ring.notify_one();
+    }
+
+    fn run(&self, rows: &Rows) {
+        loop {
+            let mut state = self.lock();
+            while !state.wanted {
+                state = self.ring.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            let finishes = std::mem::take(&mut state.waiting);
+            let (written, stop) = (state.written, state.stop);
+            state.wanted = false;
+            drop(state);
+            let started = Instant::now();
+            let outcome = rows.db.flush_wal(true);
+            let us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+            self.sync_us_total.fetch_add(us, Ordering::Relaxed);
+            match outcome {
+                Ok(()) => {
+                    self.durable.send_if_modified(|durable| std::mem::replace(durable, written.max(*durable)) < written);
+                    finishes.into_iter().for_each(|finish| finish(None));
+                }
+                Err(error) => {
+                    self.broken.store(true, Ordering::Relaxed);
+                    tracing::error!(%error, "the log cannot be synced");
+                    let error = Arc::new(error);
+                    finishes.into_iter().for_each(|finish| finish(Some(error.clone())));
+                }
+            }
+            if stop {
+                return;
+            }
+        }
+    }
+}
