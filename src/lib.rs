@@ -1,5 +1,6 @@
 //! Tidemill turns many third-party apps into one stream of unified events.
 
+pub mod actors;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -9,4 +10,5 @@ pub mod domain;
 pub mod error;
 pub mod outbound;
 pub mod sandbox;
+pub mod store;
 pub mod telemetry;

@@ -45,9 +45,15 @@ pub enum ConnectionStatus {
     /// Stopped by the caller.
     Paused,
     /// The app refuses the credentials; polling stops until new ones come.
-    AuthFailed { since: Millis, message: String },
+    AuthFailed {
+        since: Millis,
+        message: String,
+    },
     /// The connection cannot work as it is set up.
-    Error { since: Millis, message: String },
+    Error {
+        since: Millis,
+        message: String,
+    },
 }
 
 /// One user's authorised account at one app.

@@ -1,8 +1,8 @@
 //! Nouns and pure rules: no I/O, no async, no clock, no actix. Everything here can be tested with a function call.
 
 pub mod address;
-pub mod delivery;
 pub mod connection;
+pub mod delivery;
 pub mod event;
 pub mod failure;
 pub mod id;
@@ -11,9 +11,9 @@ pub mod record;
 pub mod retry;
 pub mod secret;
 pub mod setting;
+pub mod snapshot;
+pub mod subscription;
 pub mod time;
 pub mod topic;
 pub mod version;
-pub mod subscription;
-pub mod time;
 pub mod workspace;

@@ -7,29 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::id::{ConnectionId, LaneNo, SubscriptionId, UserId, WorkspaceNo};
 use super::time::Millis;
-
-/// The version in the path of the call that made the subscription.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum ApiVersion {
-    V2023_12,
-    V2024_03,
-}
-
-impl ApiVersion {
-    /// All of them, oldest first.
-    pub const ALL: [Self; 2] = [Self::V2023_12, Self::V2024_03];
-    /// As it stands in a path.
-    pub fn text(self) -> &'static str {
-        match self {
-            Self::V2023_12 => "2023-12",
-            Self::V2024_03 => "2024-03",
-        }
-    }
-    /// Reads the text of a path.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|v| v.text() == text)
-    }
-}
+pub use super::version::ApiVersion;
 
 /// What a body carries beyond the contract's keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -91,7 +91,13 @@ mod tests {
 
     #[test]
     fn write_includes_read_and_admin_both() {
-        assert!(Scope::Write.covers(Scope::Read) && Scope::Admin.covers(Scope::Write) && Scope::Admin.covers(Scope::Read));
-        assert!(!Scope::Read.covers(Scope::Write) && !Scope::Hooks.covers(Scope::Read) && !Scope::Admin.covers(Scope::Hooks));
+        assert!(
+            Scope::Write.covers(Scope::Read) && Scope::Admin.covers(Scope::Write) && Scope::Admin.covers(Scope::Read)
+        );
+        assert!(
+            !Scope::Read.covers(Scope::Write)
+                && !Scope::Hooks.covers(Scope::Read)
+                && !Scope::Admin.covers(Scope::Hooks)
+        );
     }
 }

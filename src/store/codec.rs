@@ -48,9 +48,7 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
 
 /// A fixed number of bytes out of a row.
 pub fn fixed<const N: usize>(what: &'static str, bytes: &[u8]) -> Result<[u8; N]> {
-    bytes
-        .try_into()
-        .map_err(|_| Error::internal(CorruptRow::Length { what, found: bytes.len(), wanted: N }))
+    bytes.try_into().map_err(|_| Error::internal(CorruptRow::Length { what, found: bytes.len(), wanted: N }))
 }
 
 /// The merge of counters: little-endian 64-bit numbers are added; a sum of zero stays, and is dropped with its hour.

@@ -58,14 +58,7 @@ impl Rows {
         self.positions(Table::EventsByRecord, &prefix, 28, before, limit)
     }
 
-    fn positions(
-        &self,
-        table: Table,
-        prefix: &Key,
-        at: usize,
-        before: Option<Seq>,
-        limit: usize,
-    ) -> Result<Vec<Seq>> {
+    fn positions(&self, table: Table, prefix: &Key, at: usize, before: Option<Seq>, limit: usize) -> Result<Vec<Seq>> {
         let end = match before {
             Some(seq) => prefix.clone().seq(seq).as_ref().to_vec(),
             None => prefix.clone().end(),

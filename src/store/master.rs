@@ -41,8 +41,7 @@ fn make(path: &Path, file: &Path) -> Result<[u8; 32]> {
     aws_lc_rs::rand::fill(&mut key).map_err(|_| Error::internal("the system's random source failed"))?;
     let told = |error| Error::invalid(format!("{} cannot be written", file.display())).because(error);
     std::fs::create_dir_all(path).map_err(told)?;
-    let mut out =
-        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file).map_err(told)?;
+    let mut out = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file).map_err(told)?;
     out.write_all(hex::encode(key).as_bytes()).and_then(|()| out.sync_all()).map_err(told)?;
     // The folder's entry must survive a power cut as well, or the store beside it could never be opened again.
     std::fs::File::open(path).and_then(|dir| dir.sync_all()).map_err(told)?;

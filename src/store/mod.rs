@@ -106,7 +106,7 @@ impl Store {
     /// back, and it is on disk when this returns.
     pub async fn change<T: Send + 'static>(
         &self,
-        f: impl FnOnce(&mut Tx) -> Result<T> + Send + 'static,
+        f: impl FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         self.commits.commit(Wait::Durable, true, false, f).await
     }
@@ -115,13 +115,16 @@ impl Store {
     pub async fn append<T: Send + 'static>(
         &self,
         wait: Wait,
-        f: impl FnOnce(&mut Tx) -> Result<T> + Send + 'static,
+        f: impl FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         self.commits.commit(wait, false, false, f).await
     }
 
     /// The same at the door: refused with 503 when the queue of commits is full.
-    pub async fn accept<T: Send + 'static>(&self, f: impl FnOnce(&mut Tx) -> Result<T> + Send + 'static) -> Result<T> {
+    pub async fn accept<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         self.commits.commit(Wait::Durable, false, true, f).await
     }
 

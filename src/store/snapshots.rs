@@ -15,7 +15,12 @@ use crate::error::Result;
 
 impl Rows {
     /// The row of one record.
-    pub fn snapshot(&self, connection: ConnectionId, collection: &str, record: &[u8; 16]) -> Result<Option<SnapshotRow>> {
+    pub fn snapshot(
+        &self,
+        connection: ConnectionId,
+        collection: &str,
+        record: &[u8; 16],
+    ) -> Result<Option<SnapshotRow>> {
         self.get(Table::Snapshots, keys::snapshot(connection, collection, record))
     }
 

@@ -129,7 +129,7 @@ pub enum Wait {
 }
 
 type Finish = Box<dyn FnOnce(Option<Arc<rocksdb::Error>>) + Send>;
-type Run = Box<dyn FnOnce(&mut Tx) -> (bool, Finish) + Send>;
+type Run = Box<dyn FnOnce(&mut Tx<'_>) -> (bool, Finish) + Send>;
 
 struct Job {
     run: Run,
@@ -208,7 +208,7 @@ impl Commits {
         wait: Wait,
         exclusive: bool,
         refuse_when_full: bool,
-        f: impl FnOnce(&mut Tx) -> Result<T> + Send + 'static,
+        f: impl FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (answer, answered) = oneshot::channel();
         let started = Instant::now();
@@ -375,7 +375,8 @@ impl Watermark {
             self.sync_us_total.fetch_add(us, Ordering::Relaxed);
             match outcome {
                 Ok(()) => {
-                    self.durable.send_if_modified(|durable| std::mem::replace(durable, written.max(*durable)) < written);
+                    self.durable
+                        .send_if_modified(|durable| std::mem::replace(durable, written.max(*durable)) < written);
                     finishes.into_iter().for_each(|finish| finish(None));
                 }
                 Err(error) => {

@@ -22,7 +22,7 @@ use super::id::Seq;
 use super::time::Millis;
 pub use decide::{Baseline, Change, Context, Incoming, Silence, decide, unmapped};
 pub use diff::{PATHS_MAX, diff};
-pub use guard::{Verdict, guard};
+pub use guard::{Hold, Verdict, guard};
 pub use hash::{Hash, IgnoredFields, raw_hash, unified_hash};
 
 /// How long a deleted record's row is kept, so that a late older version does not bring it back: 30 days.

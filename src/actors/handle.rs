@@ -1,0 +1,108 @@
+//! Ringing an actor: one bell per trade, no payload.
+//!
+//! Always true: a ring never blocks and never fails; ringing twice before the actor looks is one ring. Not here: what
+//! the actor then does.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::domain::id::LaneNo;
+use crate::domain::time::Millis;
+
+/// The owner of a watcher: a connection, or an integration whose global webhooks are sorted.
+pub type Owner = [u8; 12];
+
+/// A set of those who were rung, and the bell of whoever looks after them.
+struct Bell<K> {
+    rung: Mutex<HashSet<K>>,
+    ring: Notify,
+}
+
+impl<K> Default for Bell<K> {
+    fn default() -> Self {
+        Self { rung: Mutex::default(), ring: Notify::new() }
+    }
+}
+
+impl<K: std::hash::Hash + Eq> Bell<K> {
+    fn ring(&self, key: K) {
+        self.rung.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+        self.ring.notify_one();
+    }
+    async fn answer(&self) -> HashSet<K> {
+        loop {
+            let rung = std::mem::take(&mut *self.rung.lock().unwrap_or_else(PoisonError::into_inner));
+            if !rung.is_empty() {
+                return rung;
+            }
+            self.ring.notified().await;
+        }
+    }
+}
+
+#[derive(Default)]
+struct Bells {
+    owners: Bell<Owner>,
+    lanes: Bell<LaneNo>,
+    router: Notify,
+    subscriptions_changed: std::sync::atomic::AtomicU64,
+    alarms: Mutex<Vec<(Millis, Wakes)>>,
+    alarm: Notify,
+}
+
+/// Whom an alarm wakes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Wakes {
+    Owner(Owner),
+    Lane(LaneNo),
+}
+
+/// The bells of all trades; clones are the same bells.
+#[derive(Clone, Default)]
+pub struct Rings(Arc<Bells>);
+
+impl Rings {
+    /// Something is due for a connection, or for an integration's global webhooks.
+    pub fn owner(&self, owner: Owner) {
+        self.0.owners.ring(owner);
+    }
+    /// Something is due in a lane, or its subscription was changed or deleted.
+    pub fn lane(&self, lane: LaneNo) {
+        self.0.lanes.ring(lane);
+    }
+    /// Events were appended.
+    pub fn router(&self) {
+        self.0.router.notify_one();
+    }
+    /// A subscription was made, changed or deleted: the router's index is rebuilt before it routes on.
+    pub fn subscriptions_changed(&self) {
+        self.0.subscriptions_changed.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
+        self.0.router.notify_one();
+    }
+    /// Wakes somebody at a time; an earlier alarm of the same stands as well.
+    pub fn at(&self, at: Millis, wakes: Wakes) {
+        self.0.alarms.lock().unwrap_or_else(PoisonError::into_inner).push((at, wakes));
+        self.0.alarm.notify_one();
+    }
+
+    pub(super) async fn owners_rung(&self) -> HashSet<Owner> {
+        self.0.owners.answer().await
+    }
+    pub(super) async fn lanes_rung(&self) -> HashSet<LaneNo> {
+        self.0.lanes.answer().await
+    }
+    pub(super) async fn router_rung(&self) {
+        self.0.router.notified().await;
+    }
+    pub(super) fn subscriptions_version(&self) -> u64 {
+        self.0.subscriptions_changed.load(std::sync::atomic::Ordering::Acquire)
+    }
+    pub(super) async fn alarm_set(&self) {
+        self.0.alarm.notified().await;
+    }
+    pub(super) fn take_alarms(&self) -> Vec<(Millis, Wakes)> {
+        std::mem::take(&mut *self.0.alarms.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

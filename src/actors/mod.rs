@@ -1,0 +1,25 @@
+//! Thin shells, one file per trade: they are rung, look in the store, and do what is due.
+//!
+//! Always true: a message carries nothing that is not in the store; a lost ring costs latency, never an event. Not here:
+//! the rules (`domain`), the rows (`store`), the calls to apps and receivers (`connectors`, `destinations`).
+
+pub mod handle;
+
+use std::sync::Arc;
+
+use crate::clock::Clock;
+use crate::outbound::Client;
+use crate::store::Store;
+
+/// What every actor works with; cheap to clone.
+#[derive(Clone)]
+pub struct Deps {
+    pub store: Store,
+    pub clock: Clock,
+    /// For calls to apps, under the policy of `ingest.allow_networks`.
+    pub apps: Client,
+    pub rings: handle::Rings,
+    pub polling: Arc<crate::config::Polling>,
+    /// `server.public_url`, if apps can reach it.
+    pub public_url: Option<url::Url>,
+}
