@@ -4,6 +4,7 @@
 //! the rules (`domain`), the rows (`store`), the calls to apps and receivers (`connectors`, `destinations`).
 
 pub mod handle;
+pub mod options;
 
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ pub struct Deps {
     /// For calls to apps, under the policy of `ingest.allow_networks`.
     pub apps: Client,
     pub rings: handle::Rings,
-    pub polling: Arc<crate::config::Polling>,
+    pub polling: Arc<options::Polling>,
     /// `server.public_url`, if apps can reach it.
     pub public_url: Option<url::Url>,
 }

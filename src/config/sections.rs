@@ -11,8 +11,10 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use url::Url;
 
+pub use crate::actors::options::{Polling, Retention};
 use crate::domain::secret::Secret;
 use crate::domain::setting::{self, Signing};
+pub use crate::store::Options as Storage;
 pub use crate::telemetry::Options as Log;
 
 /// `[server]`: what listens, and how long it waits.
@@ -122,52 +124,6 @@ pub struct Ingest {
     pub unverified_disk_percent_max: NonZeroU8,
     pub unverified_seconds_max: NonZeroU64,
     pub handle_tries_max: NonZeroU32,
-}
-
-/// `[storage]`: the store.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Storage {
-    pub path: PathBuf,
-    pub block_cache_bytes: NonZeroUsize,
-    pub write_buffer_bytes: NonZeroUsize,
-    pub background_threads: NonZeroU32,
-    pub open_files_max: NonZeroU32,
-    pub commit_queue_max: NonZeroUsize,
-    pub commit_group_max: NonZeroUsize,
-    pub free_bytes_min: NonZeroU64,
-}
-
-/// `[retention]`: how long things are kept.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Retention {
-    pub events_seconds: NonZeroU64,
-    pub undelivered_seconds: NonZeroU64,
-    pub delivered_seconds: NonZeroU64,
-    pub inbox_seconds: NonZeroU64,
-    pub pulls_seconds: NonZeroU64,
-    pub tombstones_seconds: NonZeroU64,
-    #[serde(deserialize_with = "setting::optional")]
-    pub bytes_max: Option<NonZeroU64>,
-    pub interval_seconds: NonZeroU64,
-}
-
-/// `[polling]`: when connections look at their apps.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Polling {
-    pub interval_seconds: NonZeroU32,
-    /// Where the app pushes.
-    pub reconcile_interval_seconds: NonZeroU32,
-    pub full_scan_interval_seconds: NonZeroU32,
-    pub interval_seconds_min: NonZeroU32,
-    pub jitter_percent: u8,
-    pub concurrent_max: NonZeroUsize,
-    pub pull_seconds_max: NonZeroU64,
-    pub backoff_seconds_max: NonZeroU64,
-    pub delete_guard_percent: NonZeroU8,
-    pub delete_guard_records: u64,
 }
 
 /// `[connectors]`: where they are, and the limits of one call to an app.

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::id::{ConnectionId, InboxId, PullId, UserId, WorkspaceNo};
+use super::id::{ConnectionId, InboxId, PullId, SubscriptionId, UserId, WorkspaceNo};
 use super::time::Millis;
 
 /// One event, as it stands in the log.
@@ -39,6 +39,8 @@ pub struct Event {
     /// False for a change of the app's own record that changes nothing unified: only subscriptions that ask for `raw`
     /// see it.
     pub unified_change: bool,
+    /// The subscription that a system event is about: it never goes to that one.
+    pub about: Option<SubscriptionId>,
 }
 
 /// What `dataPayload` is made of.

@@ -102,3 +102,24 @@ impl Subscription {
         self.is_enabled && self.halt == Halt::No && self.expires_at.is_none_or(|at| now < at)
     }
 }
+
+/// The secrets that sign a subscription's deliveries, as they are stored, encrypted. All live ones sign.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct SigningSecrets {
+    /// Newest first.
+    pub all: Vec<SigningSecret>,
+}
+
+/// One `whsec_…` secret.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct SigningSecret {
+    pub text: String,
+    /// Set on the old one after a rotation: it signs until then.
+    pub until: Option<Millis>,
+}
+
+/// The custom headers of a subscription with their values, as they are stored, encrypted.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub struct HeaderValues {
+    pub all: Vec<(String, String)>,
+}

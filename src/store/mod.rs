@@ -34,8 +34,9 @@ pub use registry::{Entity, Page};
 pub use rows::Rows;
 pub use secrets::Slot;
 pub use tables::Table;
-pub use writer::{Tx, Wait};
+pub use writer::{OnCommit, Tx, Wait};
 
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -57,15 +58,18 @@ pub struct Options {
     /// The one folder.
     pub path: PathBuf,
     /// Shared by all column families.
-    pub block_cache_mib: std::num::NonZeroU32,
+    pub block_cache_bytes: NonZeroUsize,
     /// All memtables together.
-    pub write_buffer_mib: std::num::NonZeroU32,
-    /// Log kept before memtables are flushed.
-    pub log_mib_max: std::num::NonZeroU32,
+    pub write_buffer_bytes: NonZeroUsize,
+    /// Of RocksDB, for flushes and compactions.
+    pub background_threads: NonZeroU32,
+    pub open_files_max: NonZeroU32,
     /// Commits that may wait for the writer.
-    pub commit_queue_max: std::num::NonZeroU32,
+    pub commit_queue_max: NonZeroUsize,
+    /// Commits in one write.
+    pub commit_group_max: NonZeroUsize,
     /// Below this, new work is refused with 503.
-    pub free_mib_min: u32,
+    pub free_bytes_min: NonZeroU64,
 }
 
 /// The open store; clones are the same store.
@@ -88,7 +92,7 @@ impl Store {
     ///
     /// # Errors
     /// Another process has it; the key does not open it; it is of a newer version; a file of it is corrupt. Each says so.
-    pub fn open(options: &Options, master_key: &[u8; 32], clock: &Clock, on_commit: fn(f64)) -> Result<Self> {
+    pub fn open(options: &Options, master_key: &[u8; 32], clock: &Clock, on_commit: OnCommit) -> Result<Self> {
         let fresh = !exists(&options.path);
         std::fs::create_dir_all(&options.path).map_err(|e| at(&options.path, "cannot be created", e))?;
         let rows = Rows { db: open_db(options)?, vault: Vault::new(master_key) };
@@ -97,8 +101,8 @@ impl Store {
             clock.raise(Millis(u64::from_be_bytes(codec::fixed("meta", &bytes)?)));
         }
         let rows = Arc::new(rows);
-        let queue = options.commit_queue_max.get() as usize;
-        let commits = Commits::start(rows.clone(), clock.clone(), queue, on_commit)?;
+        let queue = options.commit_queue_max.get();
+        let commits = Commits::start(rows.clone(), clock.clone(), queue, options.commit_group_max.get(), on_commit)?;
         Ok(Self { rows, commits, options: Arc::new(options.clone()) })
     }
 
@@ -157,7 +161,7 @@ impl Store {
     /// Whether new work should be refused: the disk is nearly full, or the queue of commits is long.
     pub fn is_full(&self) -> bool {
         let (waiting, max) = self.queue();
-        waiting * 10 > max * 9 || self.is_broken() || self.free_bytes() < u64::from(self.options.free_mib_min) << 20
+        waiting * 10 > max * 9 || self.is_broken() || self.free_bytes() < self.options.free_bytes_min.get()
     }
 
     /// Returns when everything committed so far is on disk; the last thing before the process ends.
@@ -200,21 +204,21 @@ fn at(path: &Path, what: &str, error: impl std::error::Error + Send + Sync + 'st
 }
 
 fn open_db(options: &Options) -> Result<DB> {
-    let mib = |n: std::num::NonZeroU32| n.get() as usize * 1024 * 1024;
-    let cache = Cache::new_lru_cache(mib(options.block_cache_mib));
+    let cache = Cache::new_lru_cache(options.block_cache_bytes.get());
     let mut db = RocksOptions::default();
     db.create_if_missing(true);
     db.create_missing_column_families(true);
     db.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
-    db.set_db_write_buffer_size(mib(options.write_buffer_mib));
-    db.set_max_total_wal_size(mib(options.log_mib_max) as u64);
-    db.set_max_open_files(512);
-    db.set_max_background_jobs(2);
+    db.set_db_write_buffer_size(options.write_buffer_bytes.get());
+    // Enough log that memtables fill before it forces them out.
+    db.set_max_total_wal_size(4 * options.write_buffer_bytes.get() as u64);
+    db.set_max_open_files(i32::try_from(options.open_files_max.get()).unwrap_or(i32::MAX));
+    db.set_max_background_jobs(i32::try_from(options.background_threads.get()).unwrap_or(2));
     db.set_bytes_per_sync(1 << 20);
     db.set_keep_log_file_num(4);
     db.set_max_log_file_size(4 << 20);
     db.set_log_level(rocksdb::LogLevel::Warn);
-    let each = mib(options.write_buffer_mib) / 4;
+    let each = options.write_buffer_bytes.get() / 4;
     let families = Table::ALL.iter().map(|t| t.descriptor(&cache, each));
     let path = options.path.join("db");
     DB::open_cf_descriptors(&db, &path, families).map_err(|error| {

@@ -24,8 +24,6 @@ use crate::error::{Error, Result};
 
 /// Sequences reserved at a time: after a crash at most this many are skipped.
 const SEQ_BLOCK: u64 = 1 << 20;
-/// Commits in one write at most.
-const BATCH_JOBS_MAX: usize = 1024;
 /// Bytes in one write, after which no further commit joins it.
 const BATCH_BYTES_MAX: usize = 8 << 20;
 
@@ -156,17 +154,26 @@ struct SyncState {
     stop: bool,
 }
 
+/// Told the seconds that a durable commit took.
+pub type OnCommit = Arc<dyn Fn(f64) + Send + Sync>;
+
 /// The way into the writer.
 #[derive(Clone)]
 pub(super) struct Commits {
     jobs: mpsc::Sender<Job>,
     pub(super) mark: Arc<Watermark>,
-    on_commit: fn(f64),
+    on_commit: OnCommit,
 }
 
 impl Commits {
-    /// Starts writer and syncer; `on_commit` is told the seconds that each synced commit took.
-    pub(super) fn start(rows: Arc<Rows>, clock: Clock, queue_max: usize, on_commit: fn(f64)) -> Result<Self> {
+    /// Starts writer and syncer.
+    pub(super) fn start(
+        rows: Arc<Rows>,
+        clock: Clock,
+        queue_max: usize,
+        group_max: usize,
+        on_commit: OnCommit,
+    ) -> Result<Self> {
         let reserved = match rows.raw(Table::Meta, META_SEQ)? {
             Some(bytes) => u64::from_be_bytes(codec::fixed("meta", &bytes)?),
             None => 1,
@@ -181,7 +188,7 @@ impl Commits {
             sync_us_total: AtomicU64::new(0),
         });
         let seqs = Sequences { next: reserved, reserved };
-        let writer = Writer { rows: rows.clone(), clock, seqs, mark: mark.clone(), clock_told: Millis(0) };
+        let writer = Writer { rows: rows.clone(), clock, seqs, mark: mark.clone(), clock_told: Millis(0), group_max };
         spawn("store-writer", move || writer.run(queue))?;
         let syncer = mark.clone();
         spawn("store-syncer", move || syncer.run(&rows))?;
@@ -248,6 +255,7 @@ struct Writer {
     seqs: Sequences,
     mark: Arc<Watermark>,
     clock_told: Millis,
+    group_max: usize,
 }
 
 impl Writer {
@@ -265,7 +273,7 @@ impl Writer {
                     break;
                 }
                 sync |= self.one(job, &mut batch, &mut finishes);
-                if !alone && finishes.len() < BATCH_JOBS_MAX && batch.size_in_bytes() < BATCH_BYTES_MAX {
+                if !alone && finishes.len() < self.group_max && batch.size_in_bytes() < BATCH_BYTES_MAX {
                     next = queue.try_recv().ok();
                 }
             }
