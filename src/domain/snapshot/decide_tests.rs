@@ -46,7 +46,7 @@ fn gone_in(row: Option<&SnapshotRow>, updated: Option<u64>, observed: u64, conte
 }
 
 /// A row as if the record had been seen at 100, changed by the app at 50.
-pub(in crate::domain::snapshot) fn live_row(fields: &str) -> SnapshotRow {
+pub(crate) fn live_row(fields: &str) -> SnapshotRow {
     let change = see(None, fields, Some(50), 100, &context());
     SnapshotRow { last_event: Some(Seq(7)), ..change.row().unwrap().clone() }
 }
