@@ -69,7 +69,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("destinations", &["domain", "outbound"]),
     ("bus", &["domain", "store"]),
     ("actors", &["domain", "store", "connectors", "destinations", "bus", "outbound"]),
-    ("api", &["domain", "store", "connectors", "actors", "outbound"]),
+    // The API shows what a destination says of an address, tries one out, and publishes the keys it signs with.
+    ("api", &["domain", "store", "connectors", "destinations", "actors", "outbound"]),
     ("cli", &["app", "config", "domain", "outbound", "sandbox"]),
     ("sandbox", &["domain"]),
     ("config", &["actors", "api", "connectors", "destinations", "domain", "outbound", "sandbox", "store"]),

@@ -11,7 +11,7 @@ use super::rows::{Rows, Walk};
 use super::tables::Table;
 use super::writer::Tx;
 use crate::domain::connection::{Connection, Integration};
-use crate::domain::id::{ConnectionId, IntegrationId, KeyId, SubscriptionId, UserId, WorkspaceId, WorkspaceNo};
+use crate::domain::id::{ConnectionId, IntegrationId, KeyId, LaneNo, SubscriptionId, UserId, WorkspaceId, WorkspaceNo};
 use crate::domain::subscription::Subscription;
 use crate::domain::workspace::CustomTopic;
 use crate::domain::workspace::{ApiKey, User, Workspace};
@@ -67,6 +67,13 @@ const SPACE_ACCOUNT: u8 = 5;
 const SPACE_TOPIC: u8 = 6;
 /// Webhook tokens: see `Tx::put_token`.
 const SPACE_TOKEN: u8 = 7;
+/// Lane and workspace numbers, so that the numbers in keys lead back to their objects.
+const SPACE_LANE: u8 = 8;
+const SPACE_WORKSPACE_NO: u8 = 9;
+
+fn numbered(space: u8, number: u32) -> Unique {
+    Unique { space, workspace: None, text: number.to_string() }
+}
 
 impl Entity for Workspace {
     const KIND: u8 = 1;
@@ -78,7 +85,8 @@ impl Entity for Workspace {
         WorkspaceNo::DEFAULT
     }
     fn unique(&self) -> Vec<Unique> {
-        vec![Unique { space: SPACE_WORKSPACE_NAME, workspace: None, text: self.name.clone() }]
+        let name = Unique { space: SPACE_WORKSPACE_NAME, workspace: None, text: self.name.clone() };
+        vec![name, numbered(SPACE_WORKSPACE_NO, self.no.0)]
     }
 }
 
@@ -151,7 +159,8 @@ impl Entity for Subscription {
         topics.sort();
         topics.dedup();
         let text = format!("{}\n{}\n{:?}\n{:?}", self.address, topics.join(" "), self.user, self.connection);
-        vec![Unique { space: SPACE_SUBSCRIPTION, workspace: Some(self.workspace), text }]
+        let wish = Unique { space: SPACE_SUBSCRIPTION, workspace: Some(self.workspace), text };
+        vec![wish, numbered(SPACE_LANE, self.lane.0)]
     }
     fn parents(&self) -> Vec<[u8; 12]> {
         self.user.map(|u| u.0).into_iter().chain(self.connection.map(|c| c.0)).collect()
@@ -256,6 +265,18 @@ impl Rows {
         }
     }
 
+    /// The subscription that owns a lane.
+    pub fn subscription_by_lane(&self, lane: LaneNo) -> Result<Option<Subscription>> {
+        let id = self.by_unique(&numbered(SPACE_LANE, lane.0))?;
+        id.map_or(Ok(None), |id| self.object_anywhere(&id))
+    }
+
+    /// The workspace with that number.
+    pub fn workspace_by_no(&self, no: WorkspaceNo) -> Result<Option<Workspace>> {
+        let id = self.by_unique(&numbered(SPACE_WORKSPACE_NO, no.0))?;
+        id.map_or(Ok(None), |id| self.object_anywhere(&id))
+    }
+
     /// The custom topic of that name.
     pub fn custom_topic(&self, workspace: WorkspaceNo, name: &str) -> Result<Option<CustomTopic>> {
         let unique = Unique { space: SPACE_TOPIC, workspace: Some(workspace), text: name.to_owned() };
@@ -333,8 +354,8 @@ impl Tx<'_> {
     }
 
     /// The next lane number: never used before.
-    pub fn next_lane(&mut self) -> Result<crate::domain::id::LaneNo> {
-        Ok(crate::domain::id::LaneNo(self.next_number(b"lane")?))
+    pub fn next_lane(&mut self) -> Result<LaneNo> {
+        Ok(LaneNo(self.next_number(b"lane")?))
     }
 
     /// The next workspace number: never used before; 0 is the default workspace.
