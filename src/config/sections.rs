@@ -12,8 +12,10 @@ use serde::Deserialize;
 use url::Url;
 
 pub use crate::actors::options::{Polling, Retention};
+pub use crate::connectors::Options as Connectors;
 use crate::domain::secret::Secret;
 use crate::domain::setting::{self, Signing};
+pub use crate::outbound::{DnsOptions as Dns, TlsOptions as Tls};
 pub use crate::store::Options as Storage;
 pub use crate::telemetry::Options as Log;
 
@@ -69,24 +71,6 @@ pub struct Security {
     pub key_overlap_seconds: NonZeroU64,
 }
 
-/// `[tls]`, for everything that we call.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Tls {
-    #[serde(deserialize_with = "setting::optional")]
-    pub ca_file: Option<PathBuf>,
-}
-
-/// `[dns]`, for everything that we call.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Dns {
-    /// Empty: the system's.
-    pub servers: Vec<SocketAddr>,
-    pub timeout_seconds: NonZeroU64,
-    pub cache_seconds_max: NonZeroU64,
-}
-
 /// `[delivery]`: how events leave.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -124,17 +108,6 @@ pub struct Ingest {
     pub unverified_disk_percent_max: NonZeroU8,
     pub unverified_seconds_max: NonZeroU64,
     pub handle_tries_max: NonZeroU32,
-}
-
-/// `[connectors]`: where they are, and the limits of one call to an app.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Connectors {
-    #[serde(deserialize_with = "setting::optional")]
-    pub path: Option<PathBuf>,
-    pub timeout_seconds: NonZeroU64,
-    pub answer_bytes_max: NonZeroUsize,
-    pub pages_max: NonZeroU64,
 }
 
 /// `[scripts]`: limits of one call of a connector's JavaScript.

@@ -38,6 +38,7 @@ pub use spec::{Collection, Connector, Detection};
 #[serde(deny_unknown_fields)]
 pub struct Options {
     /// A folder whose sub-folders add connectors or replace built-in ones.
+    #[serde(deserialize_with = "crate::domain::setting::optional")]
     pub path: Option<PathBuf>,
     /// The longest one call of an app may take, its body included.
     pub call_timeout_seconds: std::num::NonZeroU32,
