@@ -4,11 +4,12 @@
 //! the actor then does.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::domain::id::LaneNo;
+use crate::domain::id::{LaneNo, Seq};
 use crate::domain::time::Millis;
 
 /// The owner of a watcher: a connection, or an integration whose global webhooks are sorted.
@@ -47,8 +48,9 @@ struct Bells {
     owners: Bell<Owner>,
     lanes: Bell<LaneNo>,
     router: Notify,
-    subscriptions_changed: std::sync::atomic::AtomicU64,
-    alarms: Mutex<Vec<(Millis, Wakes)>>,
+    subscriptions_changed: AtomicU64,
+    routed: AtomicU64,
+    times: Mutex<super::alarm::Times>,
     alarm: Notify,
 }
 
@@ -78,13 +80,14 @@ impl Rings {
     }
     /// A subscription was made, changed or deleted: the router's index is rebuilt before it routes on.
     pub fn subscriptions_changed(&self) {
-        self.0.subscriptions_changed.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
+        self.0.subscriptions_changed.fetch_add(1, Ordering::AcqRel);
         self.0.router.notify_one();
     }
-    /// Wakes somebody at a time; an earlier alarm of the same stands as well.
+    /// Wakes somebody at a time, or before it if an earlier time was set.
     pub fn at(&self, at: Millis, wakes: Wakes) {
-        self.0.alarms.lock().unwrap_or_else(PoisonError::into_inner).push((at, wakes));
-        self.0.alarm.notify_one();
+        if self.0.times.lock().unwrap_or_else(PoisonError::into_inner).set(at, wakes) {
+            self.0.alarm.notify_one();
+        }
     }
 
     pub(super) async fn owners_rung(&self) -> HashSet<Owner> {
@@ -96,13 +99,29 @@ impl Rings {
     pub(super) async fn router_rung(&self) {
         self.0.router.notified().await;
     }
+    /// The router has come so far in the log.
+    pub(super) fn routed(&self, seq: Seq) {
+        self.0.routed.fetch_max(seq.0, Ordering::AcqRel);
+    }
+    /// How far the router has come since the start: fresh deliveries of events up to there are all in their lanes.
+    pub(super) fn routed_to(&self) -> Seq {
+        Seq(self.0.routed.load(Ordering::Acquire))
+    }
     pub(super) fn subscriptions_version(&self) -> u64 {
-        self.0.subscriptions_changed.load(std::sync::atomic::Ordering::Acquire)
+        self.0.subscriptions_changed.load(Ordering::Acquire)
     }
     pub(super) async fn alarm_set(&self) {
         self.0.alarm.notified().await;
     }
-    pub(super) fn take_alarms(&self) -> Vec<(Millis, Wakes)> {
-        std::mem::take(&mut *self.0.alarms.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Rings everyone whose time has come; answers the next time.
+    pub(super) fn wake_due(&self, now: Millis) -> Option<Millis> {
+        let mut times = self.0.times.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(wakes) = times.take(now) {
+            match wakes {
+                Wakes::Owner(owner) => self.owner(owner),
+                Wakes::Lane(lane) => self.lane(lane),
+            }
+        }
+        times.next()
     }
 }

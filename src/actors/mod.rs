@@ -3,8 +3,12 @@
 //! Always true: a message carries nothing that is not in the store; a lost ring costs latency, never an event. Not here:
 //! the rules (`domain`), the rows (`store`), the calls to apps and receivers (`connectors`, `destinations`).
 
+pub mod alarm;
+pub mod courier;
 pub mod handle;
 pub mod options;
+pub mod router;
+pub mod supervisor;
 
 use std::sync::Arc;
 

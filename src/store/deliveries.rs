@@ -33,9 +33,20 @@ pub struct DeliveryRow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Due {
     pub seq: Seq,
-    pub at: Millis,
-    /// Never attempted.
-    pub fresh: bool,
+    /// The event to deliver.
+    pub event: Seq,
+    pub turn: Turn,
+}
+
+/// Where an owed delivery stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Never attempted: the first delivery of its event.
+    First,
+    /// Never attempted: asked for again at that time.
+    Again(Millis),
+    /// Attempted before, and due at that time.
+    Retry(Millis),
 }
 
 /// What an attempt changes: the row as it shall be, and where it stood in the queue before.
@@ -54,35 +65,27 @@ fn resend_value(event: Seq, made_at: Millis) -> Vec<u8> {
 
 impl Rows {
     /// Fresh deliveries of a lane after `after`, oldest first.
-    pub fn fresh_deliveries(&self, lane: LaneNo, after: Seq, limit: usize) -> Result<Vec<Seq>> {
+    pub fn fresh_deliveries(&self, lane: LaneNo, after: Seq, limit: usize) -> Result<Vec<Due>> {
         let prefix = keys::queue(lane, Queued::Fresh);
         let from = prefix.clone().seq(after.next());
-        let mut seqs = Vec::new();
-        self.walk(Table::Queue, from.as_ref(), &prefix.end(), Walk::Forward, |key, _| {
-            seqs.push(Seq(keys::number_at(key, 5).unwrap_or_default()));
-            Ok(seqs.len() < limit)
-        })?;
-        Ok(seqs)
-    }
-
-    /// Deliveries of a lane to be tried again, earliest due first, whether or not they are due yet.
-    pub fn retry_deliveries(&self, lane: LaneNo, limit: usize) -> Result<Vec<Due>> {
         let mut due = Vec::new();
-        self.walk_prefix(Table::Queue, &keys::queue(lane, Queued::Retry), |key, _| {
-            let at = Millis(keys::number_at(key, 5).unwrap_or_default());
-            due.push(Due { seq: Seq(keys::number_at(key, 13).unwrap_or_default()), at, fresh: false });
+        self.walk(Table::Queue, from.as_ref(), &prefix.end(), Walk::Forward, |key, value| {
+            due.push(fresh_due(Seq(keys::number_at(key, 5).unwrap_or_default()), value));
             Ok(due.len() < limit)
         })?;
         Ok(due)
     }
 
-    /// What a resend in the queue delivers: the event and when the resend was made. None for an event's first delivery.
-    fn resent(&self, lane: LaneNo, seq: Seq) -> Result<Option<Option<(Seq, Millis)>>> {
-        let Some(value) = self.raw(Table::Queue, keys::queue(lane, Queued::Fresh).seq(seq))? else { return Ok(None) };
-        Ok(Some(match (keys::number_at(&value, 0), keys::number_at(&value, 8)) {
-            (Some(event), Some(made)) => Some((Seq(event), Millis(made))),
-            _ => None,
-        }))
+    /// Deliveries of a lane to be tried again, earliest due first, whether or not they are due yet.
+    pub fn retry_deliveries(&self, lane: LaneNo, limit: usize) -> Result<Vec<Due>> {
+        let mut due = Vec::new();
+        self.walk_prefix(Table::Queue, &keys::queue(lane, Queued::Retry), |key, value| {
+            let at = Millis(keys::number_at(key, 5).unwrap_or_default());
+            let seq = Seq(keys::number_at(key, 13).unwrap_or_default());
+            due.push(Due { seq, event: keys::number_at(value, 0).map_or(seq, Seq), turn: Turn::Retry(at) });
+            Ok(due.len() < limit)
+        })?;
+        Ok(due)
     }
 
     /// The delivery at `seq` of a lane, attempted or not. For one that was never attempted the row is made up.
@@ -90,14 +93,10 @@ impl Rows {
         if let Some(row) = self.get(Table::Deliveries, Key::lane(lane).seq(seq))? {
             return Ok(Some(row));
         }
-        let Some(resent) = self.resent(lane, seq)? else { return Ok(None) };
-        let (event, made_at) = match resent {
-            Some((event, made_at)) => (event, Some(made_at)),
-            None => (seq, self.event(seq)?.map(|e| e.accepted_at)),
-        };
-        let made_at = made_at.unwrap_or_default();
-        let state = DeliveryState::Due { at: made_at, tries: 0, attempts: 0 };
-        Ok(Some(DeliveryRow { event, made_at, replay: resent.is_some(), state, attempts: Vec::new() }))
+        let Some(value) = self.raw(Table::Queue, keys::queue(lane, Queued::Fresh).seq(seq))? else { return Ok(None) };
+        let due = fresh_due(seq, &value);
+        let taken_in = self.event(due.event)?.map_or(Millis(0), |e| e.accepted_at);
+        Ok(Some(DeliveryRow::unattempted(&due, taken_in)))
     }
 
     /// A lane's deliveries before `before`, newest first, attempted or not.
@@ -148,12 +147,28 @@ impl Rows {
         let fresh = self.fresh_deliveries(lane, Seq(0), 1)?;
         let retry = self.retry_deliveries(lane, 1)?;
         let mut oldest = None::<Millis>;
-        for seq in fresh.into_iter().chain(retry.into_iter().map(|d| d.seq)) {
-            if let Some(row) = self.delivery(lane, seq)? {
+        for due in fresh.into_iter().chain(retry) {
+            if let Some(row) = self.delivery(lane, due.seq)? {
                 oldest = Some(oldest.map_or(row.made_at, |o| o.min(row.made_at)));
             }
         }
         Ok(oldest)
+    }
+
+    /// The lanes with rows in the queue, by seeking from one to the next.
+    pub fn lanes_owed(&self) -> Result<Vec<LaneNo>> {
+        let mut lanes = Vec::new();
+        let mut from = Vec::new();
+        loop {
+            let mut found = None;
+            self.walk(Table::Queue, &from, &[u8::MAX; 32], Walk::Forward, |key, _| {
+                found = Some(LaneNo(u32::from_be_bytes(codec::fixed("queue", key.get(..4).unwrap_or_default())?)));
+                Ok(false)
+            })?;
+            let Some(lane) = found else { return Ok(lanes) };
+            lanes.push(lane);
+            from = Key::lane(lane).end();
+        }
     }
 
     /// The lowest event position that a lane still needs: owed or dead.
@@ -189,9 +204,9 @@ impl Tx<'_> {
     pub fn settle_delivery(&mut self, settlement: &Settlement) -> Result<()> {
         let Settlement { lane, due, row } = settlement;
         let (lane, seq) = (*lane, due.seq);
-        match due.fresh {
-            true => self.delete(Table::Queue, keys::queue(lane, Queued::Fresh).seq(seq))?,
-            false => self.delete(Table::Queue, keys::queue_retry(lane, due.at, seq))?,
+        match due.turn {
+            Turn::First | Turn::Again(_) => self.delete(Table::Queue, keys::queue(lane, Queued::Fresh).seq(seq))?,
+            Turn::Retry(at) => self.delete(Table::Queue, keys::queue_retry(lane, at, seq))?,
         }
         let ended = match row.state {
             DeliveryState::Due { at, .. } => {
@@ -217,9 +232,8 @@ impl Tx<'_> {
     /// Cancels everything that a lane is owed, a bounded number at a time; answers whether some is left.
     pub fn cancel_some(&mut self, lane: LaneNo, limit: usize) -> Result<bool> {
         let fresh = self.fresh_deliveries(lane, Seq(0), limit)?;
-        let fresh = fresh.into_iter().map(|seq| Due { seq, at: Millis(0), fresh: true });
         let retry = self.retry_deliveries(lane, limit)?;
-        let all: Vec<Due> = fresh.chain(retry).take(limit).collect();
+        let all: Vec<Due> = fresh.into_iter().chain(retry).take(limit).collect();
         for due in &all {
             if let Some(mut row) = self.delivery(lane, due.seq)? {
                 row.state = DeliveryState::Cancelled { at: self.now() };
@@ -238,7 +252,22 @@ impl Tx<'_> {
     }
 }
 
-/// The event that a queue row's value names, if it names one.
-pub(super) fn event_of(value: &[u8]) -> Option<Seq> {
-    codec::fixed("queue", value.get(..8)?).ok().map(|b| Seq(u64::from_be_bytes(b)))
+/// A fresh queue row as it is due.
+fn fresh_due(seq: Seq, value: &[u8]) -> Due {
+    match (keys::number_at(value, 0), keys::number_at(value, 8)) {
+        (Some(event), Some(at)) => Due { seq, event: Seq(event), turn: Turn::Again(Millis(at)) },
+        _ => Due { seq, event: seq, turn: Turn::First },
+    }
+}
+
+impl DeliveryRow {
+    /// The row of a delivery that was never attempted; `taken_in` is when its event was.
+    pub fn unattempted(due: &Due, taken_in: Millis) -> Self {
+        let (made_at, replay) = match due.turn {
+            Turn::Again(at) => (at, true),
+            Turn::First | Turn::Retry(_) => (taken_in, false),
+        };
+        let state = DeliveryState::Due { at: made_at, tries: 0, attempts: 0 };
+        Self { event: due.event, made_at, replay, state, attempts: Vec::new() }
+    }
 }

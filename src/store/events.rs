@@ -12,6 +12,8 @@ use crate::domain::event::{Event, Payload};
 use crate::domain::id::{ConnectionId, EventId, Seq, WorkspaceNo};
 use crate::error::Result;
 
+/// Bytes of events read in one step, so that memory is bounded whatever their size.
+const STEP_BYTES_MAX: usize = 8 << 20;
 /// The router's checkpoint.
 const META_ROUTED: &[u8] = b"routed";
 
@@ -30,15 +32,18 @@ impl Rows {
         Ok(self.event(seq)?.filter(|e| e.workspace == workspace))
     }
 
-    /// Up to `limit` events after `after`, up to and with `until`, oldest first.
-    pub fn events_after(&self, after: Seq, until: Seq, limit: usize) -> Result<Vec<(Seq, Event)>> {
+    /// Up to `limit` events (and about 8 MiB) after `after`, up to and with `until`, oldest first, and whether there may
+    /// be more.
+    pub fn events_after(&self, after: Seq, until: Seq, limit: usize) -> Result<(Vec<(Seq, Event)>, bool)> {
         let (from, to) = (Key::new().seq(after.next()), Key::new().seq(until.next()));
-        let mut events = Vec::new();
+        let (mut events, mut bytes, mut more) = (Vec::new(), 0, false);
         self.walk(Table::Events, from.as_ref(), to.as_ref(), Walk::Forward, |key, value| {
             events.push((Seq(keys::number_at(key, 0).unwrap_or_default()), codec::decode(value)?));
-            Ok(events.len() < limit)
+            bytes += value.len();
+            more = events.len() >= limit || bytes > STEP_BYTES_MAX;
+            Ok(!more)
         })?;
-        Ok(events)
+        Ok((events, more))
     }
 
     /// Positions of a workspace's events before `before` (newest first), at most `limit`.

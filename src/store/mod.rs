@@ -25,7 +25,7 @@ mod vault;
 mod writer;
 
 pub use counts::{Count, LaneCounts};
-pub use deliveries::{DeliveryRow, Due, Settlement};
+pub use deliveries::{DeliveryRow, Due, Settlement, Turn};
 pub use idempotency::{Answer, Remembered};
 pub use inbox::{InboxRow, InboxState};
 pub use master::master_key;

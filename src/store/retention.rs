@@ -34,7 +34,7 @@ impl Rows {
     }
 
     fn event_from(&self, from: Seq) -> Result<Option<(Seq, Event)>> {
-        Ok(self.events_after(Seq(from.0.saturating_sub(1)), Seq(u64::MAX - 1), 1)?.pop())
+        Ok(self.events_after(Seq(from.0.saturating_sub(1)), Seq(u64::MAX - 1), 1)?.0.pop())
     }
 
     fn last_event(&self) -> Result<Option<Seq>> {

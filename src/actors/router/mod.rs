@@ -1,0 +1,117 @@
+//! The router: turns events of the log into deliveries of lanes.
+//!
+//! Always true: its checkpoint and the deliveries it makes move in one commit, so an event is routed exactly once, also
+//! over a crash; it reads only what is on disk. Not here: sending (`courier`).
+
+mod index;
+
+use std::sync::Arc;
+
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
+
+use super::handle::Rings;
+use super::supervisor::Wake;
+use crate::clock::Clock;
+use crate::domain::id::{LaneNo, Seq};
+use crate::domain::subscription::Subscription;
+use crate::domain::time::Millis;
+use crate::error::Result;
+use crate::store::{Store, Wait};
+pub use index::Index;
+
+/// Events looked at in one commit.
+const STEP_MAX: usize = 512;
+
+/// The actor.
+pub struct Router {
+    store: Store,
+    clock: Clock,
+    rings: Rings,
+    /// The index, and the version of the subscriptions that it was made of.
+    index: Option<(u64, Arc<Index>)>,
+}
+
+/// What one step did.
+struct Step {
+    index: (u64, Arc<Index>),
+    more: bool,
+}
+
+impl Router {
+    /// A router over the store's log.
+    pub fn new(store: Store, clock: Clock, rings: Rings) -> Self {
+        if let Ok(seq) = store.routed() {
+            rings.routed(seq);
+        }
+        Self { store, clock, rings, index: None }
+    }
+}
+
+impl Actor for Router {
+    type Context = Context<Self>;
+}
+
+impl Handler<Wake> for Router {
+    type Result = ();
+    fn handle(&mut self, _: Wake, ctx: &mut Context<Self>) {
+        let step = step(self.store.clone(), self.clock.clone(), self.rings.clone(), self.index.take());
+        ctx.wait(step.into_actor(self).map(|outcome, router, ctx| match outcome {
+            Ok(step) => {
+                router.index = Some(step.index);
+                if step.more {
+                    ctx.notify(Wake);
+                }
+            }
+            Err(error) => {
+                tracing::error!(error = error.chain(), "events could not be routed; trying again");
+                ctx.notify_later(Wake, std::time::Duration::from_secs(1));
+            }
+        }));
+    }
+}
+
+async fn step(store: Store, clock: Clock, rings: Rings, index: Option<(u64, Arc<Index>)>) -> Result<Step> {
+    // The order matters: an event on disk by now was published after every subscription that its publisher knew of, so
+    // an index made from here on has them.
+    let until = *store.durable().borrow();
+    let version = rings.subscriptions_version();
+    let index = match index {
+        Some((made_of, index)) if made_of == version => index,
+        _ => Arc::new(build(&store)?),
+    };
+    let after = store.routed()?;
+    let (events, more) = store.events_after(after, until, STEP_MAX)?;
+    if events.is_empty() {
+        return Ok(Step { index: (version, index), more });
+    }
+    let now = clock.now();
+    let mut owed: Vec<(LaneNo, Seq, Millis)> = Vec::new();
+    for (seq, event) in &events {
+        owed.extend(index.lanes(*seq, event, now).into_iter().map(|lane| (lane, *seq, event.accepted_at)));
+    }
+    let mut lanes: Vec<LaneNo> = owed.iter().map(|(lane, _, _)| *lane).collect();
+    lanes.sort_unstable();
+    lanes.dedup();
+    // Between the last event of a full step and `until` there may be more; otherwise all up to `until` has been seen.
+    let reached = if more { events.last().map_or(until, |(seq, _)| *seq) } else { until };
+    store
+        .append(Wait::Applied, move |tx| {
+            for (lane, seq, made_at) in &owed {
+                tx.put_fresh(*lane, *seq, *made_at)?;
+            }
+            tx.put_routed(reached)
+        })
+        .await?;
+    rings.routed(reached);
+    lanes.into_iter().for_each(|lane| rings.lane(lane));
+    Ok(Step { index: (version, index), more })
+}
+
+fn build(store: &Store) -> Result<Index> {
+    let mut index = Index::default();
+    store.every_object::<Subscription>(|subscription| {
+        index.add(subscription);
+        Ok(())
+    })?;
+    Ok(index)
+}
