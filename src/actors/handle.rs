@@ -96,7 +96,7 @@ impl Rings {
     pub(super) async fn lanes_rung(&self) -> HashSet<LaneNo> {
         self.0.lanes.answer().await
     }
-    pub(super) async fn router_rung(&self) {
+    pub async fn router_rung(&self) {
         self.0.router.notified().await;
     }
     /// The router has come so far in the log.
@@ -110,7 +110,7 @@ impl Rings {
     pub(super) fn subscriptions_version(&self) -> u64 {
         self.0.subscriptions_changed.load(Ordering::Acquire)
     }
-    pub(super) async fn alarm_set(&self) {
+    pub async fn alarm_set(&self) {
         self.0.alarm.notified().await;
     }
     /// Rings everyone whose time has come; answers the next time.

@@ -100,6 +100,16 @@ impl Outlet {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
+    /// Takes nothing more, and waits until the attempts under way have ended, but no longer than `patience`.
+    pub async fn drain(&self, patience: Duration) {
+        let all = u32::try_from(self.options.in_flight_total.get()).unwrap_or(u32::MAX);
+        // Fair waiting: whoever asks for one permit from now on comes after this.
+        if let Ok(Ok(permits)) = tokio::time::timeout(patience, self.room.acquire_many(all)).await {
+            permits.forget();
+        }
+        self.room.close();
+    }
+
     /// Sends one claimed delivery off; answers false when the node has no room for another attempt.
     pub(super) fn send(self: &Arc<Self>, config: Arc<LaneConfig>, lane: Arc<Lane>, claim: Claim, due: Due) -> bool {
         let Ok(permit) = self.room.clone().try_acquire_owned() else { return false };

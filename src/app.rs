@@ -1,0 +1,175 @@
+//! The composition root: opens the store, starts the actors, binds HTTP, and drains.
+//!
+//! Always true: nothing is started twice; what was accepted is on disk before the process ends; a drain takes no longer
+//! than `server.drain_seconds`. Not here: what any of the parts does.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use crate::actors::alarm::Alarm;
+use crate::actors::courier::Desk;
+use crate::actors::courier::outlet::{self, MakeDriver, Outlet};
+use crate::actors::handle::Rings;
+use crate::actors::router::Router;
+use crate::actors::supervisor::{Pulse, Supervisor};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::destinations::Driver;
+use crate::destinations::http::signer::Signer;
+use crate::destinations::http::{Http, HttpOptions};
+use crate::domain::address::Policy;
+use crate::domain::retry::{Pace, Schedule};
+use crate::domain::time::Millis;
+use crate::error::{Error, Result};
+use crate::outbound::{self, Client, PoolOptions, Trust};
+use crate::store::{self, Store};
+use crate::telemetry::Metrics;
+
+/// Threads on which actors run. They only look and decide, so one serves many thousands of lanes.
+const ACTOR_THREADS: usize = 1;
+/// Bodies kept for other subscribers of the same event, and for retries.
+const BODIES_BYTES_MAX: usize = 32 << 20;
+/// How often an actor looks whether or not anybody rang, which heals lost rings.
+const TICK: Duration = Duration::from_secs(5);
+
+/// The running engine: everything but HTTP. It must be started inside an actix system.
+pub struct Engine {
+    pub config: Arc<Config>,
+    pub store: Store,
+    pub clock: Clock,
+    pub rings: Rings,
+    pub metrics: Metrics,
+    pub outlet: Arc<Outlet>,
+    pub pulse: Pulse,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Engine {
+    /// Opens the store and starts the actors.
+    ///
+    /// # Errors
+    /// When the store cannot be opened, or a setting cannot be obeyed.
+    pub fn start(config: Arc<Config>, clock: Clock, metrics: Metrics) -> Result<Self> {
+        let key = store::master_key(&config.storage.path, config.security.master_key.as_ref())?;
+        let commit = metrics.commit.clone();
+        let store = Store::open(&config.storage, &key, &clock, Arc::new(move |seconds| commit.observe(seconds)))?;
+        let rings = Rings::default();
+        let trust = Trust::load(&config.tls)?;
+        let threads = threads(config.delivery.threads);
+        let outlet = Arc::new(Outlet::start(
+            (store.clone(), clock.clone(), rings.clone(), metrics.clone()),
+            outlet_options(&config)?,
+            threads,
+            &make_driver(&config, trust)?,
+        )?);
+        let stuck_after = Duration::from_secs(config.ops.stuck_after_seconds.get());
+        let supervisor = Supervisor::start(ACTOR_THREADS, metrics.clone(), stuck_after);
+        let pulse = supervisor.pulse();
+        let tasks = Vec::new();
+        let mut engine = Self { config, store, clock, rings, metrics, outlet, pulse, tasks };
+        engine.start_actors(&supervisor)?;
+        Ok(engine)
+    }
+
+    fn start_actors(&mut self, supervisor: &Supervisor) -> Result<()> {
+        let (store, clock, rings) = (self.store.clone(), self.clock.clone(), self.rings.clone());
+        let (bell, mut durable) = (rings.clone(), store.durable());
+        // Events become readable when they are durable, so the watermark itself is the router's bell.
+        let ring = rings.clone();
+        self.tasks.push(actix_rt::spawn(async move {
+            while durable.changed().await.is_ok() {
+                ring.router();
+            }
+        }));
+        let make = {
+            let (store, clock, rings) = (store.clone(), clock.clone(), rings.clone());
+            move || Router::new(store.clone(), clock.clone(), rings.clone())
+        };
+        let rung = move || {
+            let bell = bell.clone();
+            async move { bell.router_rung().await }
+        };
+        self.tasks.push(actix_rt::spawn(supervisor.clone().keep("router", TICK, rung, make)));
+        let bell = rings.clone();
+        let rung = move || {
+            let bell = bell.clone();
+            async move { bell.alarm_set().await }
+        };
+        let make = move || Alarm::new(rings.clone(), clock.clone());
+        self.tasks.push(actix_rt::spawn(supervisor.clone().keep("alarm", TICK, rung, make)));
+        let desk = Desk::new(self.outlet.clone(), supervisor.clone());
+        desk.open()?;
+        self.tasks.push(actix_rt::spawn(desk.run()));
+        Ok(())
+    }
+
+    /// Stops claiming, lets attempts under way end for at most `patience`, and puts everything on disk.
+    pub async fn drain(self, patience: Duration) -> Result<()> {
+        self.tasks.iter().for_each(JoinHandle::abort);
+        self.outlet.drain(patience).await;
+        self.store.settle().await
+    }
+}
+
+fn threads(wanted: Option<NonZeroUsize>) -> NonZeroUsize {
+    wanted.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN)
+}
+
+fn outlet_options(config: &Config) -> Result<outlet::Options> {
+    let delivery = &config.delivery;
+    let schedule = Schedule::new(delivery.retry_schedule_seconds.clone())
+        .map_err(|e| Error::invalid(format!("delivery.retry_schedule_seconds: {e}")))?;
+    let pace = Pace {
+        schedule,
+        jitter_percent: delivery.retry_jitter_percent,
+        retry_after_max: Duration::from_secs(delivery.retry_after_seconds_max.get()),
+    };
+    Ok(outlet::Options {
+        pace,
+        in_flight_total: delivery.in_flight_total,
+        bodies_bytes_max: BODIES_BYTES_MAX,
+        key_overlap: Duration::from_secs(config.security.key_overlap_seconds.get()),
+    })
+}
+
+/// The client for calls to apps. Call it on the runtime that makes the calls.
+pub fn apps_client(config: &Config) -> Result<Client> {
+    let policy = Arc::new(Policy::new(config.ingest.allow_networks.clone(), false));
+    Client::new(&outbound_options(config), policy)
+}
+
+fn outbound_options(config: &Config) -> outbound::Options {
+    let pool = PoolOptions {
+        connect_timeout: Duration::from_secs(config.delivery.connect_timeout_seconds.get()),
+        idle_timeout: Duration::from_secs(config.delivery.idle_seconds_max.get()),
+        idle_per_host: config.delivery.idle_per_host_max.get(),
+    };
+    outbound::Options { tls: config.tls.clone(), dns: config.dns.clone(), pool }
+}
+
+fn make_driver(config: &Config, trust: Trust) -> Result<MakeDriver> {
+    let delivery = &config.delivery;
+    let policy = Arc::new(Policy::new(delivery.allow_networks.clone(), delivery.allow_http));
+    let options = outbound_options(config);
+    let http = HttpOptions {
+        header_prefix: delivery.header_prefix.clone(),
+        read_limit: delivery.answer_bytes_read_max.get(),
+        kept_max: delivery.answer_bytes_kept_max.get(),
+    };
+    let signer = match delivery.signing_threads {
+        Some(threads) => Signer::start(threads, delivery.in_flight_total)?,
+        None => Signer::inline(),
+    };
+    Ok(Arc::new(move || {
+        let client = Client::with_trust(&options, trust.clone(), policy.clone())?;
+        Ok(Arc::new(Http::new(client, signer.clone(), &http)?) as Arc<dyn Driver>)
+    }))
+}
+
+/// The machine's clock; the store raises it to the highest time it has seen.
+pub fn wall_clock() -> Clock {
+    Clock::start(Millis(0))
+}
