@@ -11,9 +11,11 @@ mod credentials;
 mod folder;
 pub mod mapping;
 mod pick;
+pub mod script;
 mod session;
 pub mod spec;
 mod template;
+pub mod verify;
 mod yaml;
 
 use std::path::PathBuf;
