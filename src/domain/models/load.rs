@@ -108,7 +108,7 @@ fn resolve(schema: Value, shared: &Shared, depth: usize) -> Result<Value, String
 }
 
 /// Appends the fields below `schema`, each before what is inside it.
-fn list(schema: &Value, prefix: &str, into: &mut Vec<Field>) {
+pub(super) fn list(schema: &Value, prefix: &str, into: &mut Vec<Field>) {
     let properties = schema.get("properties").and_then(Value::as_object);
     for (name, property) in properties.into_iter().flatten() {
         let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };

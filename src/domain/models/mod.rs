@@ -7,6 +7,8 @@
 
 mod arrange;
 mod check;
+#[cfg(test)]
+mod docs_tests;
 mod load;
 pub mod system;
 
