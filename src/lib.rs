@@ -1,6 +1,7 @@
 //! Tidemill turns many third-party apps into one stream of unified events.
 
 pub mod actors;
+pub mod api;
 pub mod app;
 pub mod cli;
 pub mod clock;

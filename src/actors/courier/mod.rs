@@ -9,6 +9,7 @@ mod desk;
 mod lane;
 mod notices;
 pub mod outlet;
+mod trial;
 
 pub use desk::Desk;
 

@@ -54,6 +54,13 @@ const OWN_HEADERS: &[&str] = &[
     "webhook-timestamp",
 ];
 
+/// Whether a subscription may not set this header, where ours are named `{prefix}-…`. Any case.
+pub fn is_own_header(name: &str, prefix: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let ours = name.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('-'));
+    OWN_HEADERS.contains(&name.as_str()) || matches!(ours, Some("topic" | "signature"))
+}
+
 /// Settings of the driver.
 #[derive(Clone, Debug)]
 pub struct HttpOptions {
@@ -88,8 +95,7 @@ impl Http {
         Ok(Self { client, signer, topic, signature, read_limit: options.read_limit, kept_max: options.kept_max })
     }
 
-    /// Whether a subscription may not set this header. The name is compared without regard to case.
-    pub fn owns_header(&self, name: &str) -> bool {
+    fn owns_header(&self, name: &str) -> bool {
         let name = name.to_ascii_lowercase();
         OWN_HEADERS.contains(&name.as_str()) || name == self.topic.as_str() || name == self.signature.as_str()
     }

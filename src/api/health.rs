@@ -1,0 +1,114 @@
+//! `/health/live`, `/health/ready` and `/metrics`, and what the node tells them.
+//!
+//! Always true: `live` fails only for a stuck actor or thread; a full disk or a third party's failure shows in `ready`,
+//! which also fails while starting and draining. Not here: who finds out (`actors::supervisor`, `app`).
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::call::Call;
+use super::reply::Reply;
+use super::route::{Access, Route, Surface, group};
+use crate::error::{Error, Result};
+
+/// What the node is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    Starting = 0,
+    Ready = 1,
+    Draining = 2,
+}
+
+/// How the node is.
+#[derive(Default)]
+pub struct Health {
+    phase: AtomicU8,
+    stuck: Mutex<Vec<String>>,
+    troubles: Mutex<Vec<String>>,
+}
+
+impl Health {
+    /// Says what the node is doing now. It begins as starting.
+    pub fn set_phase(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Release);
+    }
+    /// What the node is doing.
+    pub fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Acquire) {
+            0 => Phase::Starting,
+            1 => Phase::Ready,
+            _ => Phase::Draining,
+        }
+    }
+    /// Names the actors and threads that do not move; none is good health.
+    pub fn set_stuck(&self, names: Vec<String>) {
+        *self.stuck.lock().unwrap_or_else(PoisonError::into_inner) = names;
+    }
+    /// Names what else should keep work away from this node.
+    pub fn set_troubles(&self, troubles: Vec<String>) {
+        *self.troubles.lock().unwrap_or_else(PoisonError::into_inner) = troubles;
+    }
+    fn stuck(&self) -> Vec<String> {
+        self.stuck.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+    fn troubles(&self) -> Vec<String> {
+        self.troubles.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct HealthBody {
+    /// `ok`, or what it is not.
+    status: &'static str,
+    /// Why not.
+    reasons: Vec<String>,
+}
+
+pub(super) fn routes() -> Vec<Route> {
+    let ops = |route: Route| route.only(Access::Open).at(Surface::Ops);
+    let live = ops(Route::get("/health/live", "Whether every actor and thread moves", live)).gives::<HealthBody>();
+    let ready = ops(Route::get("/health/ready", "Whether the node takes work", ready)).gives::<HealthBody>();
+    let metrics = ops(Route::get("/metrics", "Prometheus metrics", metrics)).content_type(METRICS_TYPE);
+    group("operate", vec![live, ready, metrics])
+}
+
+async fn live(call: Call) -> Result<Reply> {
+    let reasons = call.state.health.stuck();
+    body(if reasons.is_empty() { "ok" } else { "stuck" }, reasons)
+}
+
+async fn ready(call: Call) -> Result<Reply> {
+    let (health, store) = (&call.state.health, &call.state.store);
+    let mut reasons = health.troubles();
+    reasons.extend(health.stuck().into_iter().map(|name| format!("{name} is stuck")));
+    if store.is_full() {
+        reasons.push("the disk is nearly full, or too much waits to be written".to_owned());
+    }
+    let status = match health.phase() {
+        Phase::Starting => "starting",
+        Phase::Draining => "draining",
+        Phase::Ready if reasons.is_empty() => "ok",
+        Phase::Ready => "troubled",
+    };
+    body(status, reasons)
+}
+
+fn body(status: &'static str, reasons: Vec<String>) -> Result<Reply> {
+    let code = if status == "ok" { 200 } else { 503 };
+    Ok(Reply::json(&HealthBody { status, reasons })?.with_status(code))
+}
+
+const METRICS_TYPE: &str = "text/plain; version=0.0.4";
+
+async fn metrics(call: Call) -> Result<Reply> {
+    let (metrics, store) = (&call.state.metrics, &call.state.store);
+    let gauge = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    metrics.disk_free_bytes.set(gauge(store.free_bytes()));
+    metrics.store_bytes.set(gauge(call.read(|rows| Ok(rows.bytes())).await?));
+    Ok(Reply::text(METRICS_TYPE, call.state.metrics.encode().map_err(Error::internal)?))
+}

@@ -1,0 +1,85 @@
+//! What every call works with.
+//!
+//! Always true: clones are the same state. Not here: how its parts are made (`app`).
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use super::auth::KeyCache;
+use super::health::Health;
+use super::idempotency::Running;
+use super::options::Options;
+use crate::actors::courier::outlet::Outlet;
+use crate::actors::handle::Rings;
+use crate::clock::Clock;
+use crate::destinations::Driver;
+use crate::error::{Error, Result};
+use crate::store::Store;
+use crate::telemetry::Metrics;
+
+/// How many tests of subscriptions may run at the same time.
+const TESTS_MAX: usize = 8;
+
+/// What the API is given.
+pub struct Parts {
+    pub options: Options,
+    pub store: Store,
+    pub clock: Clock,
+    pub rings: Rings,
+    pub metrics: Metrics,
+    /// The way out: it judges addresses, tries destinations out and holds the workspaces' signing keys.
+    pub outlet: Arc<Outlet>,
+    pub health: Arc<Health>,
+}
+
+/// The API's state; clones are the same.
+#[derive(Clone)]
+pub struct State(Arc<Inner>);
+
+/// What is in it.
+pub struct Inner {
+    pub options: Options,
+    pub store: Store,
+    pub clock: Clock,
+    pub rings: Rings,
+    pub metrics: Metrics,
+    /// The way out: it judges addresses, tries destinations out and holds the workspaces' signing keys.
+    pub outlet: Arc<Outlet>,
+    /// Judges addresses; it sends nothing here.
+    pub driver: Arc<dyn Driver>,
+    pub health: Arc<Health>,
+    pub keys: KeyCache,
+    pub running: Running,
+    pub tests: tokio::sync::Semaphore,
+}
+
+impl State {
+    /// The state of one node.
+    ///
+    /// # Errors
+    /// There is no driver.
+    pub fn new(parts: Parts) -> Result<Self> {
+        let Parts { options, store, clock, rings, metrics, outlet, health } = parts;
+        let (_, driver) = outlet.driver().ok_or_else(|| Error::internal("there is no way out of the node"))?;
+        Ok(Self(Arc::new(Inner {
+            options,
+            store,
+            clock,
+            rings,
+            metrics,
+            outlet,
+            driver,
+            health,
+            keys: KeyCache::default(),
+            running: Running::default(),
+            tests: tokio::sync::Semaphore::new(TESTS_MAX),
+        })))
+    }
+}
+
+impl Deref for State {
+    type Target = Inner;
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
