@@ -5,16 +5,31 @@
 //! splitting, the snapshot, the delete scan, back-off (`domain::pull` and the watcher own them: a connector only declares
 //! and fetches pages); what is stored (a watcher joins a connector with the store).
 
+mod api;
+mod auth;
 mod budget;
+mod caller;
 mod calls;
+mod compile;
+mod compile_parts;
 mod credentials;
+mod files;
 mod folder;
+mod hooks;
 pub mod mapping;
+mod oauth1;
+mod paging;
 mod pick;
+mod record;
+mod refresh;
+mod registry;
+mod rest;
+mod schema;
 pub mod script;
 mod session;
 pub mod spec;
 mod template;
+mod verdict;
 pub mod verify;
 mod yaml;
 
@@ -32,8 +47,10 @@ pub use budget::Budget;
 pub use calls::CallError;
 pub use credentials::{Credentials, Token};
 pub use folder::SpecError;
-pub use session::{Session, handle_global};
-pub use spec::{Collection, Connector, Detection};
+pub use registry::Registry;
+pub use schema::{GivenBy, Property, Schema};
+pub use session::Session;
+pub use spec::{Collection, Connector, ConnectorEvent, Detection, GlobalWebhook, OwnWebhook};
 
 /// The section `connectors` of the configuration.
 #[derive(Clone, Debug, Deserialize)]

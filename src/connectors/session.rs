@@ -1,109 +1,322 @@
 //! A connector's calls with one connection's parameters and credentials.
 //!
-//! Always true: paths are relative to the connection's base URI, and no call leaves its origin. Not here: which call is
-//! due (the watcher decides), how a record is diffed (`domain::snapshot`).
+//! Always true: paths are relative to the connection's base URI, and no call leaves its origin; every failure of the app
+//! is a [`CallError`]. Not here: which call is due (the watcher decides), how a record is diffed (`domain::snapshot`),
+//! webhooks (`connectors::hooks`), tokens (`connectors::refresh`).
 
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+use url::Url;
 
-use super::spec::{Collection, Connector};
-use super::{
-    AppRecord, CallError, Change, Credentials, GlobalHandled, Handled, Page, PageMark, Parameters, PullQuery, Selector,
-    Subscribed, WebhookRequest,
-};
+use super::caller::{CallFailure, Caller, Incoming, Outgoing};
+use super::mapping::Env;
+use super::paging::Position;
+use super::pick::Picker;
+use super::record::id_text;
+use super::rest::{CallRest, ListRest, not_json, read_records};
+use super::script::Script;
+use super::spec::{Account, Collection, Connector, Method};
+use super::{AppRecord, Budget, CallError, Credentials, Page, PageMark, Parameters, PullQuery, mapping::path::Path};
+use crate::clock::Clock;
+use crate::domain::models::Catalogue;
 use crate::domain::record::Unified;
+use crate::outbound;
 
 /// A connector with one connection's parameters and credentials.
 pub struct Session {
-    connector: Arc<Connector>,
-    parameters: Parameters,
+    pub(super) caller: Caller,
 }
 
-fn later<T>() -> Result<T, CallError> {
-    Err(CallError::NotSupported("not built yet".to_owned()))
+/// What a list is asked for, as templates and scripts see it.
+struct Bounds {
+    since: Value,
+    until: Value,
 }
 
-#[expect(clippy::unused_async, clippy::unused_self, unused_variables, reason = "signatures first; bodies follow")]
 impl Session {
+    /// Joins the parts. `connector` is already specialised; `base_uri` comes from `Connector::base_uri.choose`, the
+    /// parameters from `Connector::parameters.check`. The error is one sentence.
+    ///
+    /// # Errors
+    /// The connector's suffix of the base URI needs a parameter that is not set.
+    pub fn new(
+        connector: Arc<Connector>,
+        base_uri: &Url,
+        parameters: Parameters,
+        credentials: Credentials,
+        client: outbound::Client,
+        budget: Arc<Budget>,
+        clock: Clock,
+    ) -> Result<Self, String> {
+        Ok(Self { caller: Caller::new(connector, base_uri, parameters, credentials, client, budget, clock)? })
+    }
     /// The connector behind it.
     pub fn connector(&self) -> &Arc<Connector> {
-        &self.connector
+        &self.caller.connector
     }
-    /// One page of the changed records. `mark`: where the page before said to go on.
+    /// The credentials in use.
+    pub fn credentials(&self) -> Arc<Credentials> {
+        self.caller.credentials()
+    }
+    /// Uses these credentials from now on.
+    pub fn adopt(&self, credentials: Credentials) {
+        self.caller.adopt(credentials);
+    }
+    /// One page of the changed records. `mark`: where the page before said to go on; the query must be the same.
+    ///
+    /// # Errors
+    /// The app's or the script's failure.
     pub async fn pull_page(
         &self,
         c: &Collection,
         query: &PullQuery,
         mark: Option<&PageMark>,
     ) -> Result<Page, CallError> {
-        later()
+        self.list(&c.pull, c, query, mark).await
     }
-    /// One page of a walk over all records.
+    /// One page of a walk over all records: `scan`, or `pull` without bounds.
+    ///
+    /// # Errors
+    /// The app's or the script's failure.
     pub async fn scan_page(&self, c: &Collection, mark: Option<&PageMark>) -> Result<Page, CallError> {
-        later()
+        let method = if c.scan.is_there() { &c.scan } else { &c.pull };
+        self.list(method, c, &PullQuery::default(), mark).await
     }
-    /// One page of the app's own list of deleted records.
+    /// One page of the app's own list of deleted records; only their ids and times count.
+    ///
+    /// # Errors
+    /// The app's or the script's failure.
     pub async fn deleted_page(
         &self,
         c: &Collection,
         query: &PullQuery,
         mark: Option<&PageMark>,
     ) -> Result<Page, CallError> {
-        later()
+        self.list(&c.deleted, c, query, mark).await
     }
     /// One record. None: the app says that it is gone.
+    ///
+    /// # Errors
+    /// The app's or the script's failure.
     pub async fn fetch(&self, c: &Collection, remote_id: &str) -> Result<Option<AppRecord>, CallError> {
-        later()
+        let record = json!({ "id": remote_id });
+        let found = match &c.fetch {
+            Method::Rest(fetch) => {
+                let mut variables = self.caller.variables();
+                variables.push(("record", &record));
+                let outgoing = fetch.request(&Env::new(&Value::Null, &variables))?;
+                match self.caller.call(outgoing).await {
+                    Ok(incoming) => fetch.record(&incoming.body)?.map(RawValue::to_owned),
+                    Err(failure) if is_gone(&failure, &fetch.gone) => None,
+                    Err(failure) => return Err(failure.error),
+                }
+            }
+            Method::Script(script) => {
+                let text = self.run(script, json!({ "record": record })).await?;
+                RawValue::from_string(text).ok().filter(|raw| raw.get() != "null")
+            }
+            other => return Err(unsupported(other, c, "fetch")),
+        };
+        found.map(|raw| c.record.read(&raw).map_err(CallError::BadAnswer)).transpose()
     }
     /// The unified record. The error is one sentence.
+    ///
+    /// # Errors
+    /// The record is not JSON, or its mapping does not make an object.
     pub fn map(&self, c: &Collection, record: &AppRecord) -> Result<Unified, String> {
-        Err(format!("{}: not built yet", c.key))
+        map_record(c, record, &self.caller.parameters)
     }
-    /// Registers the connection's own webhook. `secret` is a fresh random text for apps that take one.
-    pub async fn subscribe(&self, webhook_uri: &str, secret: &str) -> Result<Subscribed, CallError> {
-        later()
-    }
-    /// Renews the webhook; the state it had comes in, the new one goes out.
-    pub async fn refresh_webhook(&self, webhook_uri: &str, state: &str) -> Result<Subscribed, CallError> {
-        later()
-    }
-    /// Takes the webhook away at the app. One that is missing there counts as gone.
-    pub async fn unsubscribe(&self, webhook_uri: &str, state: &str) -> Result<(), CallError> {
-        later()
-    }
-    /// Understands a request to the connection's own webhook.
-    pub async fn handle_webhook(&self, request: &WebhookRequest, state: Option<&str>) -> Result<Handled, CallError> {
-        later()
-    }
-    /// What a connector event of a global webhook means for this connection: a change of a record, or None: the
-    /// payload goes out unchanged on topic `<connector>/<event>`.
-    pub async fn event_change(&self, event: &str, payload: &RawValue) -> Result<Option<Change>, CallError> {
-        later()
-    }
-    /// Where the events of a connector event come from.
-    pub async fn event_selector(&self, event: &str, parameters: &Parameters) -> Result<Selector, CallError> {
-        later()
-    }
-    /// A fresh token. The caller stores what comes back, then calls [`Self::adopt`]; one refresh at a time.
-    pub async fn refresh_credentials(&self) -> Result<Credentials, CallError> {
-        later()
-    }
-    /// Uses these credentials from now on.
-    pub fn adopt(&self, credentials: Credentials) {}
-    /// What identifies the account at the app, for "the same account connected again".
+    /// What identifies the account at the app, for "the same account connected again". None: the connector cannot say.
+    ///
+    /// # Errors
+    /// The app's or the script's failure.
     pub async fn account(&self) -> Result<Option<String>, CallError> {
-        later()
+        let credentials = super::auth::as_variable(&self.credentials());
+        let mut variables = self.caller.variables();
+        variables.push(("credentials", &credentials));
+        let value = match &self.caller.connector.account {
+            Account::Unknown => return Ok(None),
+            Account::Template(template) => return Ok(template.render(&Env::new(&Value::Null, &variables))),
+            Account::Call(method) => self.value_of(method, &[], json!({}), "account").await?,
+        };
+        id_text(value)
+            .map(Some)
+            .ok_or_else(|| CallError::BadAnswer("the app does not say which account this is".to_owned()))
+    }
+    /// A method whose outcome is a value.
+    pub(super) async fn value_of(
+        &self,
+        method: &Method<CallRest>,
+        more: &[(&str, &Value)],
+        input: Value,
+        name: &str,
+    ) -> Result<Value, CallError> {
+        match method {
+            Method::Rest(call) => {
+                let mut variables = self.caller.variables();
+                variables.extend_from_slice(more);
+                let outgoing = call.request(&Env::new(&Value::Null, &variables))?;
+                match self.caller.call(outgoing).await {
+                    Ok(incoming) => call.result(&incoming.body, &variables),
+                    Err(failure) if name == "unsubscribe" && is_gone(&failure, &call.gone) => Ok(Value::Null),
+                    Err(failure) => Err(failure.error),
+                }
+            }
+            Method::Script(script) => parse(&self.run(script, input).await?),
+            Method::NotSupported(reason) => Err(CallError::NotSupported(format!("{name}: {reason}"))),
+            Method::Map(_) | Method::Missing => Err(CallError::NotSupported(name.to_owned())),
+        }
+    }
+    /// Runs a script of the connector with `apiClient`, and with the connection's parameters where the input has none.
+    pub(super) async fn run(&self, script: &Arc<Script>, mut input: Value) -> Result<String, CallError> {
+        if input.get("parameters").is_none() {
+            input["parameters"] = self.caller.parameters.clone();
+        }
+        let scripts = &self.caller.connector.scripts;
+        let done = scripts.call(script, input.to_string(), Some(self), std::time::Duration::MAX).await;
+        for line in &done.console {
+            tracing::debug!(script = script.file, "{line}");
+        }
+        Ok(done.result?)
+    }
+    async fn list(
+        &self,
+        method: &Method<ListRest>,
+        c: &Collection,
+        query: &PullQuery,
+        mark: Option<&PageMark>,
+    ) -> Result<Page, CallError> {
+        match method {
+            Method::Rest(list) => self.list_rest(list, c, query, mark).await,
+            Method::Script(script) => self.list_script(script, c, query, mark).await,
+            other => Err(unsupported(other, c, "the list")),
+        }
+    }
+    async fn list_rest(
+        &self,
+        list: &ListRest,
+        c: &Collection,
+        query: &PullQuery,
+        mark: Option<&PageMark>,
+    ) -> Result<Page, CallError> {
+        let position = list.paging.position(mark)?;
+        let page = list.paging.variable(&position);
+        let bounds = bounds(query, &c.request_time);
+        let mut variables = self.caller.variables();
+        variables.extend([("page", &page), ("since", &bounds.since), ("until", &bounds.until)]);
+        let env = Env::new(&Value::Null, &variables);
+        let mut outgoing = list.request(&env, query.since.is_some(), query.until.is_some())?;
+        if let Position::Address(address) = &position {
+            outgoing = Outgoing { path: address.clone(), from_root: true, query: Vec::new(), ..outgoing };
+        }
+        let Incoming { headers, body, .. } = self.caller.call(outgoing).await?;
+        let links: Vec<String> = headers.into_iter().filter(|(n, _)| n == "link").map(|(_, value)| value).collect();
+        list.page(&body, &links, &position, &self.caller.base)
+    }
+    async fn list_script(
+        &self,
+        script: &Arc<Script>,
+        c: &Collection,
+        query: &PullQuery,
+        mark: Option<&PageMark>,
+    ) -> Result<Page, CallError> {
+        let bounds = bounds(query, &mapping_times());
+        let mut input = Map::new();
+        let mut put = |name: &str, value: Value| {
+            if value.as_object().is_none_or(|members| !members.is_empty()) {
+                input.insert(name.to_owned(), value);
+            }
+        };
+        put("since", bounds.since);
+        put("until", bounds.until);
+        if let Some(PageMark(mark)) = mark {
+            let page = mark.strip_prefix("j:").and_then(|json| serde_json::from_str(json).ok());
+            put(
+                "page",
+                page.ok_or_else(|| CallError::PageExpired("the stored page mark is of another kind".to_owned()))?,
+            );
+        }
+        let text = self.run(script, Value::Object(input)).await?;
+        script_page(&text, c)
     }
 }
 
-/// Understands a request to an integration's global webhook. There are no credentials here.
-#[expect(clippy::unused_async, unused_variables, reason = "signatures first; bodies follow")]
-pub async fn handle_global(
-    connector: &Connector,
-    webhook_key: &str,
-    request: &WebhookRequest,
-    parameters: &Parameters,
-) -> Result<GlobalHandled, CallError> {
-    later()
+/// How scripts see times.
+fn mapping_times() -> super::mapping::times::TimeFormat {
+    super::mapping::times::TimeFormat::Rfc3339
+}
+
+/// The page that a script made: `{records, next?, total?}`.
+fn script_page(text: &str, c: &Collection) -> Result<Page, CallError> {
+    let path = |text: &str| Path::parse(text).map_err(CallError::Script);
+    let (records, next, total, ids_only) = (path("$.records")?, path("$.next")?, path("$.total")?, path("$.idsOnly")?);
+    let picker = Picker::new(&[Some(&records), Some(&next), Some(&total), Some(&ids_only)]);
+    let found = picker.pick(text).map_err(|error| not_json(text, &error))?;
+    let [Some(list), next, total, ids_only] = found[..] else {
+        return Err(CallError::Script("the script returned no records".to_owned()));
+    };
+    let (records, _) = read_records(list, &c.record, "records")?;
+    let next = next.map(RawValue::get).filter(|next| !matches!(*next, "null" | "\"\"" | "false"));
+    Ok(Page {
+        records,
+        next: next.map(|next| PageMark(format!("j:{next}"))),
+        total: total.and_then(|total| total.get().parse().ok()),
+        ids_only: ids_only.is_some_and(|flag| flag.get() == "true"),
+    })
+}
+
+/// The unified record that a collection's mapping makes. The error is one sentence.
+pub(super) fn map_record(c: &Collection, record: &AppRecord, parameters: &Value) -> Result<Unified, String> {
+    let value: Value = serde_json::from_str(record.raw.get()).map_err(|e| format!("the record is not JSON: {e}"))?;
+    let variables = [("parameters", parameters)];
+    let Value::Object(mut fields) = c.map.eval(&Env::new(&value, &variables)) else {
+        return Err(format!("the mapping of {} makes no object", c.key));
+    };
+    let fields = match Catalogue::embedded().data(&c.topic) {
+        Some(model) => model.arrange(fields),
+        None => {
+            if let Some(custom) = fields.shift_remove("customFields") {
+                fields.insert("customFields".to_owned(), custom);
+            }
+            fields
+        }
+    };
+    Ok(Unified {
+        remote_id: record.remote_id.clone(),
+        remote_created_at: record.created_at,
+        remote_updated_at: record.updated_at,
+        fields,
+    })
+}
+
+fn bounds(query: &PullQuery, format: &super::mapping::times::TimeFormat) -> Bounds {
+    let mut since = Map::new();
+    if let Some((time, id)) = &query.since {
+        since.insert("time".to_owned(), format.write(*time).into());
+        if let Some(id) = id {
+            since.insert("id".to_owned(), id.as_str().into());
+        }
+    }
+    let mut until = Map::new();
+    if let Some(time) = query.until {
+        until.insert("time".to_owned(), format.write(time).into());
+    }
+    Bounds { since: Value::Object(since), until: Value::Object(until) }
+}
+
+fn is_gone(failure: &CallFailure, statuses: &[u16]) -> bool {
+    failure.gone || failure.status.is_some_and(|status| statuses.contains(&status) && !matches!(status, 401 | 429))
+}
+
+fn unsupported<R>(method: &Method<R>, c: &Collection, name: &str) -> CallError {
+    CallError::NotSupported(match method {
+        Method::NotSupported(reason) if !reason.is_empty() => format!("{name} of {}: {reason}", c.key),
+        _ => format!("{name} of {}", c.key),
+    })
+}
+
+pub(super) fn parse(text: &str) -> Result<Value, CallError> {
+    serde_json::from_str(text).map_err(|error| CallError::Script(format!("the script's result is not JSON: {error}")))
 }

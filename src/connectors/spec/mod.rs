@@ -3,27 +3,149 @@
 //! Always true: every name in here was checked when the folder was loaded. Not here: how the files are read
 //! (`connectors::folder`), what the calls do (`connectors::session`).
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde_json::Value;
+use url::Url;
+
+use super::budget::BudgetSpec;
+use super::files::{AuthFile, ErrorRule, Pairs};
+use super::folder::Folder;
+use super::mapping::path::Path;
+use super::mapping::times::TimeFormat;
+use super::mapping::{Env, Mapping};
+use super::record::RecordSpec;
+use super::rest::{CallRest, FetchRest, ListRest};
+use super::schema::{GivenBy, Schema};
+use super::script::{self, Script};
+use super::template::Template;
+use super::{Credentials, Parameters, SpecError, auth, verify};
 
 /// One third-party app, as its folder describes it.
-#[derive(Debug)]
 pub struct Connector {
     /// The folder's name.
     pub key: String,
-    /// The display name (`app` of an event), unless `name_parameter` names a parameter that holds it.
+    /// The display name: `app` of an event.
     pub name: String,
-    /// The integration's parameter that holds the display name, where users choose it.
-    pub name_parameter: Option<String>,
     /// `crm`, `commerce`, `accounting`, or another word.
     pub category: String,
     pub description: String,
-    /// Hash over the folder's files (tests and docs aside) and, where files take parameters, over their values.
+    /// Hash over the folder's files (tests and docs aside), with their parameters filled in.
     pub version: [u8; 16],
+    /// The parameters of integration and connection; `baseUri` is always among them.
+    pub parameters: Schema,
+    pub base_uri: BaseUri,
     /// In the files' order of names.
     pub collections: Vec<Collection>,
+    /// A connection's own webhook.
+    pub webhook: Option<OwnWebhook>,
+    pub global_webhooks: Vec<GlobalWebhook>,
+    pub events: Vec<ConnectorEvent>,
+    /// How many requests one connection may send.
+    pub budget: Option<BudgetSpec>,
+    /// The longest one call may take.
+    pub deadline: Duration,
+    pub(super) answer_bytes_max: usize,
+    pub(super) auth: Vec<AuthFile>,
+    pub(super) account: Account,
+    pub(super) headers: Pairs,
+    pub(super) errors: Vec<ErrorRule>,
+    pub(super) error_message: Option<Path>,
+    /// The files hold `${parameter}`: see `Registry::specialise`.
+    pub(super) templated: bool,
+    pub(super) folder: Arc<Folder>,
+    pub(super) scripts: script::Pool,
+}
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connector").field("key", &self.key).field("version", &self.version).finish_non_exhaustive()
+    }
+}
+
+/// Where an app is.
+#[derive(Debug)]
+pub struct BaseUri {
+    /// The app's own address, where it has one.
+    pub default: Option<Template>,
+    /// Who may set another one: the integration (scope `admin`), or the end user (a shop's own address).
+    pub given_by: GivenBy,
+    pub(super) suffix: Option<Template>,
+}
+
+/// What identifies an account at the app.
+#[derive(Debug)]
+pub(super) enum Account {
+    Unknown,
+    Template(Template),
+    Call(Method<CallRest>),
+}
+
+/// How a method is written: the suffix of its file.
+#[derive(Clone, Debug)]
+pub(super) enum Method<R> {
+    Rest(R),
+    Script(Arc<Script>),
+    Map(Mapping),
+    /// Said outright, with the reason.
+    NotSupported(String),
+    /// There is no file.
+    Missing,
+}
+
+/// A connection's own webhook at the app.
+#[derive(Debug)]
+pub struct OwnWebhook {
+    pub name: String,
+    pub verify: Option<verify::Spec>,
+    /// By then the app has its answer.
+    pub deadline: Option<Duration>,
+    /// How long a registration lives, where `subscribe` does not say: renewed by half of it.
+    pub lifetime: Option<Duration>,
+    pub(super) subscribe: Method<CallRest>,
+    pub(super) handle: Method<()>,
+    pub(super) refresh: Method<CallRest>,
+    pub(super) unsubscribe: Method<CallRest>,
+}
+
+impl OwnWebhook {
+    /// Whether we register it; otherwise a person pastes its URL into the app.
+    pub fn registers(&self) -> bool {
+        matches!(self.subscribe, Method::Rest(_) | Method::Script(_))
+    }
+    /// Whether a registration can be renewed in place; otherwise it is registered anew.
+    pub fn renews(&self) -> bool {
+        matches!(self.refresh, Method::Rest(_) | Method::Script(_))
+    }
+}
+
+/// One webhook of the app for all accounts.
+#[derive(Debug)]
+pub struct GlobalWebhook {
+    pub key: String,
+    pub name: String,
+    pub description: Option<String>,
+    pub verify: Option<verify::Spec>,
+    pub deadline: Option<Duration>,
+    pub(super) handle: Method<()>,
+}
+
+/// An event that is switched on per connection.
+#[derive(Debug)]
+pub struct ConnectorEvent {
+    pub key: String,
+    pub name: String,
+    pub description: Option<String>,
+    pub parameters: Schema,
+    /// The collection whose diff the event goes through. None: its payload is delivered unchanged.
+    pub collection: Option<String>,
+    pub(super) kind: Option<Mapping>,
+    pub(super) record: Option<Mapping>,
+    pub(super) id: Option<Mapping>,
+    pub(super) selector: Method<()>,
 }
 
 /// One kind of record in the app.
@@ -40,6 +162,71 @@ pub struct Collection {
     /// Dotted paths of the unified record that never count as a change.
     pub ignored_fields: Vec<String>,
     pub webhook_body: WebhookBody,
+    pub(super) record: RecordSpec,
+    /// How times are written in requests.
+    pub(super) request_time: TimeFormat,
+    pub(super) pull: Method<ListRest>,
+    pub(super) scan: Method<ListRest>,
+    pub(super) deleted: Method<ListRest>,
+    pub(super) fetch: Method<FetchRest>,
+    pub(super) map: Mapping,
+}
+
+impl Collection {
+    /// Whether there is a list of changed records.
+    pub fn pulls(&self) -> bool {
+        self.pull.is_there()
+    }
+    /// Whether there is a walk over all records: `scan`, or a `pull` without a lower bound.
+    pub fn scans(&self) -> bool {
+        self.scan.is_there() || self.pull.is_there()
+    }
+    /// Whether the app has its own list of deleted records.
+    pub fn lists_deleted(&self) -> bool {
+        self.deleted.is_there()
+    }
+    /// Whether one record can be fetched.
+    pub fn fetches(&self) -> bool {
+        self.fetch.is_there()
+    }
+    /// Whether records carry a flag that says that they are deleted.
+    pub fn flags_deleted(&self) -> bool {
+        self.record.has_deleted
+    }
+}
+
+impl<R> Method<R> {
+    pub(super) fn is_there(&self) -> bool {
+        !matches!(self, Self::Missing | Self::NotSupported(_))
+    }
+}
+
+impl BaseUri {
+    /// The address of a connection: its own, else the app's. The error is one sentence.
+    pub fn choose(&self, parameters: &Parameters) -> Result<Url, String> {
+        let whole = Value::Object(parameters.clone());
+        let variables = [("parameters", &whole)];
+        let given = parameters.get("baseUri").and_then(Value::as_str).map(str::to_owned);
+        let default = || self.default.as_ref().and_then(|default| default.render(&Env::new(&Value::Null, &variables)));
+        let text = given.or_else(default).ok_or("parameters.baseUri is missing: the address of the app")?;
+        let url = Url::parse(text.trim()).map_err(|e| format!("parameters.baseUri is not a URL: {e}"))?;
+        let plain = url.query().is_none() && url.fragment().is_none() && url.username().is_empty();
+        match matches!(url.scheme(), "https" | "http") && url.has_host() && plain && url.password().is_none() {
+            true => Ok(url),
+            false => Err("parameters.baseUri must be an https address without user, query and fragment".to_owned()),
+        }
+    }
+    /// The address with the connector's suffix.
+    pub(super) fn whole(&self, base: &Url, parameters: &Value) -> Result<Url, String> {
+        let Some(suffix) = &self.suffix else { return Ok(base.clone()) };
+        let variables = [("parameters", parameters)];
+        let suffix = suffix.render_path(&Env::new(&Value::Null, &variables));
+        let suffix = suffix.ok_or("the base URI's suffix needs a parameter that is not set")?;
+        let mut whole = base.clone();
+        let slash = if suffix.is_empty() || suffix.starts_with('/') { "" } else { "/" };
+        whole.set_path(&format!("{}{slash}{suffix}", base.path().trim_end_matches('/')));
+        Ok(whole)
+    }
 }
 
 /// How each kind of change is noticed.
@@ -134,7 +321,51 @@ impl Connector {
     pub fn collection(&self, key: &str) -> Option<&Collection> {
         self.collections.iter().find(|c| c.key == key)
     }
+    /// The global webhook with that key.
+    pub fn global_webhook(&self, key: &str) -> Option<&GlobalWebhook> {
+        self.global_webhooks.iter().find(|w| w.key == key)
+    }
+    /// The event with that key.
+    pub fn event(&self, key: &str) -> Option<&ConnectorEvent> {
+        self.events.iter().find(|e| e.key == key)
+    }
+    /// The kinds of auth it takes, in its order of preference: `bearer`, `apiKey`, `basic`, `login`, `oauth1`,
+    /// `oauth2`, `none`.
+    pub fn auth_kinds(&self) -> Vec<&'static str> {
+        self.auth.iter().map(auth::name).collect()
+    }
+    /// Whether it takes these credentials. The error is one sentence.
+    pub fn accepts(&self, credentials: &Credentials) -> Result<(), String> {
+        match auth::choose(&self.auth, credentials) {
+            Some(_) => Ok(()),
+            None => Err(format!(
+                "credentials of this kind do not open {}; it takes {}",
+                self.name,
+                self.auth_kinds().join(", ")
+            )),
+        }
+    }
+    /// Whether its files take their shape from parameters: use `Registry::specialise` before a session.
+    pub fn is_templated(&self) -> bool {
+        self.templated
+    }
+    /// The parameters that only the integration may set, `baseUri` included where the app's hosts are fixed.
+    pub fn integration_only(&self) -> Vec<&str> {
+        let only = |property: &super::schema::Property| property.given_by == Some(GivenBy::Integration);
+        self.parameters.properties().filter(|(_, p)| only(p)).map(|(name, _)| name).collect()
+    }
+    /// The parameters that must never be shown again.
+    pub fn secret_parameters(&self) -> Vec<&str> {
+        self.parameters.properties().filter(|(_, p)| p.write_only).map(|(name, _)| name).collect()
+    }
+    /// The same connector with its files' `${parameter}` filled in; itself, where they take none.
+    ///
+    /// # Errors
+    /// A parameter makes a file that cannot be used.
+    pub fn specialise(self: &Arc<Self>, parameters: &Parameters) -> Result<Arc<Self>, SpecError> {
+        match self.templated {
+            false => Ok(Arc::clone(self)),
+            true => super::compile::specialised(self, parameters).map(Arc::new),
+        }
+    }
 }
-
-/// Shared, since sessions outlive a reload.
-pub type SharedConnector = Arc<Connector>;

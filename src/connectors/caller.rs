@@ -1,0 +1,230 @@
+//! One call of an app: address, credentials, budget, deadline, and what the answer means.
+//!
+//! Always true: a request goes only to the connection's base URI (or, for a token, to the address the connector's spec
+//! names, without the account's credentials); redirects are refused; an answer that is too long is a failure, not a
+//! shorter answer. Not here: pages and records (`connectors::rest`), who calls (`connectors::session`).
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use serde_json::Value;
+use url::Url;
+
+use super::mapping::Env;
+use super::paging::stays;
+use super::spec::Connector;
+use super::{Budget, CallError, Credentials, Parameters, auth, verdict};
+use crate::clock::Clock;
+use crate::outbound::{self, Bytes, HeaderName, HeaderValue, Method};
+
+/// The longest a call waits for its own budget; beyond it the engine is told to come back.
+const BUDGET_WAIT_MAX: Duration = Duration::from_secs(10);
+/// The longest name and value of a header that a connector may send.
+const HEADER_BYTES_MAX: usize = 8 * 1024;
+
+/// A request before credentials and address.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    pub method: Method,
+    /// Relative to the base URI; may hold a query of its own.
+    pub path: String,
+    /// The path counts from the host on: a next page's address, checked to be on the base URI.
+    pub from_root: bool,
+    pub query: Vec<(String, String)>,
+    pub headers: Vec<(String, String)>,
+    /// Sent as JSON.
+    pub body: Option<Value>,
+    /// Sent as it is, with its content type, instead of `body`.
+    pub raw_body: Option<(String, Bytes)>,
+}
+
+impl Outgoing {
+    /// A request without query, headers and body.
+    pub fn new(method: Method, path: String) -> Self {
+        let (query, headers) = (Vec::new(), Vec::new());
+        Self { method, path, from_root: false, query, headers, body: None, raw_body: None }
+    }
+}
+
+/// A good answer.
+#[derive(Clone, Debug)]
+pub struct Incoming {
+    pub status: u16,
+    /// Names in lower case.
+    pub headers: Vec<(String, String)>,
+    pub body: String,
+}
+
+/// A call that failed, with what the app answered.
+#[derive(Clone, Debug)]
+pub struct CallFailure {
+    pub error: CallError,
+    pub status: Option<u16>,
+    pub content_type: Option<String>,
+    pub body: String,
+    /// The app says that the thing is not there.
+    pub gone: bool,
+}
+
+impl CallFailure {
+    /// A failure without an answer.
+    pub fn silent(error: CallError) -> Self {
+        Self { error, status: None, content_type: None, body: String::new(), gone: false }
+    }
+}
+
+impl From<CallFailure> for CallError {
+    fn from(failure: CallFailure) -> Self {
+        failure.error
+    }
+}
+
+/// Everything one connection's calls need.
+pub struct Caller {
+    pub connector: Arc<Connector>,
+    /// The connection's base URI with the connector's suffix.
+    pub base: Url,
+    /// The same as a JSON text, for templates.
+    base_value: Value,
+    /// The connection's parameters, as an object.
+    pub parameters: Value,
+    credentials: RwLock<Arc<Credentials>>,
+    client: outbound::Client,
+    budget: Arc<Budget>,
+    pub clock: Clock,
+}
+
+impl Caller {
+    /// Joins the parts. The error is one sentence: the suffix has a hole without a value, or makes no URL.
+    pub fn new(
+        connector: Arc<Connector>,
+        base_uri: &Url,
+        parameters: Parameters,
+        credentials: Credentials,
+        client: outbound::Client,
+        budget: Arc<Budget>,
+        clock: Clock,
+    ) -> Result<Self, String> {
+        let parameters = Value::Object(parameters);
+        let base = connector.base_uri.whole(base_uri, &parameters)?;
+        let base_value = Value::from(base.as_str().trim_end_matches('/'));
+        let credentials = RwLock::new(Arc::new(credentials));
+        Ok(Self { connector, base, base_value, parameters, credentials, client, budget, clock })
+    }
+    /// The credentials of the moment.
+    pub fn credentials(&self) -> Arc<Credentials> {
+        self.credentials.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+    /// Uses other credentials from now on.
+    pub fn adopt(&self, credentials: Credentials) {
+        *self.credentials.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(credentials);
+    }
+    /// The variables that every template and expression has.
+    pub fn variables(&self) -> Vec<(&str, &Value)> {
+        vec![("parameters", &self.parameters), ("baseUri", &self.base_value)]
+    }
+    /// A call with the connection's credentials.
+    pub async fn call(&self, mut outgoing: Outgoing) -> Result<Incoming, CallFailure> {
+        let credentials = self.credentials();
+        let variables = self.variables();
+        let env = Env::new(&Value::Null, &variables);
+        let way = auth::choose(&self.connector.auth, &credentials).ok_or_else(|| {
+            let message = format!("the connector does not take credentials of kind {}", credentials.kind());
+            CallFailure::silent(CallError::Unauthorized(message))
+        })?;
+        let own = self.connector.headers.0.iter();
+        let own: Vec<_> = own.filter_map(|(name, value)| Some((name.clone(), value.render(&env)?))).collect();
+        outgoing.headers.splice(0..0, own);
+        let now = self.clock.now();
+        auth::apply(way, &credentials, &mut outgoing, &env, now).map_err(CallFailure::silent)?;
+        let url = self.address(&outgoing).map_err(CallFailure::silent)?;
+        self.spend().await.map_err(CallFailure::silent)?;
+        // Signed after the wait: the timestamp must be the attempt's own.
+        let signature = auth::sign(way, &credentials, outgoing.method.as_str(), &url, &env, self.clock.now())
+            .map_err(CallFailure::silent)?;
+        outgoing.headers.extend(signature.map(|value| ("authorization".to_owned(), value)));
+        self.send(outgoing, url).await
+    }
+    /// A call to an address of the spec's, with nothing but what is in the request.
+    pub async fn call_elsewhere(&self, outgoing: Outgoing, url: Url) -> Result<Incoming, CallFailure> {
+        self.spend().await.map_err(CallFailure::silent)?;
+        self.send(outgoing, url).await
+    }
+    /// The address of a request on the base URI. Absolute addresses and ways out of the base are refused.
+    pub fn address(&self, outgoing: &Outgoing) -> Result<Url, CallError> {
+        let refused = |why: &str| Err(CallError::BadAnswer(format!("the path {:?} is refused: {why}", outgoing.path)));
+        let path = outgoing.path.as_str();
+        if path.contains("://") && !path[..path.find("://").unwrap_or(0)].contains(['/', '?']) || path.starts_with("//")
+        {
+            return refused("it must be relative to the connection's base URI");
+        }
+        let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+        let base = if outgoing.from_root { "" } else { self.base.path().trim_end_matches('/') };
+        let slash = if path.starts_with('/') || path.is_empty() { "" } else { "/" };
+        let mut url = self.base.clone();
+        url.set_path(&format!("{base}{slash}{path}"));
+        url.set_query(query);
+        if !outgoing.query.is_empty() {
+            url.query_pairs_mut().extend_pairs(&outgoing.query);
+        }
+        match stays(&url, &self.base) {
+            true => Ok(url),
+            false => refused("it leaves the connection's base URI"),
+        }
+    }
+    async fn spend(&self) -> Result<(), CallError> {
+        let mut waited = Duration::ZERO;
+        while let Err(wait) = self.budget.take(self.clock.now()) {
+            if waited + wait > BUDGET_WAIT_MAX {
+                return Err(CallError::RateLimited { retry_after: Some(wait) });
+            }
+            waited += wait;
+            tokio::time::sleep(wait).await;
+        }
+        Ok(())
+    }
+    async fn send(&self, outgoing: Outgoing, url: Url) -> Result<Incoming, CallFailure> {
+        let mut request = outbound::Request::new(outgoing.method, url);
+        request.timeout = self.connector.deadline;
+        request.read_limit = self.connector.answer_bytes_max;
+        request.headers = headers(&outgoing.headers).map_err(CallFailure::silent)?;
+        if let Some((content_type, body)) = content(outgoing.body, outgoing.raw_body) {
+            request.body = body;
+            if !outgoing.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type")) {
+                let (_, value) = header("content-type", &content_type).map_err(CallFailure::silent)?;
+                request.headers.push((outbound::header::CONTENT_TYPE, value));
+            }
+        }
+        if !outgoing.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("accept")) {
+            request.headers.push((outbound::header::ACCEPT, HeaderValue::from_static("application/json")));
+        }
+        let answer = self.client.send(request).await.map_err(verdict::of_failure)?;
+        let now = self.clock.now();
+        self.budget.heed(|name| answer.header(name), now);
+        let judged = verdict::judge(&self.connector, answer, now);
+        if let Err(CallFailure { error: CallError::RateLimited { retry_after: Some(wait) }, .. }) = &judged {
+            self.budget.block(*wait, now);
+        }
+        judged
+    }
+}
+
+fn content(body: Option<Value>, raw_body: Option<(String, Bytes)>) -> Option<(String, Bytes)> {
+    raw_body.or_else(|| Some(("application/json".to_owned(), Bytes::from(body?.to_string()))))
+}
+
+fn headers(pairs: &[(String, String)]) -> Result<Vec<(HeaderName, HeaderValue)>, CallError> {
+    pairs.iter().map(|(name, value)| header(name, value)).collect()
+}
+
+fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), CallError> {
+    let wrong = || CallError::BadAnswer(format!("the header {name:?} or its value cannot be sent"));
+    // The host and the length are the client's to say.
+    let ours = ["host", "content-length", "connection", "transfer-encoding"];
+    if ours.iter().any(|ours| name.eq_ignore_ascii_case(ours)) || name.len() + value.len() > HEADER_BYTES_MAX {
+        return Err(wrong());
+    }
+    let mut value = HeaderValue::from_str(value).map_err(|_| wrong())?;
+    value.set_sensitive(true);
+    Ok((HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong())?, value))
+}

@@ -1,0 +1,323 @@
+//! The parts of a connector's folder: collections, webhooks, events; and what is checked across them.
+
+use serde::Deserialize;
+
+use super::compile::Builder;
+use super::files::{CollectionFile, ListFile, Span};
+use super::folder::SpecError;
+use super::mapping::Mapping;
+use super::record::RecordSpec;
+use super::rest::{FetchRest, ListRest};
+use super::schema::Schema;
+use super::spec::{Collection, Connector, ConnectorEvent, Cursor, Detection, GlobalWebhook, Method, OwnWebhook, Poll};
+use super::spec::{Detects, WebhookBody};
+use super::yaml::Placed;
+use super::{verify, yaml};
+use crate::domain::models::Catalogue;
+use crate::domain::topic;
+
+/// What expressions of webhooks may use beside `$`.
+const WEBHOOK_VARIABLES: &[&str] = &["parameters", "state", "query", "headers"];
+
+/// `data/*`.
+pub fn collections(builder: &Builder<'_>, templated: bool) -> Result<Vec<Collection>, SpecError> {
+    builder.folder.children("data").into_iter().map(|key| collection(builder, key, templated)).collect()
+}
+
+fn collection(builder: &Builder<'_>, key: &str, templated: bool) -> Result<Collection, SpecError> {
+    let dir = format!("data/{key}");
+    let path = format!("{dir}/spec.yml");
+    let file: CollectionFile = builder.yaml(&path)?;
+    let record = RecordSpec::new(&file.record);
+    let list = |file: &str, text: &str| ListRest::new(file, &yaml::read::<ListFile>(file, text)?, &record);
+    let fetch = |file: &str, text: &str| FetchRest::new(file, &yaml::read(file, text)?);
+    let pull = builder.method(&format!("{dir}/pull"), Some(&list), None)?;
+    let cursor = cursor(&file, &record, &pull);
+    let map_path = format!("{dir}/record.map.yml");
+    let map = Mapping::read(&map_path, builder.text(&map_path)?, &["parameters"])?;
+    check_topic(&path, &file, templated)?;
+    check_members(&map_path, &file.topic.value, &map)?;
+    Ok(Collection {
+        key: key.to_owned(),
+        name: file.name,
+        topic: file.topic.value,
+        detects: file.detects,
+        cursor,
+        poll: Poll { interval: file.poll.interval.map(|s| s.0), full_scan_interval: file.poll.full_scan.map(|s| s.0) },
+        ignored_fields: file.ignored_fields,
+        webhook_body: file.webhook_body,
+        request_time: file.cursor.format.unwrap_or_else(|| record.time().clone()),
+        scan: builder.method(&format!("{dir}/scan"), Some(&list), None)?,
+        deleted: builder.method(&format!("{dir}/deleted"), Some(&list), None)?,
+        fetch: builder.method(&format!("{dir}/fetch"), Some(&fetch), None)?,
+        pull,
+        map,
+        record,
+    })
+}
+
+fn cursor(file: &CollectionFile, record: &RecordSpec, pull: &Method<ListRest>) -> Cursor {
+    let (bounded, takes_until) = match pull {
+        Method::Rest(list) => (list.is_bounded(), list.takes_until),
+        Method::Script(_) => (true, true),
+        Method::Map(_) | Method::NotSupported(_) | Method::Missing => (false, false),
+    };
+    Cursor {
+        incremental: bounded && record.has_updated_at,
+        order: file.cursor.order,
+        precision: file.cursor.precision.map_or(std::time::Duration::from_millis(1), |s| s.0),
+        lookback: file.cursor.lookback.map_or(std::time::Duration::ZERO, |s| s.0),
+        ceiling: file.cursor.ceiling,
+        breaks_ties: file.cursor.breaks_ties,
+        takes_until,
+    }
+}
+
+fn check_topic(path: &str, file: &CollectionFile, templated: bool) -> Result<(), SpecError> {
+    let text = file.topic.value.as_str();
+    if Catalogue::embedded().data(text).is_some() || (templated && topic::custom(text).is_ok()) {
+        return Ok(());
+    }
+    let all: Vec<&str> =
+        Catalogue::embedded().models().iter().filter(|m| !m.system).map(|m| m.topic.as_str()).collect();
+    let near = topic::near(text, &all);
+    let hint = if near.is_empty() { String::new() } else { format!("; did you mean {}?", near.join(" or ")) };
+    let line = file.topic.referenced.line();
+    Err(SpecError::in_file(path, format!("unknown topic {text:?}{hint}")).at(line).field("topic"))
+}
+
+/// A mapped field that the model does not have would be dropped silently.
+fn check_members(path: &str, topic: &str, map: &Mapping) -> Result<(), SpecError> {
+    let Some(model) = Catalogue::embedded().data(topic) else { return Ok(()) };
+    let known = model.schema.get("properties").and_then(serde_json::Value::as_object);
+    let unknown = map.members().into_iter().find(|name| known.is_some_and(|known| !known.contains_key(*name)));
+    match unknown {
+        None => Ok(()),
+        Some(name) => Err(SpecError::in_file(
+            path,
+            format!("the model {topic} has no such field; put the app's own fields under customFields"),
+        )
+        .field(name)),
+    }
+}
+
+/// `webhook/spec.yml`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WebhookFile {
+    name: String,
+    verify: Option<verify::Spec>,
+    deadline: Option<Span>,
+    lifetime: Option<Span>,
+}
+
+/// `webhook/`.
+pub fn own_webhook(builder: &Builder<'_>) -> Result<Option<OwnWebhook>, SpecError> {
+    const PATH: &str = "webhook/spec.yml";
+    if !builder.folder.has(PATH) {
+        return Ok(None);
+    }
+    let file: WebhookFile = builder.yaml(PATH)?;
+    check_verify(PATH, file.verify.as_ref())?;
+    let handle = builder.method("webhook/handle", None, Some(WEBHOOK_VARIABLES))?;
+    if !handle.is_there() {
+        return Err(SpecError::in_file("webhook/handle.js", "the file is missing (or webhook/handle.map.yml)"));
+    }
+    Ok(Some(OwnWebhook {
+        name: file.name,
+        verify: file.verify,
+        deadline: file.deadline.map(|s| s.0),
+        lifetime: file.lifetime.map(|s| s.0),
+        subscribe: builder.call("webhook/subscribe")?,
+        handle,
+        refresh: builder.call("webhook/refresh")?,
+        unsubscribe: builder.call("webhook/unsubscribe")?,
+    }))
+}
+
+fn check_verify(path: &str, verify: Option<&verify::Spec>) -> Result<(), SpecError> {
+    match verify.and_then(verify::Spec::fault) {
+        None => Ok(()),
+        Some((field, message)) => Err(SpecError::in_file(path, message).field(format!("verify.{field}"))),
+    }
+}
+
+/// `methods:` of global webhooks and events, as the contract has it; the file's suffix says the same.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Methods {
+    handle: Option<Implementation>,
+    #[serde(rename = "get-event-selector")]
+    get_event_selector: Option<Implementation>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Implementation {
+    implementation_type: ImplementationType,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum ImplementationType {
+    Javascript,
+    Mapping,
+}
+
+fn agrees<R>(path: &str, said: Option<&Implementation>, method: &Method<R>, name: &str) -> Result<(), SpecError> {
+    let wanted = said.map_or(ImplementationType::Javascript, |said| said.implementation_type);
+    let (fits, suffix) = match wanted {
+        ImplementationType::Javascript => (matches!(method, Method::Script(_)), "js"),
+        ImplementationType::Mapping => (matches!(method, Method::Map(_)), "map.yml"),
+    };
+    if fits || (said.is_none() && method.is_there()) {
+        return Ok(());
+    }
+    let dir = path.trim_end_matches("spec.yml");
+    Err(SpecError::in_file(path, format!("the file {dir}{name}.{suffix} is missing")).field(format!("methods.{name}")))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GlobalWebhookFile {
+    name: String,
+    key: String,
+    description: Option<String>,
+    #[serde(default)]
+    methods: Methods,
+    verify: Option<verify::Spec>,
+    deadline: Option<Span>,
+}
+
+/// `global-webhooks/*`.
+pub fn global_webhooks(builder: &Builder<'_>) -> Result<Vec<GlobalWebhook>, SpecError> {
+    let mut all = Vec::new();
+    for key in builder.folder.children("global-webhooks") {
+        let path = format!("global-webhooks/{key}/spec.yml");
+        let file: GlobalWebhookFile = builder.yaml(&path)?;
+        same_key(&path, &file.key, key)?;
+        check_verify(&path, file.verify.as_ref())?;
+        let handle = builder.method(&format!("global-webhooks/{key}/handle"), None, Some(WEBHOOK_VARIABLES))?;
+        agrees(&path, file.methods.handle.as_ref(), &handle, "handle")?;
+        let deadline = file.deadline.map(|s| s.0);
+        let (key, name, description, verify) = (file.key, file.name, file.description, file.verify);
+        all.push(GlobalWebhook { key, name, description, verify, deadline, handle });
+    }
+    Ok(all)
+}
+
+fn same_key(path: &str, key: &str, folder: &str) -> Result<(), SpecError> {
+    match key == folder {
+        true => Ok(()),
+        false => {
+            Err(SpecError::in_file(path, format!("the key {key:?} is not the folder's name {folder:?}")).field("key"))
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct EventFile {
+    name: String,
+    key: String,
+    description: Option<String>,
+    #[serde(rename = "implementationType")]
+    _implementation_type: EventType,
+    #[serde(default)]
+    methods: Methods,
+    #[serde(default)]
+    parameters_schema: Schema,
+    collection: Option<String>,
+    #[serde(rename = "type")]
+    kind: Option<Placed>,
+    record: Option<Placed>,
+    id: Option<Placed>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum EventType {
+    GlobalWebhook,
+}
+
+/// `events/*`.
+pub fn events(builder: &Builder<'_>) -> Result<Vec<ConnectorEvent>, SpecError> {
+    builder.folder.children("events").into_iter().map(|key| event(builder, key)).collect()
+}
+
+fn event(builder: &Builder<'_>, key: &str) -> Result<ConnectorEvent, SpecError> {
+    let path = format!("events/{key}/spec.yml");
+    let file: EventFile = builder.yaml(&path)?;
+    same_key(&path, &file.key, key)?;
+    let method = format!("events/{key}/get-event-selector");
+    let selector = builder.method(&method, None, Some(&["parameters", "connection"]))?;
+    agrees(&path, file.methods.get_event_selector.as_ref(), &selector, "get-event-selector")?;
+    let expression =
+        |part: &Option<Placed>| part.as_ref().map(|part| Mapping::compile(&path, part, &["parameters"])).transpose();
+    let (kind, record, id) = (expression(&file.kind)?, expression(&file.record)?, expression(&file.id)?);
+    let wrong = |field: &str, message: &str| Err(SpecError::in_file(path.clone(), message).field(field));
+    match (&file.collection, record.is_some() || id.is_some()) {
+        (Some(_), false) => return wrong("record", "an event of a collection needs record or id"),
+        (None, true) => return wrong("collection", "record and id need the collection they belong to"),
+        _ => {}
+    }
+    Ok(ConnectorEvent {
+        key: file.key,
+        name: file.name,
+        description: file.description,
+        parameters: file.parameters_schema,
+        collection: file.collection,
+        kind,
+        record,
+        id,
+        selector,
+    })
+}
+
+/// What holds between the parts.
+pub fn across(connector: &Connector) -> Result<(), SpecError> {
+    for (index, collection) in connector.collections.iter().enumerate() {
+        let wrong = |field: &str, message: String| {
+            Err(SpecError::in_file(format!("data/{}/spec.yml", collection.key), message).field(field))
+        };
+        if let Some(other) = connector.collections[..index].iter().find(|other| other.topic == collection.topic) {
+            return wrong("topic", format!("the collection {} has the topic {} already", other.key, other.topic));
+        }
+        if let Some((kind, needed)) = unfounded(connector, collection) {
+            return wrong(&format!("detects.{kind}"), needed.to_owned());
+        }
+    }
+    for event in &connector.events {
+        if let Some(key) = event.collection.as_ref().filter(|key| connector.collection(key).is_none()) {
+            let path = format!("events/{}/spec.yml", event.key);
+            return Err(SpecError::in_file(path, format!("there is no collection {key:?}")).field("collection"));
+        }
+    }
+    Ok(())
+}
+
+/// A way of noticing that nothing in the folder can do, and what it needs.
+fn unfounded(connector: &Connector, collection: &Collection) -> Option<(&'static str, &'static str)> {
+    let Detects { created, updated, deleted } = collection.detects;
+    let lacks = |way: Detection, is_delete: bool| match way {
+        Detection::Webhook if connector.webhook.is_none() => Some("webhook needs webhook/spec.yml"),
+        Detection::GlobalWebhook if connector.global_webhooks.is_empty() => {
+            Some("global-webhook needs global-webhooks/")
+        }
+        Detection::Pull if is_delete && !collection.deleted.is_there() && !collection.flags_deleted() => {
+            Some("pull needs deleted.rest.yml, deleted.js, or record.deleted")
+        }
+        Detection::Pull if !is_delete && !collection.pulls() => Some("pull needs pull.rest.yml or pull.js"),
+        Detection::FullScan if !collection.scans() => Some("full-scan needs scan.rest.yml, scan.js, or pull"),
+        _ => None,
+    };
+    let hinted = matches!(created, Detection::Webhook | Detection::GlobalWebhook)
+        && collection.webhook_body == WebhookBody::Hint
+        && !collection.fetches()
+        && !collection.pulls();
+    let all =
+        [("created", lacks(created, false)), ("updated", lacks(updated, false)), ("deleted", lacks(deleted, true))];
+    all.into_iter()
+        .find_map(|(kind, needed)| needed.map(|needed| (kind, needed)))
+        .or_else(|| hinted.then_some(("created", "a webhook that is only a hint needs fetch or pull")))
+}

@@ -1,0 +1,404 @@
+//! The YAML files of a connector's folder, as serde types. docs/connectors.md describes them for authors.
+//!
+//! Always true: an unknown field is an error. Not here: what is checked across fields and files (`connectors::compile`).
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+
+use super::budget::BudgetHeaders;
+use super::mapping::path::Path;
+use super::mapping::times::TimeFormat;
+use super::schema::{GivenBy, Schema};
+use super::spec::{Detects, Order, WebhookBody};
+use super::template::Template;
+use super::yaml::Placed;
+
+/// The members of a YAML map, in the file's order.
+pub fn ordered<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<(String, T)>, D::Error> {
+    struct Members<T>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+        type Value = Vec<(String, T)>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a map")
+        }
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut members = Vec::new();
+            while let Some(member) = map.next_entry()? {
+                members.push(member);
+            }
+            Ok(members)
+        }
+    }
+    deserializer.deserialize_map(Members(PhantomData))
+}
+
+/// Names and texts with holes: query parameters, headers, form fields.
+#[derive(Clone, Debug, Default)]
+pub struct Pairs(pub Vec<(String, Template)>);
+
+impl<'de> Deserialize<'de> for Pairs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        ordered(deserializer).map(Self)
+    }
+}
+
+/// A duration as it is written: `500ms`, `90s`, `5m`, `12h`, `2d`.
+#[derive(Clone, Copy, Debug)]
+pub struct Span(pub Duration);
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let span = super::parse_duration(&text);
+        span.map(Self).ok_or_else(|| D::Error::custom(format!("{text:?} is not a duration such as 90s, 5m, 12h or 2d")))
+    }
+}
+
+/// `spec.yml` of the folder, as far as it is needed before parameters are filled in.
+#[derive(Debug, Deserialize)]
+pub struct HeadFile {
+    #[serde(default)]
+    pub templated: bool,
+    #[serde(default, rename = "parametersSchema")]
+    pub parameters_schema: Schema,
+}
+
+/// `spec.yml` of the folder.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ConnectorFile {
+    pub key: String,
+    pub name: String,
+    pub category: String,
+    #[serde(default)]
+    pub description: String,
+    /// The files hold `${parameter}`, filled in per integration.
+    #[serde(default)]
+    pub templated: bool,
+    pub base_uri: BaseUriFile,
+    pub auth: Vec<AuthFile>,
+    pub account: Option<Template>,
+    #[serde(default)]
+    pub parameters_schema: Schema,
+    #[serde(default)]
+    pub headers: Pairs,
+    pub budget: Option<BudgetFile>,
+    #[serde(default)]
+    pub errors: Vec<ErrorRule>,
+    pub error_message: Option<Path>,
+    pub deadline: Option<Span>,
+}
+
+/// Where the app is.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct BaseUriFile {
+    /// The app's own address, where it has one.
+    pub default: Option<Template>,
+    /// Who may set another one.
+    pub given_by: GivenBy,
+    /// What follows the address, before every path.
+    pub suffix: Option<Template>,
+    pub description: Option<String>,
+}
+
+/// One way to open an account. The first that fits the kind of the credentials is used.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub enum AuthFile {
+    /// No credentials.
+    None,
+    /// `{accessToken}` in a header.
+    Bearer(BearerFile),
+    /// `{apiKey}` in a header or in the query.
+    ApiKey(ApiKeyFile),
+    /// `{username, password}` in each request.
+    Basic,
+    /// `{username, password}` for a token.
+    Login(LoginFile),
+    /// `{consumerKey, consumerSecret, token, tokenSecret}`: a signature in each request.
+    Oauth1(OAuth1File),
+    /// `{accessToken, refreshToken}`, or the integration's own client.
+    Oauth2(Box<OAuth2File>),
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BearerFile {
+    /// `Authorization` where it is not said.
+    pub header: Option<Template>,
+    /// `Bearer` where it is not said; empty for none.
+    pub scheme: Option<Template>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApiKeyFile {
+    pub header: Option<Template>,
+    pub query: Option<Template>,
+    /// Before the key, e.g. `Token `.
+    pub prefix: Option<Template>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct LoginFile {
+    pub path: Template,
+    /// An expression over `$credentials` and `$parameters`.
+    pub body: Placed,
+    /// Where the token is in the answer; `$` for an answer that is the token.
+    pub token: Path,
+    /// Where the answer says how many seconds it lives.
+    pub expires_in: Option<Path>,
+    /// How long it lives where the answer does not say.
+    pub lifetime: Option<Span>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OAuth1File {
+    pub realm: Option<Template>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct OAuth2File {
+    pub token_url: Template,
+    pub authorize_url: Option<Template>,
+    #[serde(default)]
+    pub scopes: Vec<Template>,
+    #[serde(default)]
+    pub grants: Vec<Grant>,
+    #[serde(default)]
+    pub client_auth: ClientAuth,
+    /// `{{parameters.clientId}}` where it is not said.
+    pub client_id: Option<Template>,
+    /// `{{parameters.clientSecret}}` where it is not said.
+    pub client_secret: Option<Template>,
+    /// Further form fields of the token request.
+    #[serde(default)]
+    pub form: Pairs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Grant {
+    AuthorizationCode,
+    RefreshToken,
+    ClientCredentials,
+}
+
+/// Where the token request carries the client's id and secret (RFC 6749, section 2.3.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClientAuth {
+    #[default]
+    Body,
+    Basic,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BudgetFile {
+    pub requests: std::num::NonZeroU32,
+    pub per: Span,
+    #[serde(default)]
+    pub headers: BudgetHeaders,
+}
+
+/// What an answer of the app means, where its status alone does not say.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ErrorRule {
+    pub status: Vec<u16>,
+    /// A part of the body …
+    pub at: Option<Path>,
+    /// … that holds this text, in any case.
+    pub contains: Option<String>,
+    pub means: Meaning,
+    /// How long to wait where the app does not say.
+    pub wait: Option<Span>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Meaning {
+    Unauthorized,
+    RateLimited,
+    Unavailable,
+    Refused,
+    /// The record is not there.
+    Gone,
+    /// The walk over the pages must start again.
+    PageExpired,
+}
+
+/// `data/<collection>/spec.yml`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct CollectionFile {
+    pub name: String,
+    pub topic: serde_saphyr::Spanned<String>,
+    pub detects: Detects,
+    pub record: RecordFile,
+    #[serde(default)]
+    pub cursor: CursorFile,
+    #[serde(default)]
+    pub poll: PollFile,
+    #[serde(default)]
+    pub ignored_fields: Vec<String>,
+    #[serde(default)]
+    pub webhook_body: WebhookBody,
+}
+
+/// Where a record of the app carries what every record has.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct RecordFile {
+    pub id: Path,
+    pub created_at: Option<Path>,
+    pub updated_at: Option<Path>,
+    /// A flag that says that the record is deleted.
+    pub deleted: Option<Path>,
+    #[serde(default)]
+    pub time: TimeFormat,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct CursorFile {
+    /// How times are written in requests, where it differs from the records.
+    pub format: Option<TimeFormat>,
+    #[serde(default)]
+    pub order: Order,
+    pub precision: Option<Span>,
+    pub lookback: Option<Span>,
+    pub ceiling: Option<u64>,
+    #[serde(default)]
+    pub breaks_ties: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct PollFile {
+    pub interval: Option<Span>,
+    pub full_scan: Option<Span>,
+}
+
+/// What every `*.rest.yml` can say of its request.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ListFile {
+    #[serde(default)]
+    pub method: HttpMethod,
+    pub path: Template,
+    #[serde(default)]
+    pub query: Pairs,
+    #[serde(default)]
+    pub headers: Pairs,
+    pub body: Option<Placed>,
+    /// More query parameters when there is a lower bound.
+    #[serde(default)]
+    pub since: Pairs,
+    /// More query parameters when there is an upper bound.
+    pub until: Option<Pairs>,
+    #[serde(default)]
+    pub paging: PagingFile,
+    /// Where the list is in the answer.
+    pub records: Path,
+    #[serde(default)]
+    pub ids_only: bool,
+    /// Where this list's records carry their id and times, where it differs from the collection's.
+    pub record: Option<RecordFile>,
+}
+
+/// How to get from one page to the next. Which of the fields count depends on `kind`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct PagingFile {
+    #[serde(default)]
+    pub kind: PagingKind,
+    /// How many records a page has: `{{page.size}}`.
+    pub size: Option<std::num::NonZeroU32>,
+    /// The number of the first page, or the first offset.
+    pub first: Option<u64>,
+    /// Where the answer says how many records there are in all.
+    pub total: Option<Path>,
+    /// Where the answer holds the next page's cursor or address.
+    pub next: Option<Path>,
+    /// Where the answer says whether there are more pages (true, false).
+    pub more: Option<Path>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PagingKind {
+    /// One page is all.
+    #[default]
+    None,
+    /// `{{page.number}}`.
+    Page,
+    /// `{{page.offset}}`.
+    Offset,
+    /// `{{page.cursor}}`, from the answer's body.
+    Cursor,
+    /// RFC 8288: the header `Link`, `rel="next"`.
+    Link,
+    /// The next page's address, from the answer's body.
+    NextUrl,
+    /// `{{page.cursor}}` is the id of the last record: for lists sorted by id that can start after one, so that what
+    /// goes during the walk does not push another record past it.
+    AfterId,
+}
+
+/// `fetch.rest.yml`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct FetchFile {
+    #[serde(default)]
+    pub method: HttpMethod,
+    pub path: Template,
+    #[serde(default)]
+    pub query: Pairs,
+    #[serde(default)]
+    pub headers: Pairs,
+    pub body: Option<Placed>,
+    /// Where the record is in the answer; when it is not there, it is gone.
+    pub record: Path,
+    /// Statuses that say that it is gone; 404 and 410 where it is not said.
+    pub gone: Option<Vec<u16>>,
+}
+
+/// `webhook/subscribe.rest.yml` and the other calls whose result is an expression.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct CallFile {
+    #[serde(default)]
+    pub method: HttpMethod,
+    pub path: Template,
+    #[serde(default)]
+    pub query: Pairs,
+    #[serde(default)]
+    pub headers: Pairs,
+    pub body: Option<Placed>,
+    /// What the call comes to, over the answer's body as `$`. Null where it is not said.
+    pub result: Option<Placed>,
+    /// Statuses that count as done, for `unsubscribe`; 404 and 410 where it is not said.
+    pub gone: Option<Vec<u16>>,
+}
+
+/// The methods a REST file may use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum HttpMethod {
+    #[default]
+    Get,
+    Post,
+    Put,
+    Patch,
+    Delete,
+}

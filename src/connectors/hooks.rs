@@ -1,0 +1,167 @@
+//! A connection's own webhook at the app (register, renew, take away), and the events of global webhooks.
+//!
+//! Always true: a webhook that is missing at the app counts as taken away. Not here: how a request is parsed and what
+//! `handle` may return (`connectors::webhook`), signature checks (`connectors::verify`).
+
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::mapping::Env;
+use super::record::id_text;
+use super::session::parse;
+use super::spec::{ConnectorEvent, Method};
+use super::{AppRecord, CallError, Change, ChangeKind, Collection, Parameters, Selector, Session, Subscribed};
+use crate::domain::time::Millis;
+
+impl Session {
+    /// Registers the connection's own webhook. `secret` is a fresh random text, for apps that take one.
+    ///
+    /// # Errors
+    /// The app's or the script's failure; `NotSupported` where a person has to paste the URL into the app.
+    pub async fn subscribe(&self, webhook_uri: &str, secret: &str) -> Result<Subscribed, CallError> {
+        let hook = self.own_webhook()?;
+        let webhook = json!({ "uri": webhook_uri, "secret": secret });
+        let input = json!({ "webhookUri": webhook_uri, "webhookSecret": secret });
+        let value = self.value_of(&hook.subscribe, &[("webhook", &webhook)], input, "subscribe").await?;
+        self.subscribed(value)
+    }
+    /// Renews the webhook; the state it had comes in, the new one goes out.
+    ///
+    /// # Errors
+    /// The app's or the script's failure; `NotSupported`: register it anew instead.
+    pub async fn refresh_webhook(&self, webhook_uri: &str, state: &str) -> Result<Subscribed, CallError> {
+        let hook = self.own_webhook()?;
+        let state = stored(state)?;
+        let secret = state.get("secret").cloned().unwrap_or_default();
+        let webhook = json!({ "uri": webhook_uri, "secret": secret });
+        let input = json!({ "webhookUri": webhook_uri, "webhookSecret": secret, "state": state });
+        let variables = [("webhook", &webhook), ("state", &state)];
+        let value = self.value_of(&hook.refresh, &variables, input, "refresh").await?;
+        self.subscribed(value)
+    }
+    /// Takes the webhook away at the app. One that is missing there counts as gone; so does one that the connector
+    /// cannot take away.
+    ///
+    /// # Errors
+    /// The app's or the script's failure.
+    pub async fn unsubscribe(&self, webhook_uri: &str, state: &str) -> Result<(), CallError> {
+        let hook = self.own_webhook()?;
+        if !hook.unsubscribe.is_there() {
+            return Ok(());
+        }
+        let state = stored(state)?;
+        let webhook = json!({ "uri": webhook_uri });
+        let input = json!({ "webhookUri": webhook_uri, "state": state });
+        let variables = [("webhook", &webhook), ("state", &state)];
+        match self.value_of(&hook.unsubscribe, &variables, input, "unsubscribe").await {
+            Ok(_) | Err(CallError::Refused { status: 404 | 410, .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+    /// What a connector event of a global webhook means for this connection: a change of a record, or None: the
+    /// payload goes out unchanged on topic `<connector>/<event>`.
+    ///
+    /// # Errors
+    /// The event's expressions make no type, id or record of the payload.
+    pub fn event_change(&self, event: &str, payload: &RawValue) -> Result<Option<Change>, CallError> {
+        let event = self.event(event)?;
+        let Some(key) = &event.collection else { return Ok(None) };
+        let collection = self.connector().collection(key);
+        let collection = collection.ok_or_else(|| CallError::NotSupported(format!("there is no collection {key}")))?;
+        let payload: Value = serde_json::from_str(payload.get())
+            .map_err(|error| CallError::BadAnswer(format!("the event is not JSON: {error}")))?;
+        let variables = [("parameters", &self.caller.parameters)];
+        let env = Env::new(&payload, &variables);
+        let kind = event.kind.as_ref().map_or(Ok(ChangeKind::Changed), |kind| change_kind(&kind.eval(&env)))?;
+        let record = event.record.as_ref().map(|record| record.eval(&env)).filter(|record| !record.is_null());
+        let id = event.id.as_ref().map(|id| id.eval(&env));
+        change(collection, kind, record, id).map(Some)
+    }
+    /// Where the events of a connector event come from, for this connection. `parameters` are the event's, checked by
+    /// its schema.
+    ///
+    /// # Errors
+    /// The app's or the script's failure.
+    pub async fn event_selector(&self, event: &str, parameters: &Parameters) -> Result<Selector, CallError> {
+        let event = self.event(event)?;
+        let parameters = Value::Object(parameters.clone());
+        let value = match &event.selector {
+            Method::Map(map) => {
+                let variables = [("parameters", &parameters), ("connection", &self.caller.parameters)];
+                map.eval(&Env::new(&Value::Null, &variables))
+            }
+            Method::Script(script) => {
+                let credentials: Value =
+                    serde_json::from_str(self.credentials().to_text().expose()).unwrap_or_default();
+                parse(&self.run(script, json!({ "parameters": parameters, "credentials": credentials })).await?)?
+            }
+            _ => return Err(CallError::NotSupported("get-event-selector".to_owned())),
+        };
+        let text = |name: &str| {
+            let text = value.get(name).and_then(Value::as_str).map(str::to_owned);
+            text.ok_or_else(|| CallError::Script(format!("the event selector has no text {name}")))
+        };
+        let webhook_key = text("globalWebhookKey")?;
+        if self.connector().global_webhook(&webhook_key).is_none() {
+            return Err(CallError::Script(format!("there is no global webhook {webhook_key:?}")));
+        }
+        Ok(Selector { webhook_key, selector: text("globalWebhookEventSelector")? })
+    }
+    fn own_webhook(&self) -> Result<&super::spec::OwnWebhook, CallError> {
+        let hook = self.connector().webhook.as_ref();
+        hook.ok_or_else(|| CallError::NotSupported("the connector has no webhook of a connection's own".to_owned()))
+    }
+    fn event(&self, key: &str) -> Result<&ConnectorEvent, CallError> {
+        self.connector().event(key).ok_or_else(|| CallError::NotSupported(format!("there is no event {key:?}")))
+    }
+    fn subscribed(&self, value: Value) -> Result<Subscribed, CallError> {
+        let state = value.get("state").cloned().unwrap_or(Value::Null).to_string();
+        let told = value.get("refreshAt").and_then(Value::as_str).and_then(Millis::parse_rfc3339);
+        let now = self.caller.clock.now();
+        let lifetime = self.connector().webhook.as_ref().and_then(|hook| hook.lifetime);
+        // By half of its lifetime, so that one failed renewal does not lose it.
+        let half = match told {
+            Some(end) => Some(now.after(end.since(now) / 2)),
+            None => lifetime.map(|lifetime| now.after(lifetime / 2)),
+        };
+        Ok(Subscribed { state, refresh_at: half })
+    }
+}
+
+fn stored(state: &str) -> Result<Value, CallError> {
+    serde_json::from_str(state)
+        .map_err(|_| CallError::BadAnswer("the webhook's stored state cannot be read".to_owned()))
+}
+
+/// `created`, `updated`, `deleted` or `changed`.
+pub(super) fn change_kind(value: &Value) -> Result<ChangeKind, CallError> {
+    match value.as_str() {
+        Some("created") => Ok(ChangeKind::Created),
+        Some("updated") => Ok(ChangeKind::Updated),
+        Some("deleted") => Ok(ChangeKind::Deleted),
+        Some("changed") | None => Ok(ChangeKind::Changed),
+        Some(other) => {
+            Err(CallError::Script(format!("the type {other:?} is none of created, updated, deleted, changed")))
+        }
+    }
+}
+
+/// A change with its record, or with the record's id alone.
+pub(super) fn change(
+    collection: &Collection,
+    kind: ChangeKind,
+    record: Option<Value>,
+    id: Option<Value>,
+) -> Result<Change, CallError> {
+    let record: Option<AppRecord> = match record {
+        None => None,
+        Some(record) => {
+            let raw = serde_json::value::to_raw_value(&record)
+                .map_err(|error| CallError::BadAnswer(format!("the record cannot be kept: {error}")))?;
+            Some(collection.record.read(&raw).map_err(CallError::BadAnswer)?)
+        }
+    };
+    let remote_id = id.and_then(id_text).or_else(|| record.as_ref().map(|record| record.remote_id.clone()));
+    let remote_id = remote_id.ok_or_else(|| CallError::BadAnswer("the event names no record".to_owned()))?;
+    Ok(Change { collection: collection.key.clone(), kind, remote_id, record })
+}

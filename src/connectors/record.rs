@@ -1,0 +1,114 @@
+//! What every record of an app has: id, times, the flag that it is deleted.
+//!
+//! Always true: the record's own JSON is kept byte for byte; an id that the app gives as a number keeps its digits.
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::AppRecord;
+use super::files::RecordFile;
+use super::mapping::times::TimeFormat;
+use super::pick::Picker;
+use crate::domain::time::Millis;
+
+/// The longest id that is taken for one.
+const ID_BYTES_MAX: usize = 512;
+
+/// Where a record carries what every record has.
+#[derive(Clone, Debug)]
+pub struct RecordSpec {
+    picker: Picker,
+    time: TimeFormat,
+    /// The path of the id, for messages.
+    id: String,
+    pub has_updated_at: bool,
+    pub has_deleted: bool,
+}
+
+impl RecordSpec {
+    /// Compiles the part of a file.
+    pub fn new(file: &RecordFile) -> Self {
+        let paths = [Some(&file.id), file.created_at.as_ref(), file.updated_at.as_ref(), file.deleted.as_ref()];
+        Self {
+            picker: Picker::new(&paths),
+            time: file.time.clone(),
+            id: file.id.to_string(),
+            has_updated_at: file.updated_at.is_some(),
+            has_deleted: file.deleted.is_some(),
+        }
+    }
+    /// How the record's times are written.
+    pub fn time(&self) -> &TimeFormat {
+        &self.time
+    }
+    /// Reads one record. The error is one sentence.
+    pub fn read(&self, raw: &RawValue) -> Result<AppRecord, String> {
+        let found = self.picker.pick(raw.get()).map_err(|e| format!("a record is not JSON: {e}"))?;
+        let [id, created_at, updated_at, deleted] = found[..] else { return Err("a record cannot be read".to_owned()) };
+        let time = |raw: Option<&RawValue>| -> Option<Millis> { self.time.read(&value(raw?)?) };
+        let remote_id = id.and_then(value).and_then(id_text);
+        Ok(AppRecord {
+            remote_id: remote_id.ok_or_else(|| format!("a record has no id at {}", self.id))?,
+            raw: raw.to_owned(),
+            created_at: time(created_at),
+            updated_at: time(updated_at),
+            deleted: deleted.and_then(value).is_some_and(|flag| is_set(&flag)),
+        })
+    }
+}
+
+fn value(raw: &RawValue) -> Option<Value> {
+    serde_json::from_str(raw.get()).ok()
+}
+
+/// Text or number, not empty, not endless.
+pub fn id_text(value: Value) -> Option<String> {
+    let text = match value {
+        Value::String(text) => text,
+        Value::Number(number) => number.to_string(),
+        _ => return None,
+    };
+    (!text.is_empty() && text.len() <= ID_BYTES_MAX).then_some(text)
+}
+
+/// A flag as apps write it: true, 1, "true", or a time at which it was deleted.
+fn is_set(flag: &Value) -> bool {
+    match flag {
+        Value::Bool(set) => *set,
+        Value::Number(number) => number.to_string() != "0",
+        Value::String(text) => !matches!(text.to_lowercase().as_str(), "" | "0" | "false" | "no" | "n"),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connectors::yaml;
+
+    fn spec() -> RecordSpec {
+        let text = "{id: $.id, createdAt: $.c, updatedAt: $.u, deleted: $.gone, time: sql-utc}";
+        RecordSpec::new(&yaml::read::<RecordFile>("spec.yml", text).unwrap())
+    }
+
+    fn read(text: &str) -> Result<AppRecord, String> {
+        spec().read(&RawValue::from_string(text.to_owned()).unwrap())
+    }
+
+    #[test]
+    fn an_id_is_text_and_times_without_zone_are_utc() {
+        let record = read(r#"{"id": 9007199254740993, "c": "2017-08-21 22:22:19", "u": null, "gone": 0}"#).unwrap();
+        assert_eq!(record.remote_id, "9007199254740993");
+        assert_eq!(record.created_at.map(Millis::rfc3339_seconds).as_deref(), Some("2017-08-21T22:22:19Z"));
+        assert_eq!(record.updated_at, None);
+        assert!(!record.deleted);
+        assert!(read(r#"{"id":"a","gone":"2026-01-01"}"#).unwrap().deleted);
+    }
+
+    #[test]
+    fn a_record_without_an_id_is_an_error() {
+        for bad in [r"{}", r#"{"id":null}"#, r#"{"id":""}"#, r#"{"id":{}}"#, "5"] {
+            assert_eq!(read(bad).unwrap_err(), "a record has no id at $.id", "{bad}");
+        }
+    }
+}

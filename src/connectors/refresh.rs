@@ -1,0 +1,139 @@
+//! Fresh tokens: OAuth 2 (refresh token, client credentials) and logins that give a token.
+//!
+//! Always true: the fresh credentials are handed back, not used: the caller stores them first, since some apps make the
+//! old refresh token worthless at once, then calls [`Session::adopt`]. Client and refresh token go only to the token
+//! address of the connector's spec. Not here: one refresh at a time per connection (the watcher's).
+
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+use url::Url;
+
+use super::caller::{CallFailure, Outgoing};
+use super::files::{AuthFile, ClientAuth, Grant, LoginFile, OAuth2File};
+use super::mapping::{Env, Mapping};
+use super::rest::not_json;
+use super::template::Template;
+use super::{CallError, Credentials, Session, Token, auth};
+use crate::domain::secret::Secret;
+use crate::domain::time::Millis;
+use crate::outbound::{Bytes, Method};
+
+impl Session {
+    /// A fresh token, where this kind of credentials has one. The caller stores what comes back, then adopts it.
+    ///
+    /// # Errors
+    /// `Unauthorized`: there is nothing to renew with, or the app refuses; a person must connect again.
+    pub async fn refresh_credentials(&self) -> Result<Credentials, CallError> {
+        let credentials = self.credentials();
+        let token = match auth::choose(&self.caller.connector.auth, &credentials) {
+            Some(AuthFile::Login(login)) => self.log_in(login, &credentials).await?,
+            Some(AuthFile::Oauth2(oauth2)) => self.renew(oauth2, &credentials).await?,
+            _ => return Err(CallError::Unauthorized("credentials of this kind cannot be renewed".to_owned())),
+        };
+        Ok(credentials.with_token(token))
+    }
+
+    async fn log_in(&self, login: &LoginFile, credentials: &Credentials) -> Result<Token, CallError> {
+        let secret = auth::as_variable(credentials);
+        let mut variables = self.caller.variables();
+        variables.push(("credentials", &secret));
+        let env = Env::new(&Value::Null, &variables);
+        let body = Mapping::compile("spec.yml", &login.body, &["credentials", "parameters", "baseUri"])
+            .map_err(|error| CallError::BadAnswer(error.to_string()))?;
+        let path = login.path.render_path(&env).ok_or_else(|| missing("auth.login.path"))?;
+        let mut outgoing = Outgoing::new(Method::POST, path);
+        outgoing.body = Some(body.eval(&env));
+        let url = self.caller.address(&outgoing)?;
+        let sent_at = self.caller.clock.now();
+        let incoming = self.caller.call_elsewhere(outgoing, url).await.map_err(refused)?;
+        let answer: Value = serde_json::from_str(&incoming.body).map_err(|error| not_json(&incoming.body, &error))?;
+        let token = login.token.find(&answer).and_then(Value::as_str).filter(|token| !token.is_empty());
+        let token = token.ok_or_else(|| CallError::BadAnswer("the answer to the login holds no token".to_owned()))?;
+        let told = login.expires_in.as_ref().and_then(|path| seconds(path.find(&answer)?));
+        let lifetime = told.or(login.lifetime.map(|span| span.0));
+        Ok(Token {
+            access_token: Secret::new(token),
+            refresh_token: None,
+            expires_at: lifetime.map(|lifetime| sent_at.after(lifetime)),
+        })
+    }
+
+    async fn renew(&self, oauth2: &OAuth2File, credentials: &Credentials) -> Result<Token, CallError> {
+        let variables = self.caller.variables();
+        let env = Env::new(&Value::Null, &variables);
+        let mut form = grant(oauth2, credentials)?;
+        let scopes: Vec<String> = oauth2.scopes.iter().filter_map(|scope| scope.render(&env)).collect();
+        if credentials.token().and_then(|token| token.refresh_token.as_ref()).is_none() && !scopes.is_empty() {
+            form.push(("scope".to_owned(), scopes.join(" ")));
+        }
+        form.extend(oauth2.form.0.iter().filter_map(|(name, value)| Some((name.clone(), value.render(&env)?))));
+        let (id, secret) = client(oauth2, &env)?;
+        let url = oauth2.token_url.render(&env).ok_or_else(|| missing("auth.oauth2.tokenUrl"))?;
+        let url = Url::parse(&url).map_err(|_| missing("auth.oauth2.tokenUrl"))?;
+        let mut outgoing = Outgoing::new(Method::POST, String::new());
+        match oauth2.client_auth {
+            ClientAuth::Basic => outgoing.headers.push(("authorization".to_owned(), auth::basic(&id, &secret))),
+            ClientAuth::Body => form.extend([("client_id".to_owned(), id), ("client_secret".to_owned(), secret)]),
+        }
+        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(&form).finish();
+        outgoing.raw_body = Some(("application/x-www-form-urlencoded".to_owned(), Bytes::from(body)));
+        let sent_at = self.caller.clock.now();
+        let incoming = self.caller.call_elsewhere(outgoing, url).await.map_err(refused)?;
+        read_token(&incoming.body, sent_at)
+    }
+}
+
+fn missing(field: &str) -> CallError {
+    CallError::BadAnswer(format!("{field} needs a parameter that is not set, or is not an address"))
+}
+
+/// A refused token request means that the account must be connected again, whatever status says so (RFC 6749, section
+/// 5.2, has 400 with `invalid_grant`).
+fn refused(failure: CallFailure) -> CallError {
+    match failure.error {
+        CallError::Refused { status: 400 | 401 | 403, message } => CallError::Unauthorized(message),
+        other => other,
+    }
+}
+
+fn grant(oauth2: &OAuth2File, credentials: &Credentials) -> Result<Vec<(String, String)>, CallError> {
+    let allowed = |grant: Grant| oauth2.grants.is_empty() || oauth2.grants.contains(&grant);
+    let field = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let refresh_token = credentials.token().and_then(|token| token.refresh_token.as_ref());
+    match (refresh_token, credentials) {
+        (Some(refresh_token), _) if allowed(Grant::RefreshToken) => {
+            Ok(vec![field("grant_type", "refresh_token"), field("refresh_token", refresh_token.expose())])
+        }
+        (_, Credentials::Integration { .. }) if allowed(Grant::ClientCredentials) => {
+            Ok(vec![field("grant_type", "client_credentials")])
+        }
+        _ => Err(CallError::Unauthorized("there is no refresh token".to_owned())),
+    }
+}
+
+fn client(oauth2: &OAuth2File, env: &Env<'_>) -> Result<(String, String), CallError> {
+    let usual = |text: &str| Template::parse(text).ok();
+    let part = |own: &Option<Template>, text: &str| own.clone().or_else(|| usual(text)).and_then(|t| t.render(env));
+    let id = part(&oauth2.client_id, "{{parameters.clientId}}").ok_or_else(|| missing("auth.oauth2.clientId"))?;
+    let secret = part(&oauth2.client_secret, "{{parameters.clientSecret}}");
+    Ok((id, secret.ok_or_else(|| missing("auth.oauth2.clientSecret"))?))
+}
+
+fn read_token(body: &str, sent_at: Millis) -> Result<Token, CallError> {
+    let answer: Map<String, Value> = serde_json::from_str(body).map_err(|error| not_json(body, &error))?;
+    let text = |name: &str| answer.get(name).and_then(Value::as_str).filter(|text| !text.is_empty()).map(Secret::new);
+    let access_token = text("access_token");
+    Ok(Token {
+        access_token: access_token
+            .ok_or_else(|| CallError::BadAnswer("the token answer holds no access_token".to_owned()))?,
+        refresh_token: text("refresh_token"),
+        expires_at: answer.get("expires_in").and_then(seconds).map(|lifetime| sent_at.after(lifetime)),
+    })
+}
+
+/// Seconds as number or text, as some apps write it.
+fn seconds(value: &Value) -> Option<Duration> {
+    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    text.split('.').next()?.parse().ok().map(Duration::from_secs)
+}
