@@ -8,6 +8,7 @@ pub mod event;
 pub mod failure;
 pub mod id;
 pub mod models;
+pub mod pull;
 pub mod record;
 pub mod retry;
 pub mod secret;
