@@ -15,20 +15,13 @@ use serde::Serialize;
 use crate::domain::delivery::{Attempt, Outcome};
 use crate::domain::id::EventId;
 use crate::domain::secret::Secret;
+pub use crate::domain::subscription::Signing;
 use crate::domain::time::Millis;
 use crate::error::Result;
 use crate::outbound::Bytes;
 use crate::outbound::diagnose::Diagnosis;
 use http::keys::KeyRing;
 use http::sign::HmacKey;
-
-/// Which signatures a delivery carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Signing {
-    pub rsa: bool,
-    pub hmac: bool,
-    pub ed25519: bool,
-}
 
 /// One attempt of one delivery, ready to leave. Cheap to clone.
 #[derive(Clone)]

@@ -125,14 +125,13 @@ impl KeyRing {
         std::iter::once(current).chain((0..current).rev().filter(live)).map(|index| &self.ed25519[index])
     }
 
-    /// All published keys as PEM: the RSA key that signs first, then other RSA keys, then the Ed25519 ones.
+    /// The published RSA keys as PEM, the one that signs first. Usually that is one block: many receivers' parsers
+    /// stumble over a second one, so the Ed25519 keys are in [`KeyRing::jwks`] only.
     pub fn public_pem(&self, now: Millis) -> String {
-        let rsa = self.published(&self.rsa, now).map(|key| pem(&key.spki));
-        let ed25519 = self.published(&self.ed25519, now).map(|key| pem(&key.spki));
-        rsa.chain(ed25519).collect()
+        self.published(&self.rsa, now).map(|key| pem(&key.spki)).collect()
     }
 
-    /// The same keys in the same order as a JSON Web Key Set (RFC 7517).
+    /// All published keys as a JSON Web Key Set (RFC 7517): RSA, then Ed25519, of each the current one first.
     pub fn jwks(&self, now: Millis) -> String {
         let rsa = self.published(&self.rsa, now).map(|key| {
             let (n, e) = rsa_parts(key);
@@ -227,11 +226,13 @@ mod tests {
         ];
         let ring = KeyRing::open(&keys, DAY).expect("a ring");
         let pems = |now: u64| ring.public_pem(Millis(now)).matches("BEGIN PUBLIC KEY").count();
+        let named = |now: u64| ring.jwks(Millis(now)).matches("kid").count();
+        assert_eq!((named(9 * day), named(10 * day), named(11 * day), named(12 * day)), (2, 4, 4, 2));
         let ed25519 = |now: u64| ring.ed25519(Millis(now)).count();
-        assert_eq!((pems(9 * day), ed25519(9 * day)), (2, 1));
-        assert_eq!((pems(10 * day), ed25519(10 * day)), (4, 1));
-        assert_eq!((pems(11 * day), ed25519(11 * day)), (4, 2));
-        assert_eq!((pems(12 * day), ed25519(12 * day)), (2, 1));
+        assert_eq!((pems(9 * day), ed25519(9 * day)), (1, 1));
+        assert_eq!((pems(10 * day), ed25519(10 * day)), (2, 1));
+        assert_eq!((pems(11 * day), ed25519(11 * day)), (2, 2));
+        assert_eq!((pems(12 * day), ed25519(12 * day)), (1, 1));
         let (old, new) = (ring.rsa(Millis(10 * day)), ring.rsa(Millis(11 * day)));
         assert_ne!(old.kid, new.kid);
         assert!(ring.public_pem(Millis(11 * day)).starts_with(&pem(&new.spki)), "the signing key comes first");

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use rsa::PublicKey;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use rsa::pkcs1v15::{Signature, VerifyingKey};
 use rsa::pkcs8::DecodePublicKey;
 use rsa::signature::Verifier;
+use rsa::{BoxedUint, PublicKey};
 use sha2::{Digest, Sha256};
 
 use crate::domain::time::Millis;
@@ -27,8 +27,8 @@ pub struct Received<'a> {
     pub address: Option<&'a str>,
     /// `whsec_…`; for `v1`.
     pub secret: Option<&'a str>,
-    /// One or more public keys as PEM; for RSA and `v1a`.
-    pub public_pem: Option<&'a str>,
+    /// One or more public keys, as PEM or as a JSON Web Key Set; for RSA and `v1a`.
+    pub public_keys: Option<&'a str>,
     /// `x-alloy`, unless the node says otherwise.
     pub header_prefix: &'a str,
     pub now: Millis,
@@ -95,15 +95,15 @@ fn header<'a>(received: &Received<'a>, name: &str) -> Option<&'a str> {
 
 fn check_rsa(received: &Received<'_>, value: &str) -> Check {
     let address = received.address.ok_or_else(|| unchecked("give the subscription's address to check it"))?;
-    let pem = received.public_pem.ok_or_else(|| unchecked("give the node's public key (PEM) to check it"))?;
+    let keys = received.public_keys.ok_or_else(|| unchecked("give the node's public keys to check it"))?;
     let bytes = hex::decode(value).map_err(|_| bad("it is not hexadecimal"))?;
     let signature = Signature::try_from(bytes.as_slice()).map_err(|_| bad("it is not an RSA signature"))?;
     let message = [b"POST", address.as_bytes(), received.body].concat();
-    let keys: Vec<_> = blocks(pem).filter_map(|block| PublicKey::from_public_key_pem(&block).ok()).collect();
+    let keys: Vec<_> = read_keys(keys).into_iter().filter_map(Key::rsa).collect();
     if keys.is_empty() {
-        return Err(unchecked("there is no RSA key in the PEM"));
+        return Err(unchecked("there is no RSA key among the public keys"));
     }
-    let holds = |key: PublicKey| VerifyingKey::<Sha256>::new(key).verify(&message, &signature).is_ok();
+    let holds = |key| VerifyingKey::<Sha256>::new(key).verify(&message, &signature).is_ok();
     if keys.into_iter().any(holds) {
         return Ok("the RSA signature over POST, address and body holds".to_owned());
     }
@@ -124,7 +124,7 @@ fn check_standard(received: &Received<'_>, value: &str, verdicts: &mut Vec<Verdi
         let (version, text) = one.split_once(',').unwrap_or(("without a version", one));
         let check = match version {
             "v1" => check_hmac(received.secret, text, &message),
-            "v1a" => check_ed25519(received.public_pem, text, &message),
+            "v1a" => check_ed25519(received.public_keys, text, &message),
             _ => Err(unchecked("this version is not known")),
         };
         verdicts.push(verdict(&format!("webhook-signature {version}"), check));
@@ -167,12 +167,12 @@ fn hmac_sha256(key: &[u8], message: &[u8]) -> [u8; 32] {
     Sha256::new().chain_update(block.map(|b| b ^ 0x5c)).chain_update(inner).finalize().into()
 }
 
-fn check_ed25519(pem: Option<&str>, text: &str, message: &[u8]) -> Check {
-    let pem = pem.ok_or_else(|| unchecked("give the node's public keys (PEM) to check it"))?;
+fn check_ed25519(keys: Option<&str>, text: &str, message: &[u8]) -> Check {
+    let keys = keys.ok_or_else(|| unchecked("give the node's public keys (its jwks.json) to check it"))?;
     let given = STANDARD.decode(text).map_err(|_| bad("it is not base64"))?;
-    let keys: Vec<_> = blocks(pem).filter_map(|block| ed25519_key(&block)).collect();
+    let keys: Vec<_> = read_keys(keys).into_iter().filter_map(Key::ed25519).collect();
     if keys.is_empty() {
-        return Err(unchecked("there is no Ed25519 key in the PEM"));
+        return Err(unchecked("there is no Ed25519 key among the public keys; they are in the node's jwks.json"));
     }
     if keys.iter().any(|key| UnparsedPublicKey::new(&ED25519, key).verify(message, &given).is_ok()) {
         return Ok("the Ed25519 signature over id, timestamp and body holds".to_owned());
@@ -180,19 +180,52 @@ fn check_ed25519(pem: Option<&str>, text: &str, message: &[u8]) -> Check {
     Err(bad("the Ed25519 signature does not hold: the key is another workspace's, or the body is not what was sent"))
 }
 
-/// The blocks of a PEM file, one by one.
-fn blocks(pem: &str) -> impl Iterator<Item = String> {
-    const END: &str = "-----END PUBLIC KEY-----";
-    pem.split_inclusive(END).filter(|block| block.contains(END)).map(|block| format!("{}\n", block.trim()))
+enum Key {
+    Rsa(PublicKey),
+    Ed25519(Vec<u8>),
 }
 
-/// The 32 bytes of an Ed25519 key: the SubjectPublicKeyInfo of RFC 8410 is a fixed head and the key.
-fn ed25519_key(pem: &str) -> Option<Vec<u8>> {
-    const HEAD: &[u8] = &[0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+impl Key {
+    fn rsa(self) -> Option<PublicKey> {
+        if let Self::Rsa(key) = self { Some(key) } else { None }
+    }
+    fn ed25519(self) -> Option<Vec<u8>> {
+        if let Self::Ed25519(key) = self { Some(key) } else { None }
+    }
+}
+
+/// The keys of a PEM file or of a JSON Web Key Set; what is neither of our kinds is left out.
+fn read_keys(text: &str) -> Vec<Key> {
+    const END: &str = "-----END PUBLIC KEY-----";
+    if text.trim_start().starts_with('{') {
+        let set: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
+        return set["keys"].as_array().into_iter().flatten().filter_map(read_jwk).collect();
+    }
+    let blocks = text.split_inclusive(END).filter(|block| block.contains(END));
+    blocks.filter_map(|block| read_pem(&format!("{}\n", block.trim()))).collect()
+}
+
+fn read_jwk(jwk: &serde_json::Value) -> Option<Key> {
+    let part = |name: &str| URL_SAFE_NO_PAD.decode(jwk[name].as_str()?).ok();
+    match jwk["kty"].as_str()? {
+        "RSA" => {
+            let number = |name| part(name).map(|bytes| BoxedUint::from_be_slice_vartime(&bytes));
+            PublicKey::new(number("n")?, number("e")?).ok().map(Key::Rsa)
+        }
+        "OKP" if jwk["crv"] == "Ed25519" => part("x").map(Key::Ed25519),
+        _ => None,
+    }
+}
+
+fn read_pem(pem: &str) -> Option<Key> {
+    /// The SubjectPublicKeyInfo of RFC 8410 is this and the 32 bytes of the key.
+    const ED25519_HEAD: &[u8] = &[0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+    if let Ok(key) = PublicKey::from_public_key_pem(pem) {
+        return Some(Key::Rsa(key));
+    }
     let base64: String = pem.lines().filter(|line| !line.starts_with("-----")).map(str::trim).collect();
     let der = STANDARD.decode(base64).ok()?;
-    let key = der.strip_prefix(HEAD)?;
-    (key.len() == 32).then(|| key.to_vec())
+    der.strip_prefix(ED25519_HEAD).map(|key| Key::Ed25519(key.to_vec()))
 }
 
 #[cfg(test)]
@@ -206,7 +239,7 @@ mod tests {
     const ADDRESS: &str = "https://example.com/hook?x=1";
     const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
-    fn signed(body: &[u8]) -> (Vec<(String, String)>, String) {
+    fn signed(body: &[u8]) -> (Vec<(String, String)>, String, String) {
         let key = |kind| StoredKey::generate(kind, Millis(0), Millis(0)).expect("a key");
         let ring = KeyRing::open(&[key(KeyKind::Rsa), key(KeyKind::Ed25519)], Duration::ZERO).expect("a ring");
         let rsa = sign::rsa(ring.rsa(NOW), &sign::rsa_digest(ADDRESS, body)).expect("signed");
@@ -219,15 +252,15 @@ mod tests {
             ("Webhook-Timestamp", "1700000000"),
             ("Webhook-Signature", standard.as_str()),
         ];
-        (headers.map(|(n, v)| (n.to_owned(), v.to_owned())).to_vec(), ring.public_pem(NOW))
+        (headers.map(|(n, v)| (n.to_owned(), v.to_owned())).to_vec(), ring.jwks(NOW), ring.public_pem(NOW))
     }
-    fn received<'a>(headers: &'a [(String, String)], body: &'a [u8], pem: &'a str) -> Received<'a> {
+    fn received<'a>(headers: &'a [(String, String)], body: &'a [u8], keys: &'a str) -> Received<'a> {
         Received {
             headers,
             body,
             address: Some(ADDRESS),
             secret: Some(SECRET),
-            public_pem: Some(pem),
+            public_keys: Some(keys),
             header_prefix: "x-alloy",
             now: NOW,
             tolerance: Duration::from_secs(300),
@@ -239,30 +272,30 @@ mod tests {
 
     #[test]
     fn what_we_sign_is_good() {
-        let (headers, pem) = signed(b"{}");
-        assert_eq!(judgements(&received(&headers, b"{}", &pem)), [Judgement::Good; 4]);
+        let (headers, keys, _) = signed(b"{}");
+        assert_eq!(judgements(&received(&headers, b"{}", &keys)), [Judgement::Good; 4]);
     }
 
     #[test]
     fn another_body_is_bad_for_every_signature() {
-        let (headers, pem) = signed(b"{}");
-        let found = judgements(&received(&headers, b"{ }", &pem));
+        let (headers, keys, _) = signed(b"{}");
+        let found = judgements(&received(&headers, b"{ }", &keys));
         assert_eq!(found, [Judgement::Bad, Judgement::Bad, Judgement::Bad, Judgement::Good]);
     }
 
     #[test]
     fn another_address_secret_key_or_time_is_bad_where_it_counts() {
-        let (headers, pem) = signed(b"{}");
-        let (_, other_pem) = signed(b"{}");
-        let good = received(&headers, b"{}", &pem);
+        let (headers, keys, pem) = signed(b"{}");
+        let (_, other, other_pem) = signed(b"{}");
+        let good = received(&headers, b"{}", &keys);
         let (g, b) = (Judgement::Good, Judgement::Bad);
         assert_eq!(judgements(&Received { address: Some("https://example.com/hook"), ..good }), [b, g, g, g]);
         assert_eq!(judgements(&Received { secret: Some("whsec_QUJDREVGR0hJSktMTU5PUA=="), ..good }), [g, b, g, g]);
-        assert_eq!(judgements(&Received { public_pem: Some(&other_pem), ..good }), [b, g, b, g]);
+        assert_eq!(judgements(&Received { public_keys: Some(&other), ..good }), [b, g, b, g]);
         assert_eq!(judgements(&Received { now: Millis(1_700_000_301_000), ..good }), [g, g, g, b]);
         let both = format!("{other_pem}{pem}");
         assert_eq!(
-            judgements(&Received { public_pem: Some(&both), ..good }),
+            judgements(&Received { public_keys: Some(&both), ..good }),
             [g, g, g, g],
             "any published key will do"
         );
@@ -270,14 +303,14 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_said() {
-        let (headers, pem) = signed(b"{}");
-        let good = received(&headers, b"{}", &pem);
-        let without = Received { address: None, secret: None, public_pem: None, ..good };
+        let (headers, keys, _) = signed(b"{}");
+        let good = received(&headers, b"{}", &keys);
+        let without = Received { address: None, secret: None, public_keys: None, ..good };
         let u = Judgement::Unchecked;
         assert_eq!(judgements(&without), [u, u, u, Judgement::Good]);
         assert_eq!(judgements(&Received { headers: &[], ..good }), [Judgement::Bad]);
         assert_eq!(judgements(&Received { headers: &headers[3..], ..good }), [Judgement::Bad]);
-        assert_eq!(judgements(&Received { public_pem: Some("nonsense"), ..good })[0], u);
+        assert_eq!(judgements(&Received { public_keys: Some("nonsense"), ..good })[0], u);
     }
 
     #[test]
