@@ -31,6 +31,7 @@ pub mod spec;
 mod template;
 mod verdict;
 pub mod verify;
+mod webhook;
 mod yaml;
 
 use std::path::PathBuf;
@@ -51,6 +52,7 @@ pub use registry::Registry;
 pub use schema::{GivenBy, Property, Schema};
 pub use session::Session;
 pub use spec::{Collection, Connector, ConnectorEvent, Detection, GlobalWebhook, OwnWebhook};
+pub use webhook::handle_global;
 
 /// The section `connectors` of the configuration.
 #[derive(Clone, Debug, Deserialize)]

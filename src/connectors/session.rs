@@ -172,7 +172,10 @@ impl Session {
     /// Runs a script of the connector with `apiClient`, and with the connection's parameters where the input has none.
     pub(super) async fn run(&self, script: &Arc<Script>, mut input: Value) -> Result<String, CallError> {
         if input.get("parameters").is_none() {
-            input["parameters"] = self.caller.parameters.clone();
+            // The methods of a connector event bring the event's own.
+            if input.get("parameters").is_none() {
+                input["parameters"] = self.caller.parameters.clone();
+            }
         }
         let scripts = &self.caller.connector.scripts;
         let done = scripts.call(script, input.to_string(), Some(self), std::time::Duration::MAX).await;
