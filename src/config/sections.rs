@@ -13,6 +13,7 @@ use url::Url;
 
 pub use crate::actors::options::{Polling, Retention};
 pub use crate::connectors::Options as Connectors;
+pub use crate::connectors::script::Options as Scripts;
 use crate::domain::secret::Secret;
 use crate::domain::setting::{self, Signing};
 pub use crate::outbound::{DnsOptions as Dns, TlsOptions as Tls};
@@ -108,18 +109,4 @@ pub struct Ingest {
     pub unverified_disk_percent_max: NonZeroU8,
     pub unverified_seconds_max: NonZeroU64,
     pub handle_tries_max: NonZeroU32,
-}
-
-/// `[scripts]`: limits of one call of a connector's JavaScript.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Scripts {
-    pub memory_bytes_max: NonZeroUsize,
-    pub stack_bytes_max: NonZeroUsize,
-    pub cpu_seconds_max: NonZeroU64,
-    pub wall_seconds_max: NonZeroU64,
-    pub api_calls_max: NonZeroU32,
-    pub log_bytes_max: NonZeroUsize,
-    pub threads: NonZeroUsize,
-    pub queue_max: NonZeroUsize,
 }
