@@ -25,6 +25,7 @@ mod route;
 mod serve;
 mod shapes;
 mod state;
+mod subscriptions;
 pub mod token;
 mod users;
 mod workspaces;
@@ -38,7 +39,8 @@ pub use state::{Parts, State};
 
 /// Every route. A resource adds its own here.
 pub fn table() -> Vec<Route> {
-    [workspaces::routes(), keys::routes(), users::routes(), pages::routes(), health::routes()].concat()
+    [workspaces::routes(), keys::routes(), users::routes(), subscriptions::routes(), pages::routes(), health::routes()]
+        .concat()
 }
 
 /// Everything, at `server.listen`; without health and metrics if they have an address of their own.

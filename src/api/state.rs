@@ -83,3 +83,10 @@ impl Deref for State {
         &self.0
     }
 }
+
+impl State {
+    /// Topics of connectors' own events: `<connector>/<event>`. The catalogue does not have them.
+    pub fn connector_topics(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
