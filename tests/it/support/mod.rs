@@ -1,3 +1,5 @@
 //! What several promises need.
 
+pub mod engine;
+pub mod receiver;
 pub mod server;
