@@ -1,7 +1,7 @@
 //! `tidemill serve`: run a node until it is told to stop.
 
 use super::{Context, Failure, Outcome};
-use crate::telemetry;
+use crate::{app, telemetry};
 
 #[derive(clap::Args)]
 pub(super) struct Args {}
@@ -9,5 +9,5 @@ pub(super) struct Args {}
 pub(super) fn run(_args: Args, context: &Context) -> Outcome {
     let config = context.config()?;
     telemetry::start_log(&config.log).map_err(Failure::Failed)?;
-    Err(Failure::Failed("serve is not in this version yet".to_owned()))
+    Ok(actix_rt::System::new().block_on(app::run(config, super::stop::told()))?)
 }

@@ -1,7 +1,11 @@
-//! The composition root: opens the store, starts the actors, binds HTTP, and drains.
+//! The composition root: opens the store, starts the actors, binds HTTP (`serve`), and drains.
 //!
 //! Always true: nothing is started twice; what was accepted is on disk before the process ends; a drain takes no longer
 //! than `server.drain_seconds`. Not here: what any of the parts does.
+
+mod serve;
+
+pub use serve::{api_options, run};
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
