@@ -13,18 +13,26 @@ pub mod supervisor;
 use std::sync::Arc;
 
 use crate::clock::Clock;
+use crate::connectors::Registry;
 use crate::outbound::Client;
 use crate::store::Store;
+use crate::telemetry::Metrics;
 
 /// What every actor works with; cheap to clone.
 #[derive(Clone)]
 pub struct Deps {
     pub store: Store,
     pub clock: Clock,
+    pub metrics: Metrics,
+    pub connectors: Arc<Registry>,
     /// For calls to apps, under the policy of `ingest.allow_networks`.
     pub apps: Client,
     pub rings: handle::Rings,
     pub polling: Arc<options::Polling>,
+    /// How often a webhook is tried to be understood before it is parked.
+    pub handle_tries_max: u32,
+    /// Where apps are called: looks run here, off the actors' threads. `apps` belongs to it.
+    pub runtime: tokio::runtime::Handle,
     /// `server.public_url`, if apps can reach it.
     pub public_url: Option<url::Url>,
 }

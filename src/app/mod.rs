@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
+use crate::actors::Deps;
 use crate::actors::alarm::Alarm;
 use crate::actors::courier::Desk;
 use crate::actors::courier::outlet::{self, MakeDriver, Outlet};
@@ -21,6 +22,7 @@ use crate::actors::router::Router;
 use crate::actors::supervisor::{Pulse, Supervisor};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::connectors::Registry;
 use crate::destinations::Driver;
 use crate::destinations::http::signer::Signer;
 use crate::destinations::http::{Http, HttpOptions};
@@ -34,6 +36,8 @@ use crate::telemetry::Metrics;
 
 /// Threads on which actors run. They only look and decide, so one serves many thousands of lanes.
 const ACTOR_THREADS: usize = 1;
+/// Threads that call apps.
+const APP_THREADS: usize = 2;
 /// Bodies kept for other subscribers of the same event, and for retries.
 const BODIES_BYTES_MAX: usize = 32 << 20;
 /// How often an actor looks whether or not anybody rang, which heals lost rings.
@@ -48,7 +52,22 @@ pub struct Engine {
     pub metrics: Metrics,
     pub outlet: Arc<Outlet>,
     pub pulse: Pulse,
+    /// What the watchers work with.
+    pub deps: Deps,
     tasks: Vec<JoinHandle<()>>,
+    /// Where apps are called; its threads end with the engine.
+    _apps: AppsRuntime,
+}
+
+/// Ends its threads without waiting for what hangs in them.
+struct AppsRuntime(Option<tokio::runtime::Runtime>);
+
+impl Drop for AppsRuntime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 impl Engine {
@@ -62,6 +81,31 @@ impl Engine {
         let store = Store::open(&config.storage, &key, &clock, Arc::new(move |seconds| commit.observe(seconds)))?;
         let rings = Rings::default();
         let trust = Trust::load(&config.tls)?;
+        let connectors =
+            Registry::load(&config.connectors, &config.scripts).map_err(|e| Error::invalid(e.to_string()))?;
+        let apps = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(APP_THREADS)
+            .thread_name("apps")
+            .enable_all()
+            .build()
+            .map_err(Error::internal)?;
+        // The client's connections live where it is made.
+        let inside = apps.enter();
+        let client = apps_client(&config, trust.clone())?;
+        drop(inside);
+        let deps = Deps {
+            store: store.clone(),
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+            connectors: Arc::new(connectors),
+            apps: client,
+            rings: rings.clone(),
+            polling: Arc::new(config.polling.clone()),
+            handle_tries_max: config.ingest.handle_tries_max.get(),
+            runtime: apps.handle().clone(),
+            public_url: config.server.public_url.clone(),
+        };
+        let _apps = AppsRuntime(Some(apps));
         let threads = threads(config.delivery.threads);
         let outlet = Arc::new(Outlet::start(
             (store.clone(), clock.clone(), rings.clone(), metrics.clone()),
@@ -73,7 +117,7 @@ impl Engine {
         let supervisor = Supervisor::start(ACTOR_THREADS, metrics.clone(), stuck_after);
         let pulse = supervisor.pulse();
         let tasks = Vec::new();
-        let mut engine = Self { config, store, clock, rings, metrics, outlet, pulse, tasks };
+        let mut engine = Self { config, store, clock, rings, metrics, outlet, pulse, deps, tasks, _apps };
         engine.start_actors(&supervisor)?;
         Ok(engine)
     }
@@ -139,10 +183,10 @@ fn outlet_options(config: &Config) -> Result<outlet::Options> {
     })
 }
 
-/// The client for calls to apps. Call it on the runtime that makes the calls.
-pub fn apps_client(config: &Config) -> Result<Client> {
+/// The client for calls to apps, on the runtime that makes the calls.
+fn apps_client(config: &Config, trust: Trust) -> Result<Client> {
     let policy = Arc::new(Policy::new(config.ingest.allow_networks.clone(), false));
-    Client::new(&outbound_options(config), policy)
+    Client::with_trust(&outbound_options(config), trust, policy)
 }
 
 fn outbound_options(config: &Config) -> outbound::Options {
