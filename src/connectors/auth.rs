@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use super::caller::Outgoing;
-use super::files::{ApiKeyFile, AuthFile, BearerFile};
+use super::auth_files::{ApiKeyFile, AuthFile, BearerFile};
 use super::mapping::Env;
 use super::oauth1::{self, Keys};
 use super::{CallError, Credentials, Token};
@@ -15,9 +15,15 @@ use crate::domain::time::Millis;
 /// A token this close to its end is not sent any more.
 const SPARE_MS: u64 = 5_000;
 
-/// The way that fits the credentials.
-pub fn choose<'a>(ways: &'a [AuthFile], credentials: &Credentials) -> Option<&'a AuthFile> {
+/// The way that fits the credentials. With an environment, a client of the integration's own fits only where the address
+/// it gets its token from is known.
+pub fn choose<'a>(ways: &'a [AuthFile], credentials: &Credentials, env: Option<&Env<'_>>) -> Option<&'a AuthFile> {
     ways.iter().find(|way| {
+        if let (AuthFile::Oauth2(file), Credentials::Integration { .. }, Some(env)) = (way, credentials, env)
+            && file.token_url.render(env).is_none_or(|url| url.is_empty())
+        {
+            return false;
+        }
         matches!(
             (way, credentials),
             (AuthFile::None, Credentials::Integration { .. })

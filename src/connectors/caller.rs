@@ -128,7 +128,7 @@ impl Caller {
         let credentials = self.credentials();
         let variables = self.variables();
         let env = Env::new(&Value::Null, &variables);
-        let way = auth::choose(&self.connector.auth, &credentials).ok_or_else(|| {
+        let way = auth::choose(&self.connector.auth, &credentials, Some(&env)).ok_or_else(|| {
             let message = format!("the connector does not take credentials of kind {}", credentials.kind());
             CallFailure::silent(CallError::Unauthorized(message))
         })?;

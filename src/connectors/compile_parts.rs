@@ -49,7 +49,10 @@ fn collection(builder: &Builder<'_>, key: &str, templated: bool) -> Result<Colle
         request_time: file.cursor.format.unwrap_or_else(|| record.time().clone()),
         scan: builder.method(&format!("{dir}/scan"), Some(&list), None)?,
         deleted: builder.method(&format!("{dir}/deleted"), Some(&list), None)?,
-        fetch: builder.method(&format!("{dir}/fetch"), Some(&fetch), None)?,
+        fetch: match builder.method(&format!("{dir}/fetch"), Some(&fetch), None)? {
+            Method::Rest(fetch) if fetch.has_no_path() => Method::NotSupported("no path is set".to_owned()),
+            fetch => fetch,
+        },
         pull,
         map,
         record,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 
+use super::auth_files::AuthFile;
 use super::budget::BudgetHeaders;
 use super::mapping::path::Path;
 use super::mapping::times::TimeFormat;
@@ -104,101 +105,6 @@ pub struct BaseUriFile {
     /// What follows the address, before every path.
     pub suffix: Option<Template>,
     pub description: Option<String>,
-}
-
-/// One way to open an account. The first that fits the kind of the credentials is used.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub enum AuthFile {
-    /// No credentials.
-    None,
-    /// `{accessToken}` in a header.
-    Bearer(BearerFile),
-    /// `{apiKey}` in a header or in the query.
-    ApiKey(ApiKeyFile),
-    /// `{username, password}` in each request.
-    Basic,
-    /// `{username, password}` for a token.
-    Login(LoginFile),
-    /// `{consumerKey, consumerSecret, token, tokenSecret}`: a signature in each request.
-    Oauth1(OAuth1File),
-    /// `{accessToken, refreshToken}`, or the integration's own client.
-    Oauth2(Box<OAuth2File>),
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BearerFile {
-    /// `Authorization` where it is not said.
-    pub header: Option<Template>,
-    /// `Bearer` where it is not said; empty for none.
-    pub scheme: Option<Template>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ApiKeyFile {
-    pub header: Option<Template>,
-    pub query: Option<Template>,
-    /// Before the key, e.g. `Token `.
-    pub prefix: Option<Template>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct LoginFile {
-    pub path: Template,
-    /// An expression over `$credentials` and `$parameters`.
-    pub body: Placed,
-    /// Where the token is in the answer; `$` for an answer that is the token.
-    pub token: Path,
-    /// Where the answer says how many seconds it lives.
-    pub expires_in: Option<Path>,
-    /// How long it lives where the answer does not say.
-    pub lifetime: Option<Span>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct OAuth1File {
-    pub realm: Option<Template>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct OAuth2File {
-    pub token_url: Template,
-    pub authorize_url: Option<Template>,
-    #[serde(default)]
-    pub scopes: Vec<Template>,
-    #[serde(default)]
-    pub grants: Vec<Grant>,
-    #[serde(default)]
-    pub client_auth: ClientAuth,
-    /// `{{parameters.clientId}}` where it is not said.
-    pub client_id: Option<Template>,
-    /// `{{parameters.clientSecret}}` where it is not said.
-    pub client_secret: Option<Template>,
-    /// Further form fields of the token request.
-    #[serde(default)]
-    pub form: Pairs,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Grant {
-    AuthorizationCode,
-    RefreshToken,
-    ClientCredentials,
-}
-
-/// Where the token request carries the client's id and secret (RFC 6749, section 2.3.1).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ClientAuth {
-    #[default]
-    Body,
-    Basic,
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -7,9 +7,11 @@
 
 mod api;
 mod auth;
+mod auth_files;
 mod budget;
 mod caller;
 mod calls;
+mod compare;
 mod compile;
 mod compile_parts;
 mod credentials;
@@ -24,10 +26,12 @@ mod record;
 mod refresh;
 mod registry;
 mod rest;
+mod scaffold;
 mod schema;
 pub mod script;
 mod session;
 pub mod spec;
+mod testing;
 mod template;
 mod verdict;
 pub mod verify;
@@ -49,8 +53,11 @@ pub use calls::CallError;
 pub use credentials::{Credentials, Token};
 pub use folder::SpecError;
 pub use registry::Registry;
+pub use scaffold::scaffold;
 pub use schema::{GivenBy, Property, Schema};
 pub use session::Session;
+pub use webhook::handle_global;
+pub use testing::{Report, TestFailure, run_tests};
 pub use spec::{Collection, Connector, ConnectorEvent, Detection, GlobalWebhook, OwnWebhook};
 pub use webhook::handle_global;
 

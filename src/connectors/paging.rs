@@ -77,7 +77,7 @@ impl Paging {
     /// The variable `page` of a request.
     pub fn variable(&self, position: &Position) -> Value {
         let mut page = Map::new();
-        if self.size > 0 {
+        if self.size > 0 && self.kind != PagingKind::None {
             page.insert("size".to_owned(), self.size.into());
         }
         let number = match position {
@@ -91,6 +91,11 @@ impl Paging {
             (_, Position::Cursor(cursor)) => page.insert("cursor".to_owned(), cursor.as_str().into()),
             _ => None,
         };
+        // One name for whichever it is, for connectors whose kind of paging is a parameter.
+        let at = ["number", "offset", "cursor"].into_iter().find_map(|name| page.get(name).cloned());
+        if let Some(at) = at {
+            page.insert("at".to_owned(), at);
+        }
         Value::Object(page)
     }
     /// The mark of the page after this one. None: this was the last.

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use url::Url;
 
 use super::caller::{CallFailure, Outgoing};
-use super::files::{AuthFile, ClientAuth, Grant, LoginFile, OAuth2File};
+use super::auth_files::{AuthFile, ClientAuth, Grant, LoginFile, OAuth2File};
 use super::mapping::{Env, Mapping};
 use super::rest::not_json;
 use super::template::Template;
@@ -26,7 +26,9 @@ impl Session {
     /// `Unauthorized`: there is nothing to renew with, or the app refuses; a person must connect again.
     pub async fn refresh_credentials(&self) -> Result<Credentials, CallError> {
         let credentials = self.credentials();
-        let token = match auth::choose(&self.caller.connector.auth, &credentials) {
+        let variables = self.caller.variables();
+        let env = Env::new(&Value::Null, &variables);
+        let token = match auth::choose(&self.caller.connector.auth, &credentials, Some(&env)) {
             Some(AuthFile::Login(login)) => self.log_in(login, &credentials).await?,
             Some(AuthFile::Oauth2(oauth2)) => self.renew(oauth2, &credentials).await?,
             _ => return Err(CallError::Unauthorized("credentials of this kind cannot be renewed".to_owned())),

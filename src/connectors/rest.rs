@@ -92,7 +92,8 @@ impl Rest {
 }
 
 fn rendered(pairs: &Pairs, env: &Env<'_>) -> Vec<(String, String)> {
-    pairs.0.iter().filter_map(|(name, template)| Some((name.clone(), template.render(env)?))).collect()
+    let named = pairs.0.iter().filter(|(name, _)| !name.is_empty());
+    named.filter_map(|(name, template)| Some((name.clone(), template.render(env)?))).collect()
 }
 
 impl ListRest {
@@ -123,7 +124,7 @@ impl ListRest {
     /// Whether the list can be asked for a part only.
     pub fn is_bounded(&self) -> bool {
         let uses_since = |pairs: &Pairs| pairs.0.iter().any(|(_, template)| template.uses("since"));
-        !self.since.0.is_empty() || uses_since(&self.rest.query) || self.rest.body.is_some()
+        self.since.0.iter().any(|(name, _)| !name.is_empty()) || uses_since(&self.rest.query) || self.rest.body.is_some()
     }
     /// The request of one page.
     pub fn request(&self, env: &Env<'_>, has_since: bool, has_until: bool) -> Result<Outgoing, CallError> {
@@ -187,6 +188,10 @@ impl FetchRest {
     /// The request.
     pub fn request(&self, env: &Env<'_>) -> Result<Outgoing, CallError> {
         self.rest.outgoing(env)
+    }
+    /// Whether a parameter left its path empty.
+    pub fn has_no_path(&self) -> bool {
+        self.rest.path.is_empty()
     }
     /// The record in an answer. None: it is not there.
     pub fn record<'t>(&self, body: &'t str) -> Result<Option<&'t RawValue>, CallError> {

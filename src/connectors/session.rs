@@ -252,7 +252,7 @@ fn mapping_times() -> super::mapping::times::TimeFormat {
 }
 
 /// The page that a script made: `{records, next?, total?}`.
-fn script_page(text: &str, c: &Collection) -> Result<Page, CallError> {
+pub(super) fn script_page(text: &str, c: &Collection) -> Result<Page, CallError> {
     let path = |text: &str| Path::parse(text).map_err(CallError::Script);
     let (records, next, total, ids_only) = (path("$.records")?, path("$.next")?, path("$.total")?, path("$.idsOnly")?);
     let picker = Picker::new(&[Some(&records), Some(&next), Some(&total), Some(&ids_only)]);

@@ -52,9 +52,9 @@ impl Template {
     pub fn render_path(&self, env: &Env<'_>) -> Option<String> {
         self.fill(env, encode)
     }
-    /// Whether it has holes at all.
-    pub fn is_plain(&self) -> bool {
-        self.parts.iter().all(|part| matches!(part, Part::Text(_)))
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.parts.is_empty()
     }
     /// Whether a hole begins with that name.
     pub fn uses(&self, variable: &str) -> bool {

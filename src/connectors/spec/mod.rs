@@ -12,7 +12,8 @@ use serde_json::Value;
 use url::Url;
 
 use super::budget::BudgetSpec;
-use super::files::{AuthFile, ErrorRule, Pairs};
+use super::auth_files::AuthFile;
+use super::files::{ErrorRule, Pairs};
 use super::folder::Folder;
 use super::mapping::path::Path;
 use super::mapping::times::TimeFormat;
@@ -336,7 +337,7 @@ impl Connector {
     }
     /// Whether it takes these credentials. The error is one sentence.
     pub fn accepts(&self, credentials: &Credentials) -> Result<(), String> {
-        match auth::choose(&self.auth, credentials) {
+        match auth::choose(&self.auth, credentials, None) {
             Some(_) => Ok(()),
             None => Err(format!(
                 "credentials of this kind do not open {}; it takes {}",

@@ -1,0 +1,99 @@
+//! Every connector folder, by its own tests; what is said of broken ones; the documented answers of Adobe Commerce.
+
+#[path = "connectors/app.rs"]
+mod app;
+#[path = "connectors/broken.rs"]
+mod broken;
+#[path = "connectors/calls.rs"]
+mod calls;
+#[path = "connectors/magento.rs"]
+mod magento;
+
+use std::sync::{Arc, LazyLock};
+
+use serde_json::{Map, Value};
+use tidemill::config::Config;
+use tidemill::connectors::{Connector, Registry, run_tests};
+
+/// One registry for all tests: its script threads are started once.
+static REGISTRY: LazyLock<Registry> = LazyLock::new(|| {
+    let config = Config::embedded().unwrap();
+    Registry::load(&config.connectors, &config.scripts).unwrap_or_else(|error| panic!("{error}"))
+});
+
+fn connector(key: &str) -> Arc<Connector> {
+    REGISTRY.get(key).unwrap_or_else(|| panic!("there is no connector {key}"))
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(members) => members,
+        other => panic!("{other} is no object"),
+    }
+}
+
+#[tokio::test]
+async fn the_tests_of_every_connector_hold() {
+    let mut keys = Vec::new();
+    for connector in REGISTRY.all() {
+        let report = run_tests(connector).await.unwrap_or_else(|error| panic!("{error}"));
+        let failures: Vec<String> = report.failures.iter().map(ToString::to_string).collect();
+        assert!(failures.is_empty(), "connector {}:\n{}", connector.key, failures.join("\n"));
+        assert!(report.passed > 0, "connector {} has no tests", connector.key);
+        keys.push(connector.key.clone());
+    }
+    for expected in ["adobe-commerce", "generic", "sandbox"] {
+        assert!(keys.iter().any(|key| key == expected), "{expected} is missing among {keys:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_new_connector_passes_its_check_and_its_tests() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = tidemill::connectors::scaffold(dir.path(), "my-crm").unwrap();
+    let connector = REGISTRY.read(&folder).unwrap_or_else(|error| panic!("{error}"));
+    let report = run_tests(&connector).await.unwrap();
+    assert_eq!((report.passed, report.failures), (1, Vec::new()));
+    let again = tidemill::connectors::scaffold(dir.path(), "my-crm").unwrap_err();
+    assert!(again.to_string().ends_with("it is there already"), "{again}");
+    assert!(tidemill::connectors::scaffold(dir.path(), "../x").is_err());
+}
+
+#[test]
+fn every_connector_takes_a_base_uri() {
+    for connector in REGISTRY.all() {
+        let schema = connector.parameters.to_json();
+        assert!(schema["properties"]["baseUri"].is_object(), "{}", connector.key);
+    }
+}
+
+#[test]
+fn parameters_of_a_templated_connector_change_its_version_and_its_name() {
+    let generic = connector("generic");
+    let parameters = generic.parameters.check(&object(serde_json::json!({"name": "Desk", "topic": "crm/leads"}))).unwrap();
+    let desk = generic.specialise(&parameters).unwrap();
+    assert_eq!((desk.name.as_str(), desk.collections[0].topic.as_str()), ("Desk", "crm/leads"));
+    assert_ne!(desk.version, generic.version);
+    let broken = generic.specialise(&object(serde_json::json!({"paging": "cursor"}))).unwrap_err();
+    assert_eq!(
+        broken.to_string(),
+        "connector generic: data/records/pull.rest.yml, field paging.next: this kind of paging needs next, where the \
+         answer holds the next page"
+    );
+}
+
+#[test]
+fn parameters_are_checked_by_their_schema() {
+    let generic = connector("generic");
+    for (given, said) in [
+        (serde_json::json!({"pth": "/x"}), "parameters.pth is not known"),
+        (serde_json::json!({"paging": "pages"}), "parameters.paging must be one of none, page"),
+        (serde_json::json!({"pageSize": "9"}), "parameters.pageSize must be of type integer"),
+        (serde_json::json!({"pageSize": 0}), "parameters.pageSize must be at least 1"),
+        (serde_json::json!({"webhookSecret": "short"}), "parameters.webhookSecret must have at least 8 characters"),
+    ] {
+        let error = generic.parameters.check(&object(given)).unwrap_err();
+        assert!(error.starts_with(said), "{error}");
+    }
+    assert!(generic.secret_parameters().contains(&"webhookSecret"));
+}
