@@ -70,7 +70,8 @@ fn every_connector_takes_a_base_uri() {
 #[test]
 fn parameters_of_a_templated_connector_change_its_version_and_its_name() {
     let generic = connector("generic");
-    let parameters = generic.parameters.check(&object(serde_json::json!({"name": "Desk", "topic": "crm/leads"}))).unwrap();
+    let parameters =
+        generic.parameters.check(&object(serde_json::json!({"name": "Desk", "topic": "crm/leads"}))).unwrap();
     let desk = generic.specialise(&parameters).unwrap();
     assert_eq!((desk.name.as_str(), desk.collections[0].topic.as_str()), ("Desk", "crm/leads"));
     assert_ne!(desk.version, generic.version);

@@ -5,8 +5,8 @@
 
 use serde_json::Value;
 
-use super::caller::Outgoing;
 use super::auth_files::{ApiKeyFile, AuthFile, BearerFile};
+use super::caller::Outgoing;
 use super::mapping::Env;
 use super::oauth1::{self, Keys};
 use super::{CallError, Credentials, Token};

@@ -31,8 +31,8 @@ mod schema;
 pub mod script;
 mod session;
 pub mod spec;
-mod testing;
 mod template;
+mod testing;
 mod verdict;
 pub mod verify;
 mod webhook;
@@ -56,9 +56,8 @@ pub use registry::Registry;
 pub use scaffold::scaffold;
 pub use schema::{GivenBy, Property, Schema};
 pub use session::Session;
-pub use webhook::handle_global;
-pub use testing::{Report, TestFailure, run_tests};
 pub use spec::{Collection, Connector, ConnectorEvent, Detection, GlobalWebhook, OwnWebhook};
+pub use testing::{Report, TestFailure, run_tests};
 pub use webhook::handle_global;
 
 /// The section `connectors` of the configuration.

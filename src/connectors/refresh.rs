@@ -9,8 +9,8 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use url::Url;
 
-use super::caller::{CallFailure, Outgoing};
 use super::auth_files::{AuthFile, ClientAuth, Grant, LoginFile, OAuth2File};
+use super::caller::{CallFailure, Outgoing};
 use super::mapping::{Env, Mapping};
 use super::rest::not_json;
 use super::template::Template;

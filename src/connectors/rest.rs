@@ -124,7 +124,9 @@ impl ListRest {
     /// Whether the list can be asked for a part only.
     pub fn is_bounded(&self) -> bool {
         let uses_since = |pairs: &Pairs| pairs.0.iter().any(|(_, template)| template.uses("since"));
-        self.since.0.iter().any(|(name, _)| !name.is_empty()) || uses_since(&self.rest.query) || self.rest.body.is_some()
+        self.since.0.iter().any(|(name, _)| !name.is_empty())
+            || uses_since(&self.rest.query)
+            || self.rest.body.is_some()
     }
     /// The request of one page.
     pub fn request(&self, env: &Env<'_>, has_since: bool, has_until: bool) -> Result<Outgoing, CallError> {

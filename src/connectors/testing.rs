@@ -182,7 +182,8 @@ async fn play(connector: &Arc<Connector>, parameters: Parameters, case: &Case) -
         return Ok(outcome);
     }
     let state = webhook.state.as_ref().map(|state| state.node.to_json().to_string());
-    let handled = handle_own(connector, &request, &parameter_value, state.as_deref()).await.map_err(|e| e.to_string())?;
+    let handled =
+        handle_own(connector, &request, &parameter_value, state.as_deref()).await.map_err(|e| e.to_string())?;
     for change in &handled.changes {
         let collection = connector.collection(&change.collection).ok_or("the webhook names an unknown collection")?;
         outcome.hooked.extend(mapped(collection, change.record.clone().into_iter().collect(), &parameter_value)?);

@@ -196,12 +196,20 @@ impl Session {
     /// `BadAnswer`: the body cannot be read. `Script`: the method failed, or returned what it must not. `Unavailable`:
     /// no thread was free; try again.
     pub async fn handle_webhook(&self, request: &WebhookRequest, state: Option<&str>) -> Result<Handled, CallError> {
-        let connector = self.connector();
-        let hook = connector.webhook.as_ref().ok_or_else(|| missing("webhook/handle"))?;
-        let parameters = &self.caller.parameters;
-        let (text, log) = handle(connector, &hook.handle, hook.deadline, request, parameters, state).await?;
-        own_handled(connector, &text, log)
+        handle_own(self.connector(), request, &self.caller.parameters, state).await
     }
+}
+
+/// The same without a session, for a connector's tests: a `handle` has no credentials.
+pub(super) async fn handle_own(
+    connector: &Connector,
+    request: &WebhookRequest,
+    parameters: &Value,
+    state: Option<&str>,
+) -> Result<Handled, CallError> {
+    let hook = connector.webhook.as_ref().ok_or_else(|| missing("webhook/handle"))?;
+    let (text, log) = handle(connector, &hook.handle, hook.deadline, request, parameters, state).await?;
+    own_handled(connector, &text, log)
 }
 
 /// Understands a request to an integration's global webhook. There are no credentials here.

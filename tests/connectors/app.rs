@@ -97,14 +97,8 @@ impl App {
 }
 
 pub fn session(connector: &Arc<Connector>, url: &Url, parameters: Map<String, Value>, credentials: Value) -> Session {
-    let config = tidemill::config::Config::embedded().unwrap();
     let policy = Policy::new(vec!["127.0.0.0/8".parse().unwrap()], false);
-    let options = tidemill::outbound::Options {
-        tls: config.tls.clone(),
-        dns: config.dns.clone(),
-        outbound: config.outbound.clone(),
-    };
-    let client = Client::new(&options, Arc::new(policy)).unwrap();
+    let client = Client::new(&tidemill::outbound::Options::standard(), Arc::new(policy)).unwrap();
     let clock = Clock::start(Millis(0));
     let budget = Arc::new(Budget::new(connector.budget.clone(), clock.now()));
     let connector = connector.specialise(&parameters).unwrap();

@@ -64,9 +64,15 @@ fn a_missing_file_is_named() {
 #[test]
 fn an_unknown_field_is_named_with_the_known_ones() {
     let error = said_of("spec.yml", "category:", "categories:");
-    assert!(error.starts_with("connector broken: spec.yml, line 4, field categories: unknown field; expected one of"), "{error}");
+    assert!(
+        error.starts_with("connector broken: spec.yml, line 4, field categories: unknown field; expected one of"),
+        "{error}"
+    );
     let error = said_of("data/contacts/pull.rest.yml", "paging: {kind", "paging: {knd");
-    assert!(error.starts_with("connector broken: data/contacts/pull.rest.yml, line 4, field knd: unknown field"), "{error}");
+    assert!(
+        error.starts_with("connector broken: data/contacts/pull.rest.yml, line 4, field knd: unknown field"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -74,7 +80,10 @@ fn a_wrong_type_and_a_wrong_word_name_their_field() {
     let error = said_of("data/contacts/pull.rest.yml", "size: 100", "size: many");
     assert!(error.contains("data/contacts/pull.rest.yml, line 4"), "{error}");
     let error = said_of("data/contacts/spec.yml", "deleted: full-scan", "deleted: fullscan");
-    assert!(error.contains("line 3, field detects: \"fullscan\" is not one of webhook, global-webhook, pull"), "{error}");
+    assert!(
+        error.contains("line 3, field detects: \"fullscan\" is not one of webhook, global-webhook, pull"),
+        "{error}"
+    );
     let error = said_of("data/contacts/spec.yml", "lookback: 60s", "lookback: 60 seconds");
     assert!(error.contains("is not a duration such as 90s"), "{error}");
     let error = said_of("data/contacts/spec.yml", "time: rfc3339", "time: iso");
@@ -95,10 +104,7 @@ fn a_duplicate_key_is_told() {
     let error = said_of("spec.yml", "category: crm", "category: crm\nname: again");
     assert!(error.contains("spec.yml, line 5, field name: the key is there twice"), "{error}");
     let error = said_of("spec.yml", "key: broken", "key: other");
-    assert_eq!(
-        error,
-        "connector broken: spec.yml, field key: the key \"other\" is not the folder's name \"broken\""
-    );
+    assert_eq!(error, "connector broken: spec.yml, field key: the key \"other\" is not the folder's name \"broken\"");
 }
 
 #[test]
@@ -112,9 +118,7 @@ fn two_files_for_one_method_are_told() {
 
 #[test]
 fn a_script_without_a_default_export_or_with_a_syntax_error_names_its_file() {
-    let script = |text: &str| {
-        said(&[("data/contacts/fetch.rest.yml", None), ("data/contacts/fetch.js", Some(text))])
-    };
+    let script = |text: &str| said(&[("data/contacts/fetch.rest.yml", None), ("data/contacts/fetch.js", Some(text))]);
     let error = script("export async function fetch() {}\n");
     assert!(error.starts_with("connector broken: data/contacts/fetch.js: "), "{error}");
     assert!(error.contains("default"), "{error}");
@@ -134,7 +138,8 @@ fn a_misspelt_file_name_is_not_silently_ignored() {
 
 #[test]
 fn graphql_is_refused_for_now() {
-    let error = said(&[("data/contacts/fetch.rest.yml", None), ("data/contacts/fetch.graphql.yml", Some("query: x\n"))]);
+    let error =
+        said(&[("data/contacts/fetch.rest.yml", None), ("data/contacts/fetch.graphql.yml", Some("query: x\n"))]);
     assert!(error.contains("fetch.graphql.yml: GraphQL files are not supported yet"), "{error}");
 }
 
@@ -142,11 +147,21 @@ fn graphql_is_refused_for_now() {
 fn a_mapping_names_the_line_of_what_is_wrong() {
     let map = |text: &str| said(&[("data/contacts/record.map.yml", Some(text))]);
     let error = map("firstName: $.a\nlastName: {$shout: $.b}\n");
-    assert!(error.starts_with("connector broken: data/contacts/record.map.yml, line 2, field $shout: unknown operator; there are $abs"), "{error}");
+    assert!(
+        error.starts_with(
+            "connector broken: data/contacts/record.map.yml, line 2, field $shout: unknown operator; there are $abs"
+        ),
+        "{error}"
+    );
     let error = map("firstName:\n  $case:\n    cases: []\n    otherwise: 1\n");
     assert!(error.contains("line 4, field otherwise: unknown field; expected one of cases, default"), "{error}");
     let error = map("firstName: $first_name\n");
-    assert!(error.contains("line 1: \"$first_name\" begins with an unknown variable; known here: $ (as in $.field), $root, $parameters"), "{error}");
+    assert!(
+        error.contains(
+            "line 1: \"$first_name\" begins with an unknown variable; known here: $ (as in $.field), $root, $parameters"
+        ),
+        "{error}"
+    );
     let error = map("fistName: $.a\n");
     assert!(error.contains("field fistName: the model crm/contacts has no such field"), "{error}");
     let error = map("firstName: {$lower: $.a, $upper: $.b}\n");
@@ -164,8 +179,12 @@ fn events_need_what_they_name() {
     );
     let webhook = "name: All\nkey: everything\nmethods: {handle: {implementationType: javascript}}\n";
     let handle = "export default async () => ({ events: [] })";
-    let error = said(&[("global-webhooks/all/spec.yml", Some(webhook)), ("global-webhooks/all/handle.js", Some(handle))]);
-    assert!(error.contains("global-webhooks/all/spec.yml, field key: the key \"everything\" is not the folder's name"), "{error}");
+    let error =
+        said(&[("global-webhooks/all/spec.yml", Some(webhook)), ("global-webhooks/all/handle.js", Some(handle))]);
+    assert!(
+        error.contains("global-webhooks/all/spec.yml, field key: the key \"everything\" is not the folder's name"),
+        "{error}"
+    );
 }
 
 #[test]

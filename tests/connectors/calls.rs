@@ -28,7 +28,10 @@ async fn every_bad_answer_is_a_value_that_says_what_came() {
     let html = Reply::Answer(200, vec![("content-type", "text/html".to_owned())], "<html>Sign in</html>".to_owned());
     assert_eq!(said(html).await, CallError::BadAnswer("the answer is HTML or XML, not JSON".to_owned()));
     let half = said(Reply::json("[{\"id\": 1}, {\"id\"")).await;
-    assert_eq!(half.to_string(), "the app's answer cannot be read: the answer ends in the middle of its JSON, after 16 bytes");
+    assert_eq!(
+        half.to_string(),
+        "the app's answer cannot be read: the answer ends in the middle of its JSON, after 16 bytes"
+    );
     assert_eq!(said(Reply::json("")).await, CallError::BadAnswer("the answer is empty".to_owned()));
     let no_list = said(Reply::json(r#"{"id": 1}"#)).await;
     assert_eq!(no_list, CallError::BadAnswer("what stands at $ is not a list".to_owned()));
@@ -78,7 +81,12 @@ async fn credentials_go_where_the_connector_says() {
         (json!({}), json!({"accessToken": "abc"}), "authorization", "Bearer abc"),
         (json!({"tokenHeader": "X-Auth", "tokenScheme": ""}), json!({"accessToken": "abc"}), "x-auth", "abc"),
         (json!({}), json!({"apiKey": "k"}), "x-api-key", "k"),
-        (json!({"apiKeyHeader": "Authorization", "apiKeyPrefix": "Token "}), json!({"apiKey": "k"}), "authorization", "Token k"),
+        (
+            json!({"apiKeyHeader": "Authorization", "apiKeyPrefix": "Token "}),
+            json!({"apiKey": "k"}),
+            "authorization",
+            "Token k",
+        ),
         (json!({}), json!({"username": "u", "password": "p"}), "authorization", "Basic dTpw"),
     ] {
         let app = App::replies(vec![Reply::json("[]")]).await;
@@ -87,7 +95,8 @@ async fn credentials_go_where_the_connector_says() {
         assert_eq!(app.requests()[0].header(header), Some(value));
     }
     let app = App::replies(vec![Reply::json("[]")]).await;
-    let session = app.session(&connector("generic"), json!({"apiKeyHeader": "", "apiKeyQuery": "key"}), json!({"apiKey": "k"}));
+    let session =
+        app.session(&connector("generic"), json!({"apiKeyHeader": "", "apiKeyQuery": "key"}), json!({"apiKey": "k"}));
     pull(&session, None).await.unwrap();
     assert_eq!(app.requests()[0].query("key").as_deref(), Some("k"));
 }
@@ -159,7 +168,7 @@ async fn a_client_of_the_integrations_own_gets_its_token_first() {
         _ => Reply::status(401, ""),
     })
     .await;
-    let token_url = app.url.join("/token").unwrap();
+    let token_url: Value = app.url.join("/token").unwrap().as_str().into();
     let parameters = json!({"tokenUrl": token_url, "clientId": "me", "clientSecret": "shh"});
     let session = app.session(&connector("generic"), parameters, json!({}));
     assert_eq!(pull(&session, None).await.unwrap_err().slug(), "unauthorized");

@@ -26,7 +26,8 @@ fn collection<'a>(session: &'a Session, key: &str) -> &'a Collection {
 }
 
 async fn pulled(key: &str, record: Value) -> Unified {
-    let app = App::replies(vec![Reply::json(json!({"items": [record], "search_criteria": {}, "total_count": 1}))]).await;
+    let app =
+        App::replies(vec![Reply::json(json!({"items": [record], "search_criteria": {}, "total_count": 1}))]).await;
     let session = session(&app);
     let c = collection(&session, key);
     let page = session.pull_page(c, &PullQuery::default(), None).await.unwrap();
@@ -68,7 +69,8 @@ async fn the_guides_customer_and_products_are_mapped() {
     assert_eq!(simple.fields["variants"][0]["price"].to_string(), "25");
     assert!(simple.fields["description"].as_str().unwrap().starts_with("The Champ Tee"));
     assert_eq!(simple.fields["customFields"]["color"], "52");
-    let configurable = pulled("products", guide("rest/tutorials/configurable-product/create-configurable-product.md:91")).await;
+    let configurable =
+        pulled("products", guide("rest/tutorials/configurable-product/create-configurable-product.md:91")).await;
     assert_eq!(configurable.fields["productType"], "configurable");
 }
 
@@ -80,7 +82,8 @@ fn shop(count: u64) -> impl Fn(&Request) -> Reply {
         let mut orders: Vec<(u64, String)> = (1..=count).map(|n| (n, stamp(count - n))).collect();
         for group in 0..3 {
             let part = |field: &str| ask(&format!("[filter_groups][{group}][filters][0][{field}]"));
-            let (Some(field), Some(value), Some(condition)) = (part("field"), part("value"), part("condition_type")) else {
+            let (Some(field), Some(value), Some(condition)) = (part("field"), part("value"), part("condition_type"))
+            else {
                 continue;
             };
             orders.retain(|(id, at)| match (field.as_str(), condition.as_str()) {
@@ -101,7 +104,11 @@ fn shop(count: u64) -> impl Fn(&Request) -> Reply {
         let size: usize = ask("[pageSize]").unwrap().parse().unwrap();
         let last = orders.len().div_ceil(size).max(1);
         let page: usize = ask("[currentPage]").unwrap().parse().unwrap();
-        let items: Vec<Value> = orders.chunks(size).nth(page.min(last) - 1).unwrap_or_default().iter()
+        let items: Vec<Value> = orders
+            .chunks(size)
+            .nth(page.min(last) - 1)
+            .unwrap_or_default()
+            .iter()
             .map(|(id, at)| json!({"entity_id": id, "updated_at": at, "created_at": at}))
             .collect();
         Reply::json(json!({"items": items, "total_count": orders.len()}))
@@ -176,9 +183,15 @@ async fn bounds_are_written_as_the_guide_prints_them() {
 #[tokio::test]
 async fn an_administrators_login_gives_the_token() {
     let app = App::start(|request| match request.url.path() {
-        "/rest/all/V1/integration/admin/token" if request.body == r#"{"username":"admin","password":"pw"}"# => Reply::json("\"t0ken\""),
-        "/rest/all/V1/integration/admin/token" => Reply::status(401, r#"{"message": "The account sign-in was incorrect"}"#),
-        _ if request.header("authorization") == Some("Bearer t0ken") => Reply::json(json!({"items": null, "total_count": 0})),
+        "/rest/all/V1/integration/admin/token" if request.body == r#"{"username":"admin","password":"pw"}"# => {
+            Reply::json("\"t0ken\"")
+        }
+        "/rest/all/V1/integration/admin/token" => {
+            Reply::status(401, r#"{"message": "The account sign-in was incorrect"}"#)
+        }
+        _ if request.header("authorization") == Some("Bearer t0ken") => {
+            Reply::json(json!({"items": null, "total_count": 0}))
+        }
         _ => Reply::status(401, r#"{"message": "The consumer isn't authorized to access %resources."}"#),
     })
     .await;

@@ -11,8 +11,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use url::Url;
 
-use super::budget::BudgetSpec;
 use super::auth_files::AuthFile;
+use super::budget::BudgetSpec;
 use super::files::{ErrorRule, Pairs};
 use super::folder::Folder;
 use super::mapping::path::Path;
