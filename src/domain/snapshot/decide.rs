@@ -209,7 +209,7 @@ fn known(row: &SnapshotRow, raw: &str, unified: &Unified, version: Version, cont
         ..*first(raw, unified, version.over(row.version), context)
     });
     let remapped = row.mapped_by != *context.mapping;
-    let same_raw = raw_hash(&row.mapped_by, raw) == row.raw_hash;
+    let same_raw = row.raw_hash == if remapped { raw_hash(&row.mapped_by, raw) } else { next.raw_hash };
     let changed = if next.unified_hash == row.unified_hash && !remapped {
         created_path(row, unified)
     } else {

@@ -74,7 +74,8 @@ fn value<'a>(value: &'a Value, ignored: &IgnoredFields, names: &mut Vec<&'a str>
         Value::Bool(false) => out.push(b'F'),
         Value::Number(number) => {
             out.push(b'N');
-            text(&canonical(number), out);
+            canonical(number.as_str(), out);
+            out.push(b';');
         }
         Value::String(string) => {
             out.push(b'S');
@@ -96,26 +97,42 @@ fn text(text: &str, out: &mut Vec<u8>) {
 
 /// Whether two numbers are the same amount: `1.50` and `1.5`, `1e2` and `100`. Exact: no floats.
 pub(super) fn same_number(a: &Number, b: &Number) -> bool {
+    let canonical = |number: &Number| {
+        let mut out = Vec::new();
+        canonical(number.as_str(), &mut out);
+        out
+    };
     a == b || canonical(a) == canonical(b)
 }
 
-/// Sign, digits without zeros at either end, and the power of ten.
-fn canonical(number: &Number) -> String {
-    let text = number.to_string();
-    let (sign, rest) = text.strip_prefix('-').map_or(("", text.as_str()), |rest| ("-", rest));
+/// Sign, digits without zeros at either end, and the power of ten. Holds no `;`, so that can end it.
+fn canonical(text: &str, out: &mut Vec<u8>) {
+    let (sign, rest) = text.strip_prefix('-').map_or(("", text), |rest| ("-", rest));
     let (mantissa, exponent) = rest.split_once(['e', 'E']).unwrap_or((rest, "0"));
-    let Ok(exponent) = exponent.trim_start_matches('+').parse::<i64>() else { return text };
+    let Ok(exponent) = exponent.trim_start_matches('+').parse::<i64>() else {
+        // No such power can be told from its text in another spelling.
+        return out.extend_from_slice(text.as_bytes());
+    };
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let digits = format!("{whole}{fraction}");
-    let digits = digits.trim_start_matches('0');
-    let significant = digits.trim_end_matches('0');
-    if significant.is_empty() {
-        return "0".to_owned();
-    }
+    let (whole, fraction) = (whole.trim_start_matches('0'), fraction.trim_end_matches('0'));
     let length = |text: &str| i64::try_from(text.len()).unwrap_or(i64::MAX);
-    let zeros = length(digits).saturating_sub(length(significant));
-    let power = exponent.saturating_sub(length(fraction)).saturating_add(zeros);
-    format!("{sign}{significant}e{power}")
+    let (whole, power) = if fraction.is_empty() {
+        let significant = whole.trim_end_matches('0');
+        (significant, exponent.saturating_add(length(whole) - length(significant)))
+    } else {
+        (whole, exponent.saturating_sub(length(fraction)))
+    };
+    let fraction = if whole.is_empty() { fraction.trim_start_matches('0') } else { fraction };
+    if whole.is_empty() && fraction.is_empty() {
+        return out.push(b'0');
+    }
+    for part in [sign, whole, fraction] {
+        out.extend_from_slice(part.as_bytes());
+    }
+    if power != 0 {
+        out.push(b'e');
+        out.extend_from_slice(power.to_string().as_bytes());
+    }
 }
 
 #[cfg(test)]
