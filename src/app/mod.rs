@@ -25,6 +25,7 @@ use crate::config::Config;
 use crate::connectors::Registry;
 use crate::destinations::Driver;
 use crate::destinations::http::signer::Signer;
+pub use crate::destinations::http::verify;
 use crate::destinations::http::{Http, HttpOptions};
 use crate::domain::address::Policy;
 use crate::domain::retry::{Pace, Schedule};

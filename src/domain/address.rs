@@ -107,8 +107,10 @@ impl Policy {
         match url.host() {
             Some(Host::Ipv4(ip)) => self.judge(https, ip.into()),
             Some(Host::Ipv6(ip)) => self.judge(https, ip.into()),
-            // RFC 6761: these names mean this machine, whatever a resolver says.
-            Some(Host::Domain(name)) if is_localhost(name) => self.judge_localhost(https),
+            Some(Host::Domain(name)) if is_localhost(name) => match self.localhost().first() {
+                Some(ip) => self.judge(https, *ip),
+                None => Err(Forbidden::Address),
+            },
             // With no network allowed, no name can earn plain http.
             Some(Host::Domain(_)) if !https && !self.allow_http && self.allow.is_empty() => Err(Forbidden::Http),
             Some(Host::Domain(_)) => Ok(()),
@@ -116,9 +118,11 @@ impl Policy {
         }
     }
 
-    /// One of the two loopback addresses must be allowed; which of them is used, the resolver's answers tell.
-    fn judge_localhost(&self, https: bool) -> Result<(), Forbidden> {
-        self.judge(https, Ipv4Addr::LOCALHOST.into()).or_else(|_| self.judge(https, Ipv6Addr::LOCALHOST.into()))
+    /// What `localhost` means here: those loopback addresses that are allowed. The other one is no forbidden answer, or
+    /// nobody could use the name without allowing both.
+    pub fn localhost(&self) -> Vec<IpAddr> {
+        let both = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+        both.into_iter().filter(|ip| self.judge_ip(*ip).is_ok()).collect()
     }
 
     fn lists(&self, ip: IpAddr) -> bool {
@@ -130,7 +134,8 @@ impl Policy {
     }
 }
 
-fn is_localhost(name: &str) -> bool {
+/// Whether a name means this machine, whatever a resolver says (RFC 6761, section 6.3).
+pub fn is_localhost(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name);
     name.eq_ignore_ascii_case("localhost") || name.to_ascii_lowercase().ends_with(".localhost")
 }
@@ -337,6 +342,13 @@ mod tests {
         let open = policy(&[], true);
         assert_eq!(judge(&open, "http://example.com/"), Ok(()));
         assert_eq!(judge(&open, "http://10.0.0.1/"), Err(Forbidden::Address), "the networks stay judged");
+    }
+
+    #[test]
+    fn localhost_is_whichever_loopback_address_is_allowed() {
+        assert_eq!(policy(&["127.0.0.0/8"], false).localhost(), [ip("127.0.0.1")]);
+        assert_eq!(policy(&["::1/128"], false).localhost(), [ip("::1")]);
+        assert_eq!(policy(&["10.0.0.0/8"], true).localhost(), [] as [IpAddr; 0]);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use tokio_rustls::client::TlsStream;
 use super::dns::Names;
 use super::wire::Wire;
 use super::{refused, tls};
-use crate::domain::address::Policy;
+use crate::domain::address::{Policy, is_localhost};
 use crate::domain::failure::Failure;
 
 /// How long an address may stay silent before the next one is tried beside it (RFC 8305 advises 250 ms).
@@ -60,6 +60,10 @@ impl Dial {
     pub(super) async fn vetted(&self, place: &Place) -> Result<Arc<[IpAddr]>, Failure> {
         let ips = match place.host.parse::<IpAddr>() {
             Ok(ip) => Arc::from([ip]),
+            Err(_) if is_localhost(&place.host) => match self.policy.localhost() {
+                allowed if allowed.is_empty() => return Err(Failure::AddressForbidden),
+                allowed => allowed.into(),
+            },
             Err(_) => self.names.resolve(&place.host).await?,
         };
         match self.policy.judge_all(place.https, &ips) {
