@@ -9,6 +9,7 @@ pub mod handle;
 pub mod options;
 pub mod router;
 pub mod supervisor;
+pub mod watcher;
 
 use std::sync::Arc;
 
@@ -33,6 +34,8 @@ pub struct Deps {
     pub handle_tries_max: u32,
     /// Where apps are called: looks run here, off the actors' threads. `apps` belongs to it.
     pub runtime: tokio::runtime::Handle,
+    /// What watchers remember between two looks.
+    pub memory: Arc<watcher::Memory>,
     /// `server.public_url`, if apps can reach it.
     pub public_url: Option<url::Url>,
 }

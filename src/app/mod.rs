@@ -20,6 +20,7 @@ use crate::actors::courier::outlet::{self, MakeDriver, Outlet};
 use crate::actors::handle::Rings;
 use crate::actors::router::Router;
 use crate::actors::supervisor::{Pulse, Supervisor};
+use crate::actors::watcher::Watchers;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::connectors::Registry;
@@ -95,6 +96,7 @@ impl Engine {
         let client = apps_client(&config, trust.clone())?;
         drop(inside);
         let deps = Deps {
+            memory: Arc::default(),
             store: store.clone(),
             clock: clock.clone(),
             metrics: metrics.clone(),
@@ -149,6 +151,15 @@ impl Engine {
         };
         let make = move || Alarm::new(rings.clone(), clock.clone());
         self.tasks.push(actix_rt::spawn(supervisor.clone().keep("alarm", TICK, rung, make)));
+        let watchers = Watchers::new(self.deps.clone());
+        watchers.open()?;
+        let bell = watchers.clone();
+        let rung = move || {
+            let bell = bell.clone();
+            async move { bell.rung().await }
+        };
+        let make = move || watchers.actor();
+        self.tasks.push(actix_rt::spawn(supervisor.clone().keep("watcher", TICK, rung, make)));
         let desk = Desk::new(self.outlet.clone(), supervisor.clone());
         desk.open()?;
         self.tasks.push(actix_rt::spawn(desk.run()));

@@ -10,6 +10,7 @@ use super::tables::Table;
 use super::writer::Tx;
 use crate::domain::connection::{CollectionState, EventSwitch, Pull, SyncRequest};
 use crate::domain::id::{ConnectionId, PullId};
+use crate::domain::time::Millis;
 use crate::error::Result;
 
 /// A page of pulls, newest first, and where the next page starts.
@@ -25,6 +26,16 @@ impl Rows {
     pub fn collection_state(&self, connection: ConnectionId, collection: &str) -> Result<CollectionState> {
         let key = Key::owner(&connection.0).u8(STATE).bytes(&keys::collection(collection));
         Ok(self.get(Table::Connections, key)?.unwrap_or_default())
+    }
+
+    /// When something is due for a connection, as far as its rows tell. None: at once, since it was never looked at or a
+    /// sync was asked for.
+    pub fn next_due(&self, connection: ConnectionId) -> Result<Option<Millis>> {
+        if !self.sync_requests(connection)?.is_empty() {
+            return Ok(None);
+        }
+        let states: Vec<CollectionState> = self.all_of(connection, STATE)?;
+        Ok(states.iter().flat_map(|state| [state.next_pull_at, state.next_scan_at]).flatten().min())
     }
 
     /// Syncs that were asked for and have not run, oldest first.

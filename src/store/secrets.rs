@@ -10,6 +10,7 @@ use super::keys::Key;
 use super::rows::Rows;
 use super::tables::Table;
 use super::writer::Tx;
+use crate::domain::secret::Secret;
 use crate::error::Result;
 
 /// Which secret of an owner; numbers are never reused.
@@ -28,6 +29,8 @@ pub enum Slot {
     WebhookTokens = 5,
     /// A workspace's signing keys.
     SigningKeys = 6,
+    /// The state of a connection's own webhook at its app.
+    WebhookState = 7,
 }
 
 fn key(owner: &[u8; 12], slot: Slot) -> Key {
@@ -42,6 +45,25 @@ impl Rows {
             None => Ok(None),
         }
     }
+    /// A connection's credentials, as the connectors write and read them.
+    pub fn credentials(&self, connection: &[u8; 12]) -> Result<Option<Secret>> {
+        self.secret_text(connection, Slot::Credentials)
+    }
+    /// The secret parameters of a connection or integration: JSON object text.
+    pub fn secret_parameters(&self, owner: &[u8; 12]) -> Result<Option<Secret>> {
+        self.secret_text(owner, Slot::Parameters)
+    }
+    /// What the connector keeps of a connection's own webhook: JSON text, perhaps with the secret that it is signed with.
+    pub fn webhook_state(&self, connection: &[u8; 12]) -> Result<Option<Secret>> {
+        self.secret_text(connection, Slot::WebhookState)
+    }
+    /// The tokens in the webhook URLs of a connection or integration; the first is the one that is given out.
+    pub fn webhook_tokens(&self, owner: &[u8; 12]) -> Result<Vec<String>> {
+        Ok(self.secret(owner, Slot::WebhookTokens)?.unwrap_or_default())
+    }
+    fn secret_text(&self, owner: &[u8; 12], slot: Slot) -> Result<Option<Secret>> {
+        Ok(self.secret::<String>(owner, slot)?.map(Secret::new))
+    }
 }
 
 impl Tx<'_> {
@@ -49,6 +71,10 @@ impl Tx<'_> {
     pub fn put_secret<T: Serialize>(&mut self, owner: &[u8; 12], slot: Slot, value: &T) -> Result<()> {
         let plain = zeroize::Zeroizing::new(codec::encode(value)?);
         self.put_sealed(owner, Table::Secrets, key(owner, slot), &plain)
+    }
+    /// Puts a text into a slot, so that it is read by the function of that slot.
+    pub fn put_secret_text(&mut self, owner: &[u8; 12], slot: Slot, text: &Secret) -> Result<()> {
+        self.put_secret(owner, slot, &text.expose())
     }
     /// Empties a slot.
     pub fn delete_secret(&mut self, owner: &[u8; 12], slot: Slot) -> Result<()> {

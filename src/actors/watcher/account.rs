@@ -1,0 +1,217 @@
+//! A connection, ready to be looked after: its connector, its parameters, its credentials.
+//!
+//! Always true: tokens are renewed by the one task that looks after the connection, stored before they are used, and
+//! never over newer ones that a person gave meanwhile; `connection/authentication_failure` is told once per set of
+//! credentials. Not here: what is asked of the app.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+use url::Url;
+
+use super::told;
+use crate::actors::Deps;
+use crate::connectors::{CallError, Connector, Credentials, Parameters, Session};
+use crate::domain::connection::{Connection, ConnectionStatus, Integration};
+use crate::domain::models::system::{Fault, SystemEvent};
+use crate::domain::secret::Secret;
+use crate::domain::snapshot::raw_hash;
+use crate::domain::workspace::User;
+use crate::error::{Error, Result};
+use crate::store::{Rows, Slot};
+
+/// A token is renewed so long before it ends.
+const RENEW_BEFORE: Duration = Duration::from_secs(60);
+
+/// A connection and what its calls need.
+pub struct Account {
+    pub connection: Connection,
+    pub user: Option<User>,
+    pub session: Session,
+    /// Where the app is.
+    pub base_uri: Url,
+    /// The version of the mapping: the connector's, mixed with the parameters that it may use.
+    pub mapping: [u8; 16],
+    /// The credentials in use, as they are stored.
+    stored: Mutex<Secret>,
+    /// Whether they were renewed during this look, or could not be.
+    renewed: AtomicBool,
+}
+
+/// What came of opening a connection.
+pub enum Opened {
+    Ready(Arc<Account>),
+    /// It cannot work as it is set up; one sentence says why.
+    Wrong(String),
+}
+
+impl Account {
+    /// Reads all that belongs to a connection and joins it.
+    pub fn open(deps: &Deps, connection: Connection) -> Result<Opened> {
+        let rows: &Rows = &deps.store;
+        let id = connection.id.0;
+        let user = rows.user_by_id(connection.workspace, connection.user)?;
+        let integration = match connection.integration {
+            Some(id) => rows.integration(connection.workspace, id)?,
+            None => None,
+        };
+        let mut parameters = match &integration {
+            Some(integration) => integration_parameters(rows, integration)?,
+            None => Map::new(),
+        };
+        parameters.extend(object(&connection.parameters)?);
+        parameters.extend(secret_object(rows, &id)?);
+        let stored = rows.credentials(&id)?.unwrap_or_else(|| Secret::new("{}"));
+        let joined = join(deps, &connection, parameters, &stored);
+        let (session, base_uri, mapping) = match joined {
+            Ok(joined) => joined,
+            Err(why) => return Ok(Opened::Wrong(why)),
+        };
+        let stored = Mutex::new(stored);
+        let account = Self { connection, user, session, base_uri, mapping, stored, renewed: AtomicBool::new(false) };
+        Ok(Opened::Ready(Arc::new(account)))
+    }
+
+    /// The connector, specialised for this connection.
+    pub fn connector(&self) -> &Arc<Connector> {
+        self.session.connector()
+    }
+
+    /// Calls the app; renews the token before it ends, and once on a 401.
+    pub async fn call<T, F: Future<Output = std::result::Result<T, CallError>>>(
+        &self,
+        deps: &Deps,
+        call: impl Fn() -> F,
+    ) -> Result<std::result::Result<T, CallError>> {
+        let ends = self.session.credentials().token().and_then(|token| token.expires_at);
+        if ends.is_some_and(|at| at <= deps.clock.now().after(RENEW_BEFORE)) && !self.renewed.load(Ordering::Acquire) {
+            // A token that cannot be renewed may still be good: the app itself says.
+            let _ = self.renew(deps).await?;
+        }
+        match call().await {
+            Err(CallError::Unauthorized(message)) => {
+                if self.renewed.load(Ordering::Acquire) {
+                    return Ok(Err(CallError::Unauthorized(message)));
+                }
+                match self.renew(deps).await? {
+                    Ok(()) => Ok(call().await),
+                    Err(CallError::Unauthorized(why)) => {
+                        Ok(Err(CallError::Unauthorized(if message.is_empty() { why } else { message })))
+                    }
+                    Err(error) => Ok(Err(error)),
+                }
+            }
+            answer => Ok(answer),
+        }
+    }
+
+    async fn renew(&self, deps: &Deps) -> Result<std::result::Result<(), CallError>> {
+        let fresh = match self.session.refresh_credentials().await {
+            Ok(fresh) => fresh.to_text(),
+            Err(error) => {
+                // An app that cannot be reached now may be there at the next call.
+                self.renewed.store(matches!(error, CallError::Unauthorized(_)), Ordering::Release);
+                return Ok(Err(error));
+            }
+        };
+        self.renewed.store(true, Ordering::Release);
+        let id = self.connection.id.0;
+        let before = self.stored_text();
+        let now_stored = deps
+            .store
+            .change(move |tx| {
+                let current = tx.credentials(&id)?;
+                if let Some(newer) = current.filter(|current| *current != before) {
+                    return Ok(newer);
+                }
+                tx.put_secret_text(&id, Slot::Credentials, &fresh)?;
+                Ok(fresh)
+            })
+            .await?;
+        let credentials = Credentials::from_text(now_stored.expose()).map_err(Error::internal)?;
+        *self.stored.lock().unwrap_or_else(PoisonError::into_inner) = now_stored;
+        self.session.adopt(credentials);
+        Ok(Ok(()))
+    }
+
+    fn stored_text(&self) -> Secret {
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The app refuses the credentials for good: the connection stops, and it is told once. Answers false if somebody
+    /// gave new credentials meanwhile.
+    pub async fn give_up(&self, deps: &Deps, message: &str) -> Result<bool> {
+        let (id, workspace) = (self.connection.id, self.connection.workspace);
+        let (user, failed, message) = (self.user.clone(), self.stored_text(), message.to_owned());
+        deps.store
+            .change(move |tx| {
+                let Some(mut connection) = tx.connection(workspace, id)? else { return Ok(true) };
+                if tx.credentials(&id.0)?.is_some_and(|current| current != failed) {
+                    return Ok(false);
+                }
+                if matches!(connection.status, ConnectionStatus::AuthFailed { .. }) {
+                    return Ok(true);
+                }
+                let now = tx.now();
+                connection.status = ConnectionStatus::AuthFailed { since: now, message: message.clone() };
+                connection.updated_at = now;
+                tx.put_object(&connection)?;
+                let error = Fault { code: "unauthorized".to_owned(), message };
+                let shown = told::connection(&connection);
+                let what = SystemEvent::ConnectionAuthenticationFailure { connection: shown, error, failed_at: now };
+                tx.append_event(&told::event(&connection, user.as_ref(), &what, now))?;
+                Ok(true)
+            })
+            .await
+    }
+}
+
+type Joined = (Session, Url, [u8; 16]);
+
+fn join(
+    deps: &Deps,
+    connection: &Connection,
+    given: Parameters,
+    stored: &Secret,
+) -> std::result::Result<Joined, String> {
+    let connector = deps
+        .connectors
+        .get(&connection.connector)
+        .ok_or_else(|| format!("there is no connector {:?} on this node", connection.connector))?;
+    let connector = connector.specialise(&given).map_err(|e| e.to_string())?;
+    let parameters = connector.parameters.check(&given)?;
+    let base_uri = connector.base_uri.choose(&parameters)?;
+    let credentials = Credentials::from_text(stored.expose())?;
+    connector.accepts(&credentials)?;
+    let budget = deps.memory.budget(connection.id, &connector, deps.clock.now());
+    // Where the app is changes no record.
+    let mut shaping = parameters.clone();
+    shaping.shift_remove("baseUri");
+    let mapping = raw_hash(&connector.version, &Value::Object(shaping).to_string());
+    let (client, clock) = (deps.apps.clone(), deps.clock.clone());
+    let session = Session::new(connector, &base_uri, parameters, credentials, client, budget, clock)?;
+    Ok((session, base_uri, mapping))
+}
+
+/// An integration's parameters, secret ones included.
+pub fn integration_parameters(rows: &Rows, integration: &Integration) -> Result<Parameters> {
+    let mut parameters = object(&integration.parameters)?;
+    parameters.extend(secret_object(rows, &integration.id.0)?);
+    Ok(parameters)
+}
+
+fn secret_object(rows: &Rows, owner: &[u8; 12]) -> Result<Parameters> {
+    match rows.secret_parameters(owner)? {
+        Some(text) => object(text.expose()),
+        None => Ok(Map::new()),
+    }
+}
+
+fn object(text: &str) -> Result<Parameters> {
+    if text.is_empty() {
+        return Ok(Map::new());
+    }
+    serde_json::from_str(text).map_err(Error::internal)
+}

@@ -1,0 +1,258 @@
+//! Records as the app showed them, laid beside the snapshot: the rows to write and the events to make.
+//!
+//! Always true: nothing is written here; records of one page are judged in the order in which they came, each on top of
+//! the one before. Not here: the decision itself (`domain::snapshot`), the commit (`commit`).
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::account::Account;
+use super::told;
+use crate::actors::Deps;
+use crate::connectors::{AppRecord, Collection};
+use crate::domain::connection::{CollectionState, InitialSync, Remap};
+use crate::domain::event::{Event, Source};
+use crate::domain::id::InboxId;
+use crate::domain::record::record_id;
+use crate::domain::snapshot::{
+    Baseline, Change, Context, IgnoredFields, Incoming, Silence, SnapshotRow, decide, unmapped,
+};
+use crate::domain::time::Millis;
+use crate::error::Result;
+use crate::store::Rows;
+
+/// Names of custom fields that are remembered of one collection.
+const CUSTOM_FIELDS_MAX: usize = 1_000;
+
+/// One sighting of one record.
+pub struct Sighting {
+    pub remote_id: String,
+    pub what: Seen,
+    pub source: Source,
+    /// The webhook that told of it, whose row names the event.
+    pub inbox: Option<InboxId>,
+}
+
+/// What was seen.
+pub enum Seen {
+    /// The app showed it.
+    Record { record: AppRecord, observed_at: Millis },
+    /// The app says that it is gone.
+    Gone { remote_updated_at: Option<Millis>, observed_at: Millis },
+    /// A complete scan did not show it.
+    Missing { scan_started_at: Millis },
+}
+
+/// A row to write, and the event to make of it.
+pub struct Write {
+    pub id: [u8; 16],
+    pub row: SnapshotRow,
+    pub event: Option<Event>,
+    pub inbox: Option<InboxId>,
+}
+
+/// How many records were what.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub seen: u64,
+    pub created: u64,
+    pub updated: u64,
+    pub deleted: u64,
+    pub unchanged: u64,
+    pub stale: u64,
+    pub remapped: u64,
+    pub unmapped: u64,
+    /// Live rows more (or fewer) than before.
+    pub live: i64,
+}
+
+/// What is to be committed of one collection.
+#[derive(Default)]
+pub struct Judged {
+    pub writes: Vec<Write>,
+    pub tally: Tally,
+    /// All names of custom fields known now, if there is a new one.
+    pub custom_fields: Option<Vec<String>>,
+    /// Why a record could not be mapped: the first reason, for the log.
+    pub problem: Option<String>,
+}
+
+/// What a judgement depends on beside the rows.
+pub struct Scope {
+    pub collection: String,
+    pub baseline: Baseline,
+    pub wants_raw: bool,
+    pub now: Millis,
+}
+
+impl Scope {
+    /// The scope of a collection as it stands now.
+    pub fn new(deps: &Deps, account: &Account, c: &Collection, state: &CollectionState) -> Result<Self> {
+        let connection = &account.connection;
+        let baseline = match (state.baseline_at, connection.initial_sync) {
+            (Some(_), _) => Baseline::Complete,
+            (None, InitialSync::Baseline) => Baseline::Silent { connected_at: connection.created_at },
+            (None, InitialSync::Emit) => Baseline::Emit,
+        };
+        let wants_raw = deps.memory.wants_raw(&deps.store, &deps.rings, connection.workspace)?;
+        Ok(Self { collection: c.key.clone(), baseline, wants_raw, now: deps.clock.now() })
+    }
+}
+
+/// Lays sightings beside the snapshot. It reads and maps, so it runs where it may block.
+pub fn judge(rows: &Rows, account: &Account, scope: &Scope, sightings: Vec<Sighting>) -> Result<Judged> {
+    let connector = account.connector().clone();
+    let Some(c) = connector.collection(&scope.collection) else { return Ok(Judged::default()) };
+    let connection = account.connection.id;
+    let ids: Vec<[u8; 16]> =
+        sightings.iter().map(|s| record_id(connection, &c.topic, &s.remote_id).into_bytes()).collect();
+    let stored = rows.snapshot_rows(connection, &c.key, &ids)?;
+    let ignored = IgnoredFields::new(&c.ignored_fields);
+    let context = Context {
+        now: scope.now,
+        mapping: &account.mapping,
+        ignored: &ignored,
+        baseline: scope.baseline,
+        remap_emits: account.connection.remap == Remap::Emit,
+        touch_before: None,
+    };
+    let mut judged = Judged::default();
+    let mut names = BTreeSet::new();
+    // Where a record came twice, the later sighting meets what the earlier one left.
+    let mut latest: HashMap<[u8; 16], usize> = HashMap::new();
+    for ((sighting, id), stored) in sightings.into_iter().zip(ids).zip(stored) {
+        judged.tally.seen += 1;
+        let before = match latest.get(&id) {
+            Some(at) => judged.writes.get(*at).map(|write| &write.row),
+            None => stored.as_ref(),
+        };
+        let raw = match &sighting.what {
+            Seen::Record { record, .. } => Some(record.raw.get().to_owned()),
+            _ => None,
+        };
+        let change = match decide_one(before, account, c, &sighting, &context, &mut names) {
+            Ok(change) => change,
+            Err(problem) => {
+                judged.tally.unmapped += 1;
+                judged.problem.get_or_insert(format!("record {}: {problem}", sighting.remote_id));
+                continue;
+            }
+        };
+        judged.tally.count(&change, before);
+        if let Some(row) = change.row() {
+            let event = event(account, c, scope, &change, row, id, raw, &sighting);
+            latest.insert(id, judged.writes.len());
+            judged.writes.push(Write { id, row: row.clone(), event, inbox: sighting.inbox });
+        }
+    }
+    judged.custom_fields = new_names(rows.custom_fields(connection, &c.key)?, names);
+    Ok(judged)
+}
+
+fn decide_one(
+    before: Option<&SnapshotRow>,
+    account: &Account,
+    c: &Collection,
+    sighting: &Sighting,
+    context: &Context<'_>,
+    names: &mut BTreeSet<String>,
+) -> std::result::Result<Change, String> {
+    let incoming = match &sighting.what {
+        Seen::Record { record, observed_at } if record.deleted => Incoming::Gone {
+            remote_id: &sighting.remote_id,
+            remote_updated_at: record.updated_at,
+            observed_at: *observed_at,
+        },
+        Seen::Record { record, observed_at } => {
+            let (raw, observed_at) = (record.raw.get(), *observed_at);
+            if let Some(change) = unmapped(before, raw, record.updated_at, observed_at, context) {
+                return Ok(change);
+            }
+            let unified = account.session.map(c, record)?;
+            if let Some(serde_json::Value::Object(custom)) = unified.fields.get("customFields") {
+                names.extend(custom.keys().cloned());
+            }
+            return Ok(decide(before, &Incoming::Record { raw, unified: &unified, observed_at }, context));
+        }
+        Seen::Gone { remote_updated_at, observed_at } => Incoming::Gone {
+            remote_id: &sighting.remote_id,
+            remote_updated_at: *remote_updated_at,
+            observed_at: *observed_at,
+        },
+        Seen::Missing { scan_started_at } => Incoming::Missing { scan_started_at: *scan_started_at },
+    };
+    Ok(decide(before, &incoming, context))
+}
+
+#[expect(clippy::too_many_arguments, reason = "all that an event is made of, once")]
+fn event(
+    account: &Account,
+    c: &Collection,
+    scope: &Scope,
+    change: &Change,
+    row: &SnapshotRow,
+    id: [u8; 16],
+    raw: Option<String>,
+    sighting: &Sighting,
+) -> Option<Event> {
+    let unified_change = !matches!(change, Change::RawOnly { .. });
+    let update_type = change.update_type().filter(|_| unified_change || scope.wants_raw)?;
+    let (changed_fields, previous) = match change {
+        Change::Updated { changed, previous, .. } => (changed.clone(), Some(previous.clone())),
+        Change::RawOnly { row } => (Vec::new(), Some(row.fields.clone())),
+        _ => (Vec::new(), None),
+    };
+    let app_time = match &sighting.what {
+        Seen::Record { record, .. } if update_type == "created" => record.created_at.or(record.updated_at),
+        Seen::Record { record, .. } => record.updated_at,
+        Seen::Gone { remote_updated_at, .. } => *remote_updated_at,
+        Seen::Missing { .. } => None,
+    };
+    let payload = row.payload(uuid::Uuid::from_bytes(id));
+    Some(Event {
+        topic: c.topic.clone(),
+        update_type: Some(update_type.to_owned()),
+        happened_at: app_time.unwrap_or(scope.now),
+        changed_fields,
+        previous,
+        raw,
+        source: sighting.source.clone(),
+        unified_change,
+        ..told::blank(&account.connection, account.user.as_ref(), payload, scope.now)
+    })
+}
+
+fn new_names(known: Vec<String>, seen: BTreeSet<String>) -> Option<Vec<String>> {
+    let mut all: BTreeSet<String> = known.iter().cloned().collect();
+    all.extend(seen);
+    (all.len() > known.len() && known.len() < CUSTOM_FIELDS_MAX)
+        .then(|| all.into_iter().take(CUSTOM_FIELDS_MAX).collect())
+}
+
+impl Tally {
+    fn count(&mut self, change: &Change, before: Option<&SnapshotRow>) {
+        match change {
+            Change::Created { .. } => self.created += 1,
+            Change::Updated { .. } => self.updated += 1,
+            Change::Deleted { .. } => self.deleted += 1,
+            Change::Stale => self.stale += 1,
+            Change::Silent { why: Silence::Remap, .. } => self.remapped += 1,
+            Change::Unchanged | Change::Silent { .. } | Change::RawOnly { .. } => self.unchanged += 1,
+        }
+        if let Some(after) = change.row() {
+            let alive = |row: Option<&SnapshotRow>| i64::from(row.is_some_and(SnapshotRow::is_live));
+            self.live += alive(Some(after)) - alive(before);
+        }
+    }
+    /// Adds another tally to this one.
+    pub fn add(&mut self, other: &Self) {
+        self.seen += other.seen;
+        self.created += other.created;
+        self.updated += other.updated;
+        self.deleted += other.deleted;
+        self.unchanged += other.unchanged;
+        self.stale += other.stale;
+        self.remapped += other.remapped;
+        self.unmapped += other.unmapped;
+        self.live += other.live;
+    }
+}

@@ -1,0 +1,203 @@
+//! The second of the four commits: inbox rows done, snapshot rows, cursor, and events appended to the log, together.
+//!
+//! Always true: nothing is written for a connection that is gone; a row names its last event; a commit has a bounded
+//! number of records. Not here: what is committed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::account::Account;
+use super::changes::{Judged, Scope, Sighting, Tally, judge};
+use crate::actors::Deps;
+use crate::connectors::Collection;
+use crate::domain::connection::{CollectionState, Connection, Pull, SyncRequest};
+use crate::domain::event::Event;
+use crate::domain::id::{EventId, InboxId};
+use crate::domain::time::Millis;
+use crate::error::Result;
+use crate::store::{InboxRow, InboxState, Slot, Tx, Wait};
+use crate::telemetry::Metrics;
+
+/// Records of one commit.
+pub const RECORDS_MAX: usize = 500;
+
+/// What goes into one commit.
+#[derive(Default)]
+pub struct Commit {
+    /// By collection, with the state that the collection then has.
+    pub collections: Vec<(String, Judged, CollectionState)>,
+    /// States that change without records.
+    pub pull: Option<Pull>,
+    /// Events of the engine itself and of connector events.
+    pub told: Vec<(Event, Option<InboxId>)>,
+    /// Webhooks and when those that still wait are due.
+    pub inbox: Vec<(InboxId, InboxRow, Millis)>,
+    /// A sync that was asked for and has now run.
+    pub done: Option<SyncRequest>,
+    /// The new state of the connection's own webhook.
+    pub webhook_state: Option<crate::domain::secret::Secret>,
+}
+
+/// Whether the connection is still there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    There,
+    Gone,
+}
+
+impl Commit {
+    /// Commits it all.
+    pub async fn run(self, deps: &Deps, account: &Account) -> Result<Standing> {
+        let connection = account.connection.clone();
+        let connector = account.connector().key.clone();
+        let metrics = deps.metrics.clone();
+        let standing = deps
+            .store
+            .append(Wait::Applied, move |tx| {
+                if tx.connection(connection.workspace, connection.id)?.is_none() {
+                    return Ok(Standing::Gone);
+                }
+                self.write(tx, &connection, &connector, &metrics)?;
+                Ok(Standing::There)
+            })
+            .await?;
+        Ok(standing)
+    }
+
+    fn write(self, tx: &mut Tx<'_>, connection: &Connection, connector: &str, metrics: &Metrics) -> Result<()> {
+        let mut by_inbox: HashMap<InboxId, Vec<EventId>> = HashMap::new();
+        for (key, judged, state) in self.collections {
+            count(metrics, &judged.tally);
+            write_judged(tx, connection, &key, judged, metrics, &mut by_inbox)?;
+            tx.put_collection_state(connection.id, &key, &state)?;
+        }
+        for (event, inbox) in self.told {
+            let id = tx.append_event(&event)?;
+            count_event(metrics, &event);
+            if let Some(inbox) = inbox {
+                by_inbox.entry(inbox).or_default().push(id);
+            }
+        }
+        for (id, mut row, due) in self.inbox {
+            let made = by_inbox.remove(&id).unwrap_or_default();
+            if let InboxState::Done { events, .. } = &mut row.state {
+                events.extend(made);
+            }
+            let outcome = match row.state {
+                InboxState::Done { .. } => "understood",
+                InboxState::Waiting { .. } => "failed",
+                InboxState::Parked { .. } => "parked",
+            };
+            metrics.webhooks_handled.with([connector, outcome]).inc();
+            tx.settle_inbox(id, &row, due)?;
+        }
+        if let Some(pull) = &self.pull {
+            tx.put_pull(pull)?;
+        }
+        if let Some(request) = &self.done {
+            tx.delete_sync_request(connection.id, request.pull)?;
+        }
+        if let Some(state) = &self.webhook_state {
+            tx.put_secret_text(&connection.id.0, Slot::WebhookState, state)?;
+        }
+        Ok(())
+    }
+}
+
+fn write_judged(
+    tx: &mut Tx<'_>,
+    connection: &Connection,
+    key: &str,
+    judged: Judged,
+    metrics: &Metrics,
+    by_inbox: &mut HashMap<InboxId, Vec<EventId>>,
+) -> Result<()> {
+    let mut last_events = HashMap::new();
+    for mut write in judged.writes {
+        if let Some(event) = &write.event {
+            let seq = tx.next_seq()?;
+            let event_id = tx.append_event_at(seq, event)?;
+            count_event(metrics, event);
+            last_events.insert(write.id, seq);
+            if let Some(inbox) = write.inbox {
+                by_inbox.entry(inbox).or_default().push(event_id);
+            }
+        }
+        if let Some(seq) = last_events.get(&write.id) {
+            write.row.last_event = Some(*seq);
+        }
+        tx.put_snapshot(connection.id, key, &write.id, &write.row)?;
+    }
+    if let Some(names) = &judged.custom_fields {
+        tx.put_custom_fields(connection.id, key, names)?;
+    }
+    Ok(())
+}
+
+fn count(metrics: &Metrics, tally: &Tally) {
+    let add = |result: &str, n: u64| {
+        if n > 0 {
+            metrics.records_compared.with([result]).inc_by(n);
+        }
+    };
+    add("unchanged", tally.unchanged + tally.remapped);
+    add("created", tally.created);
+    add("updated", tally.updated);
+    add("deleted", tally.deleted);
+    add("older", tally.stale);
+}
+
+fn count_event(metrics: &Metrics, event: &Event) {
+    let known = crate::domain::models::Catalogue::embedded().find(&event.topic).is_some();
+    let topic = if known { event.topic.as_str() } else { "custom" };
+    metrics.events.with([topic, event.update_type.as_deref().unwrap_or("none")]).inc();
+}
+
+/// Judges sightings of one collection in steps and commits each; `last` finishes the final commit's state.
+pub struct Absorb<'a> {
+    pub deps: &'a Deps,
+    pub account: &'a Arc<Account>,
+    pub collection: &'a Collection,
+}
+
+impl Absorb<'_> {
+    /// Judges on a thread that may block.
+    pub async fn judge(&self, sightings: Vec<Sighting>) -> Result<(Judged, CollectionState)> {
+        let state = self.deps.store.collection_state(self.account.connection.id, &self.collection.key)?;
+        let scope = Scope::new(self.deps, self.account, self.collection, &state)?;
+        let account = self.account.clone();
+        let judged = self.deps.store.blocking(move |rows| judge(rows, &account, &scope, sightings)).await?;
+        if let Some(problem) = &judged.problem {
+            tracing::warn!(connection = %self.account.connection.id, collection = self.collection.key, "{problem}");
+        }
+        let mut state = state;
+        state.records = state.records.saturating_add_signed(judged.tally.live);
+        Ok((judged, state))
+    }
+
+    /// Commits sightings in steps of [`RECORDS_MAX`]. The last step's state is finished by `finish`, and `extra` goes with
+    /// it. Answers the tally of all.
+    pub async fn all(
+        &self,
+        mut sightings: Vec<Sighting>,
+        mut extra: Commit,
+        finish: impl FnOnce(&mut CollectionState, &mut Commit, &Tally),
+    ) -> Result<(Standing, Tally)> {
+        let mut sum = Tally::default();
+        while sightings.len() > RECORDS_MAX {
+            let rest = sightings.split_off(RECORDS_MAX);
+            let (judged, state) = self.judge(sightings).await?;
+            sum.add(&judged.tally);
+            let step = Commit { collections: vec![(self.collection.key.clone(), judged, state)], ..Commit::default() };
+            if step.run(self.deps, self.account).await? == Standing::Gone {
+                return Ok((Standing::Gone, sum));
+            }
+            sightings = rest;
+        }
+        let (judged, mut state) = self.judge(sightings).await?;
+        sum.add(&judged.tally);
+        finish(&mut state, &mut extra, &sum);
+        extra.collections.push((self.collection.key.clone(), judged, state));
+        Ok((extra.run(self.deps, self.account).await?, sum))
+    }
+}

@@ -1,0 +1,209 @@
+//! One look at an owner: everything that is due for it, and when to look again.
+//!
+//! Always true: one look at a time per owner; a paused connection and one whose credentials are refused are left alone,
+//! their webhooks kept. Not here: who calls it (`watcher`).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::account::{Account, Opened};
+use super::run::{Ended, FULL_WAIT, Run};
+use super::{global, hook, inbox, plan, pulls, scans};
+use crate::actors::Deps;
+use crate::actors::handle::Owner;
+use crate::connectors::Collection;
+use crate::domain::connection::{Connection, ConnectionStatus, Integration, SyncRequest};
+use crate::domain::pull::Task;
+use crate::domain::time::Millis;
+use crate::error::Result;
+
+/// A connection that cannot work as it is set up is looked at again so late.
+const WRONG_WAIT: Duration = Duration::from_secs(3600);
+
+/// Does everything that is due for one owner; answers when it should be looked at again. None: when somebody rings.
+///
+/// # Errors
+/// Ours alone (the store): what an app does wrong is a recorded outcome.
+pub async fn look(deps: &Deps, owner: Owner) -> Result<Option<Millis>> {
+    if let Some(connection) = deps.store.object_anywhere::<Connection>(&owner)? {
+        return look_at(deps, connection).await;
+    }
+    match deps.store.object_anywhere::<Integration>(&owner)? {
+        Some(integration) => global::look(deps, integration).await,
+        None => Ok(None),
+    }
+}
+
+async fn look_at(deps: &Deps, connection: Connection) -> Result<Option<Millis>> {
+    let now = deps.clock.now();
+    if matches!(connection.status, ConnectionStatus::Paused | ConnectionStatus::AuthFailed { .. }) {
+        return Ok(None);
+    }
+    if deps.store.is_full() {
+        return Ok(Some(now.after(FULL_WAIT)));
+    }
+    let account = match Account::open(deps, connection.clone())? {
+        Opened::Ready(account) => account,
+        Opened::Wrong(why) => {
+            set_status(deps, &connection, ConnectionStatus::Error { since: now, message: why }).await?;
+            return Ok(Some(now.after(WRONG_WAIT)));
+        }
+    };
+    if matches!(connection.status, ConnectionStatus::Error { .. }) {
+        set_status(deps, &connection, ConnectionStatus::Active).await?;
+    }
+    let round = inbox::work(deps, &account).await?;
+    if round.stop {
+        return Ok(None);
+    }
+    let hook = hook::tend(deps, &account).await?;
+    for request in deps.store.sync_requests(connection.id)? {
+        match asked(deps, &account, request).await? {
+            Ended::Stop => return Ok(None),
+            Ended::Full => return Ok(Some(deps.clock.now().after(FULL_WAIT))),
+            Ended::Done | Ended::Later | Ended::Failed(_) => {}
+        }
+    }
+    for c in wanted(&account) {
+        match due(deps, &account, c).await? {
+            Ended::Stop => return Ok(None),
+            Ended::Full => return Ok(Some(deps.clock.now().after(FULL_WAIT))),
+            Ended::Done | Ended::Later | Ended::Failed(_) => {}
+        }
+    }
+    next(deps, &account, hook)
+}
+
+/// The collections that the connection wants.
+fn wanted(account: &Account) -> impl Iterator<Item = &Collection> {
+    let wanted = account.connection.collections.as_ref();
+    let is_wanted = move |c: &&Collection| wanted.is_none_or(|wanted| wanted.contains(&c.key));
+    account.connector().collections.iter().filter(is_wanted)
+}
+
+/// What is due for a collection by its own timers.
+async fn due(deps: &Deps, account: &Arc<Account>, c: &Collection) -> Result<Ended> {
+    let id = account.connection.id;
+    let mut state = deps.store.collection_state(id, &c.key)?;
+    let remaps = state.baseline_at.is_some() && state.mapped_by != account.mapping;
+    let now = deps.clock.now();
+    let plan = plan::of(deps, account, c, &state);
+    let task = match plan.due(&state, now) {
+        _ if remaps && state.failures == 0 && c.pulls() => Task::Pull,
+        _ if remaps && state.failures == 0 && c.scans() => Task::Scan,
+        Some(task) => task,
+        None => return Ok(Ended::Done),
+    };
+    let mut whole = false;
+    if remaps && c.pulls() && task == Task::Pull {
+        // Everything is read and mapped again; should it break off, it goes on where it was, as any first pull.
+        state.cursor = None;
+        state.mapped_by = account.mapping;
+        let key = c.key.clone();
+        let stored = state.clone();
+        deps.store.append(crate::store::Wait::Applied, move |tx| tx.put_collection_state(id, &key, &stored)).await?;
+        whole = true;
+    }
+    let first = state.baseline_at.is_none();
+    let mode = match (first, task) {
+        (true, _) => "first",
+        (false, Task::Scan) => "full",
+        (false, Task::Pull) if whole => "full",
+        (false, Task::Pull) => "incremental",
+    };
+    let tell = !first || (state.cursor.is_none() && state.failures == 0);
+    let mut run = Run::begin(deps, account, &[c], mode, None, tell).await?;
+    one(&mut run, c, task, whole, false).await
+}
+
+/// What somebody asked for.
+async fn asked(deps: &Deps, account: &Arc<Account>, request: SyncRequest) -> Result<Ended> {
+    let chosen = |c: &&Collection| request.collections.is_empty() || request.collections.contains(&c.key);
+    let collections: Vec<&Collection> = wanted(account).filter(chosen).collect();
+    let mode = if request.full { "full" } else { "incremental" };
+    let approve = request.approve_deletes;
+    let full = request.full;
+    let mut run = Run::begin(deps, account, &collections, mode, Some(request), true).await?;
+    if collections.is_empty() {
+        return run.close_now().await;
+    }
+    run.left = collections.len();
+    for c in collections {
+        run.left -= 1;
+        let ended = match (full && c.scans(), c.pulls()) {
+            (true, true) => {
+                // A scan may show ids alone; then the list of changes is read from its beginning.
+                run.left += 1;
+                let scanned = one(&mut run, c, Task::Scan, false, approve).await?;
+                run.left -= 1;
+                match scanned {
+                    Ended::Done if run.ids_only => one(&mut run, c, Task::Pull, true, false).await?,
+                    Ended::Done if run.left == 0 => run.close_now().await?,
+                    other => other,
+                }
+            }
+            (true, false) => one(&mut run, c, Task::Scan, false, approve).await?,
+            (false, true) => one(&mut run, c, Task::Pull, full, false).await?,
+            (false, false) => one(&mut run, c, Task::Scan, false, approve).await?,
+        };
+        if !matches!(ended, Ended::Done) {
+            return Ok(ended);
+        }
+    }
+    Ok(Ended::Done)
+}
+
+/// One task, measured.
+async fn one(run: &mut Run<'_>, c: &Collection, task: Task, whole: bool, approve: bool) -> Result<Ended> {
+    let started = Instant::now();
+    let ended = match task {
+        Task::Pull => pulls::pull(run, c, whole).await?,
+        Task::Scan => scans::scan(run, c, approve).await?,
+    };
+    let outcome = match &ended {
+        Ended::Done if run.pull.outcome == "held" => "held",
+        Ended::Done => "ok",
+        Ended::Later => "cut",
+        Ended::Full => "cut",
+        Ended::Failed(error) => error.slug(),
+        Ended::Stop => "unauthorized",
+    };
+    let connector = &run.account.connector().key;
+    run.deps.metrics.polls.with([connector, outcome]).inc();
+    run.deps.metrics.poll.observe(started.elapsed().as_secs_f64());
+    Ok(ended)
+}
+
+/// When the next thing is due for the connection.
+fn next(deps: &Deps, account: &Account, hook: Option<Millis>) -> Result<Option<Millis>> {
+    let id = account.connection.id;
+    let mut times: Vec<Millis> = hook.into_iter().collect();
+    let (due, later) = deps.store.inbox_due(&id.0, deps.clock.now(), 1)?;
+    times.extend(if due.is_empty() { later } else { Some(deps.clock.now()) });
+    if !deps.store.sync_requests(id)?.is_empty() {
+        times.push(deps.clock.now().after(FULL_WAIT));
+    }
+    for c in wanted(account) {
+        let state = deps.store.collection_state(id, &c.key)?;
+        times.extend(plan::of(deps, account, c, &state).next(&state));
+    }
+    Ok(times.into_iter().min())
+}
+
+async fn set_status(deps: &Deps, connection: &Connection, status: ConnectionStatus) -> Result<()> {
+    let (id, workspace) = (connection.id, connection.workspace);
+    deps.store
+        .change(move |tx| {
+            let Some(mut connection) = tx.connection(workspace, id)? else { return Ok(()) };
+            let same = matches!((&connection.status, &status),
+                (ConnectionStatus::Error { message: a, .. }, ConnectionStatus::Error { message: b, .. }) if a == b);
+            // A person may have paused it meanwhile.
+            if same || matches!(connection.status, ConnectionStatus::Paused | ConnectionStatus::AuthFailed { .. }) {
+                return Ok(());
+            }
+            connection.status = status;
+            connection.updated_at = tx.now();
+            tx.put_object(&connection)
+        })
+        .await
+}

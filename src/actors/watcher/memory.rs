@@ -1,0 +1,65 @@
+//! What watchers remember between two looks: request budgets, and who wants the apps' own records.
+//!
+//! Always true: losing it costs nothing but a fresh budget or another read of the store; its size is bounded.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::actors::handle::Rings;
+use crate::connectors::{Budget, Connector};
+use crate::domain::id::{ConnectionId, WorkspaceNo};
+use crate::domain::subscription::{Include, Subscription};
+use crate::domain::time::Millis;
+use crate::error::Result;
+use crate::store::Store;
+
+/// Budgets of connections that are kept; the longest unused go first.
+const BUDGETS_MAX: usize = 10_000;
+/// A budget unused for so long is full again in any case.
+const BUDGET_IDLE: Duration = Duration::from_secs(3600);
+
+type Wishes = (u64, Arc<HashSet<WorkspaceNo>>);
+
+/// See the module.
+#[derive(Default)]
+pub struct Memory {
+    budgets: Mutex<HashMap<ConnectionId, (Millis, Arc<Budget>)>>,
+    raw: Mutex<Option<Wishes>>,
+}
+
+impl Memory {
+    /// The budget of a connection's requests.
+    pub fn budget(&self, id: ConnectionId, connector: &Connector, now: Millis) -> Arc<Budget> {
+        let mut budgets = self.budgets.lock().unwrap_or_else(PoisonError::into_inner);
+        if budgets.len() >= BUDGETS_MAX && !budgets.contains_key(&id) {
+            budgets.retain(|_, (used, _)| now.since(*used) < BUDGET_IDLE);
+            if budgets.len() >= BUDGETS_MAX {
+                budgets.clear();
+            }
+        }
+        let fresh = || (now, Arc::new(Budget::new(connector.budget.clone(), now)));
+        let (used, budget) = budgets.entry(id).or_insert_with(fresh);
+        *used = now;
+        budget.clone()
+    }
+
+    /// Whether any subscription of the workspace wants every change of the apps' own records.
+    pub fn wants_raw(&self, store: &Store, rings: &Rings, workspace: WorkspaceNo) -> Result<bool> {
+        let version = rings.subscriptions_version();
+        let known = self.raw.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((_, wishes)) = known.filter(|(made_of, _)| *made_of == version) {
+            return Ok(wishes.contains(&workspace));
+        }
+        let mut wishes = HashSet::new();
+        store.every_object::<Subscription>(|subscription| {
+            if subscription.include.contains(&Include::Raw) {
+                wishes.insert(subscription.workspace);
+            }
+            Ok(())
+        })?;
+        let wants = wishes.contains(&workspace);
+        *self.raw.lock().unwrap_or_else(PoisonError::into_inner) = Some((version, Arc::new(wishes)));
+        Ok(wants)
+    }
+}

@@ -1,0 +1,34 @@
+//! Watchers: one per connection (and one per integration with global webhooks) that has something to do.
+//!
+//! ```text
+//! look ──▶ inbox    stored webhooks            ┐
+//!      ──▶ pulls    what changed since         ├─▶ changes (judge) ─▶ commit: rows, cursor, events, inbox
+//!      ──▶ scans    everything, and what went  ┘
+//!      ──▶ hook     the webhook at the app        global: sorts an integration's webhooks to its connections
+//! ```
+//!
+//! Always true: one look at a time per owner; a bounded number of looks at once; an idle connection is one entry of the
+//! alarm and nothing else; a look that panics is tried again later, from the store. Not here: the rules (`domain::pull`,
+//! `domain::snapshot`), the calls (`connectors`).
+
+mod account;
+mod changes;
+mod commit;
+mod global;
+mod hook;
+mod inbox;
+mod look;
+mod memory;
+mod plan;
+mod pulls;
+mod run;
+mod scans;
+mod shell;
+mod told;
+
+#[cfg(test)]
+mod tests;
+
+pub use look::look;
+pub use memory::Memory;
+pub use shell::Watchers;

@@ -1,0 +1,79 @@
+//! How often a collection is looked at.
+//!
+//! Always true: nothing is looked at more often than `polling.interval_seconds_min`; where the app pushes, polling only
+//! reconciles. Not here: jitter and back-off (`domain::pull`).
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use super::account::Account;
+use crate::actors::Deps;
+use crate::actors::options::Polling;
+use crate::connectors::{Collection, Detection};
+use crate::domain::connection::{CollectionState, WebhookState};
+use crate::domain::pull::{Order, Plan, Rules, Waits};
+
+/// Pages of one walk.
+pub const PAGES_MAX: u32 = 100_000;
+
+/// The intervals of a collection as it stands.
+pub fn of(deps: &Deps, account: &Account, c: &Collection, state: &CollectionState) -> Plan {
+    let (connection, polling) = (&account.connection, &deps.polling);
+    let least = seconds(polling.interval_seconds_min);
+    let own = |given: Option<u32>| given.map(|s| Duration::from_secs(u64::from(s)));
+    let scan = own(connection.full_scan_interval_seconds)
+        .or(c.poll.full_scan_interval)
+        .unwrap_or(seconds(polling.full_scan_interval_seconds));
+    let usual = c.poll.interval.unwrap_or(seconds(polling.interval_seconds));
+    let pull = own(connection.poll_interval_seconds).unwrap_or_else(|| match pushes(account, c, state) {
+        true => usual.max(seconds(polling.reconcile_interval_seconds)),
+        false => usual,
+    });
+    Plan { pull: c.pulls().then(|| pull.max(least)), scan: is_scanned(c).then(|| scan.max(least)) }
+}
+
+/// Whether all records are walked from time to time: where changes are found that way, or to find what webhooks lost.
+fn is_scanned(c: &Collection) -> bool {
+    let d = &c.detects;
+    let by_scan = [d.created, d.updated, d.deleted].contains(&Detection::FullScan);
+    let by_push = matches!(d.deleted, Detection::Webhook | Detection::GlobalWebhook);
+    c.scans() && (by_scan || by_push || !c.pulls())
+}
+
+/// Whether the app tells of changes by itself, as far as we have seen.
+fn pushes(account: &Account, c: &Collection, state: &CollectionState) -> bool {
+    let by = |way| c.detects.created == way || c.detects.updated == way;
+    let registered = matches!(account.connection.webhook, WebhookState::Registered { .. });
+    (by(Detection::Webhook) && (registered || state.last_webhook_at.is_some()))
+        || (by(Detection::GlobalWebhook) && state.last_webhook_at.is_some())
+}
+
+/// The node's settings about waiting.
+pub fn waits(polling: &Polling) -> Waits {
+    Waits {
+        jitter_percent: polling.jitter_percent,
+        back_off_max: Duration::from_secs(polling.backoff_seconds_max.get()),
+    }
+}
+
+/// What a walk over the collection's changes must know.
+pub fn rules(c: &Collection) -> Rules {
+    use crate::connectors::spec;
+    Rules {
+        order: match c.cursor.order {
+            spec::Order::Ascending => Order::Ascending,
+            spec::Order::Descending => Order::Descending,
+            spec::Order::None => Order::None,
+        },
+        precision: c.cursor.precision,
+        lookback: c.cursor.lookback,
+        ceiling: c.cursor.ceiling,
+        breaks_ties: c.cursor.breaks_ties,
+        takes_until: c.cursor.takes_until,
+        pages_max: PAGES_MAX,
+    }
+}
+
+fn seconds(n: NonZeroU32) -> Duration {
+    Duration::from_secs(u64::from(n.get()))
+}

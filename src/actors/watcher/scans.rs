@@ -1,0 +1,183 @@
+//! Full scans: walk everything, diff what is shown, and find what is gone.
+//!
+//! Always true: only a complete scan deletes, and only rows that were last observed before it began; a scan that misses
+//! too much is held (`domain::snapshot::guard`). A scan that fails or is broken off deletes nothing.
+
+use std::collections::BTreeSet;
+
+use super::changes::{Seen as Sight, Sighting, Tally};
+use super::commit::{Commit, RECORDS_MAX, Standing};
+use super::plan;
+use super::pulls::{bad, commit_page, sightings};
+use super::run::{Ended, Run};
+use crate::connectors::{AppRecord, CallError, Collection, Detection, PageMark};
+use crate::domain::event::Source;
+use crate::domain::pull::{Scan, ScanStep, Task};
+use crate::domain::record::record_id;
+use crate::domain::snapshot::guard;
+use crate::domain::time::Millis;
+use crate::error::Result;
+
+/// Ids that a scan remembers: 80 MB.
+const IDS_MAX: usize = 5_000_000;
+
+/// A record's id and the app's own.
+type Missing = ([u8; 16], String);
+
+/// Walks the collection whole.
+pub async fn scan(run: &mut Run<'_>, c: &Collection, approve: bool) -> Result<Ended> {
+    let started = run.deps.clock.now();
+    let mut walk = Scan::new(plan::PAGES_MAX, IDS_MAX);
+    let (mut mark, mut expired) = (None::<PageMark>, false);
+    let mut sum = Tally::default();
+    let complete = loop {
+        if let Some(ended) = run.between_pages().await? {
+            return Ok(ended);
+        }
+        let sent_at = run.deps.clock.now();
+        let answer = run.account.call(run.deps, || run.account.session.scan_page(c, mark.as_ref())).await?;
+        let page = match answer {
+            Ok(page) => page,
+            Err(CallError::PageExpired(_)) if !expired => {
+                (walk, mark, expired) = (Scan::new(plan::PAGES_MAX, IDS_MAX), None, true);
+                continue;
+            }
+            Err(error) => return run.fail(c, Task::Scan, error).await,
+        };
+        run.pull.pages = run.pull.pages.saturating_add(1);
+        run.ids_only = page.ids_only;
+        let id = |record: &AppRecord| record_id(run.account.connection.id, &c.topic, &record.remote_id).into_bytes();
+        let ids: Vec<[u8; 16]> = page.records.iter().map(id).collect();
+        let step = match walk.page(&ids, page.next.is_some(), page.total) {
+            Ok(step) => step,
+            Err(same) => return run.fail(c, Task::Scan, bad(same)).await,
+        };
+        let records = match page.ids_only {
+            false => sightings(page.records, sent_at, &Source::Scan(run.pull.id)),
+            true => match unknown(run, c, page.records, &ids).await? {
+                Ok(records) => records,
+                Err(error) => return run.fail(c, Task::Scan, error).await,
+            },
+        };
+        let standing = commit_page(run, c, records, &mut sum, |_, _, _, _| {});
+        if standing.await? == Standing::Gone {
+            return Ok(Ended::Stop);
+        }
+        match step {
+            ScanStep::Page => mark = page.next,
+            ScanStep::Again => mark = None,
+            ScanStep::Complete => break true,
+            ScanStep::Incomplete => break false,
+        }
+        if run.is_late(false) {
+            return run.cut(c, Task::Scan).await;
+        }
+    };
+    if !complete {
+        tracing::warn!(collection = c.key, "a full scan may have missed records: nothing is deleted after it");
+    }
+    let finds_deleted = c.detects.deleted != Detection::NotSupported;
+    let shown = if complete && finds_deleted { Some(walk.into_ids()) } else { None };
+    settle(run, c, shown, started, approve, sum).await
+}
+
+/// Ids without records: those that we do not know are fetched, where a scan is how new records are found.
+async fn unknown(
+    run: &Run<'_>,
+    c: &Collection,
+    records: Vec<AppRecord>,
+    ids: &[[u8; 16]],
+) -> Result<std::result::Result<Vec<Sighting>, CallError>> {
+    if c.detects.created != Detection::FullScan || !c.fetches() {
+        return Ok(Ok(Vec::new()));
+    }
+    let known = run.deps.store.snapshot_rows(run.account.connection.id, &c.key, ids)?;
+    let mut found = Vec::new();
+    for (record, row) in records.into_iter().zip(known) {
+        if row.is_some_and(|row| row.is_live()) {
+            continue;
+        }
+        let sent_at = run.deps.clock.now();
+        match run.account.call(run.deps, || run.account.session.fetch(c, &record.remote_id)).await? {
+            Ok(Some(record)) => found.extend(sightings(vec![record], sent_at, &Source::Scan(run.pull.id))),
+            Ok(None) => {}
+            Err(error) => return Ok(Err(error)),
+        }
+    }
+    Ok(Ok(found))
+}
+
+/// Deletes what a complete scan did not show, as far as the guard believes it, and finishes the scan.
+async fn settle(
+    run: &mut Run<'_>,
+    c: &Collection,
+    shown: Option<Vec<[u8; 16]>>,
+    started: Millis,
+    approve: bool,
+    mut sum: Tally,
+) -> Result<Ended> {
+    let connection = run.account.connection.id;
+    let mut told = None;
+    let mut held = None;
+    let mut live = None;
+    if let Some(shown) = shown {
+        let key = c.key.clone();
+        let (total, missing) = run
+            .deps
+            .store
+            .blocking(move |rows| {
+                let (mut total, mut missing) = (0_usize, BTreeSet::<Missing>::new());
+                rows.walk_snapshot(connection, &key, None, |id, row| {
+                    total += usize::from(row.is_live());
+                    let before = row.is_live() && row.version.observed_at < started;
+                    if before && shown.binary_search(&id).is_err() {
+                        missing.insert((id, row.remote_id));
+                    }
+                    Ok(true)
+                })?;
+                Ok((total, missing))
+            })
+            .await?;
+        let state = run.deps.store.collection_state(connection, &c.key)?;
+        let ids: BTreeSet<[u8; 16]> = missing.iter().map(|(id, _)| *id).collect();
+        let before: Option<BTreeSet<[u8; 16]>> = (!state.held.is_empty()).then(|| state.held.iter().copied().collect());
+        let verdict = guard(total, ids, before.as_ref(), approve);
+        if let Some(hold) = &verdict.hold {
+            let waiting = hold.missing.len() as u64;
+            told = Some(run.hold(c, total as u64, waiting, hold.needs_approval));
+        }
+        held = Some(verdict.hold.map(|hold| hold.missing.into_iter().collect()).unwrap_or_default());
+        live = Some((total as u64).saturating_sub(verdict.delete.len() as u64));
+        let gone: Vec<Missing> = missing.into_iter().filter(|(id, _)| verdict.delete.contains(id)).collect();
+        for step in gone.chunks(RECORDS_MAX) {
+            let standing = commit_page(run, c, deletions(run.pull.id, step, started), &mut sum, |_, _, _, _| {});
+            if standing.await? == Standing::Gone {
+                return Ok(Ended::Stop);
+            }
+        }
+    }
+    let mut extra = Commit::default();
+    if let Some(what) = &told {
+        extra.told.push((run.event(what), None));
+    }
+    let absorb = super::commit::Absorb { deps: run.deps, account: run.account, collection: c };
+    let finish = |state: &mut crate::domain::connection::CollectionState, commit: &mut Commit, _: &Tally| {
+        if let Some(held) = held {
+            state.held = held;
+        }
+        state.records = live.unwrap_or(state.records);
+        run.finish(c, Task::Scan, &sum, state, commit);
+    };
+    let (standing, _) = absorb.all(Vec::new(), extra, finish).await?;
+    Ok(if standing == Standing::Gone { Ended::Stop } else { Ended::Done })
+}
+
+fn deletions(pull: crate::domain::id::PullId, gone: &[Missing], started: Millis) -> Vec<Sighting> {
+    let sighting = |(_, remote_id): &Missing| Sighting {
+        remote_id: remote_id.clone(),
+        what: Sight::Missing { scan_started_at: started },
+        source: Source::Scan(pull),
+        inbox: None,
+    };
+    gone.iter().map(sighting).collect()
+}

@@ -1,0 +1,1 @@
+//! The promises of the watcher, against small apps on loopback and against the sandbox.
