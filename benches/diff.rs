@@ -4,6 +4,8 @@
 //! differ but the unified record is the same (both hashes), and one field differs (the paths too). Not here: fetching,
 //! mapping, the store.
 
+#![allow(clippy::print_stdout, reason = "a bench prints what it measured")]
+
 use std::collections::HashMap;
 use std::hint::black_box;
 use std::time::{Duration, Instant};

@@ -64,7 +64,7 @@ pub fn apply(
             bearer(&BearerFile::default(), live(credentials.token(), now)?, outgoing, env);
         }
         (AuthFile::ApiKey(file), Credentials::ApiKey { api_key }) => {
-            api_key_into(file, api_key.expose(), outgoing, env)?
+            api_key_into(file, api_key.expose(), outgoing, env)?;
         }
         (AuthFile::Basic, Credentials::Login { username, password, .. }) => {
             outgoing.headers.push(("authorization".to_owned(), basic(username, password.expose())));

@@ -99,6 +99,7 @@ impl Budget {
         let (Some(remaining), reset) = (read(&spec.headers.remaining), read(&spec.headers.reset)) else { return };
         let mut state = self.lock();
         // Another process may share the account: believe the smaller of the two counts.
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast from float saturates")]
         let remaining_milli = (remaining.max(0.0) * 1000.0) as u64;
         state.tokens_milli = state.tokens_milli.min(remaining_milli);
         if remaining < 1.0 {
@@ -134,7 +135,7 @@ pub fn retry_after(text: &str, now: Millis) -> Option<Duration> {
     if let Ok(seconds) = text.parse::<f64>() {
         return Duration::try_from_secs_f64(seconds.max(0.0)).ok().map(|wait| wait.min(WAIT_MAX));
     }
-    let date = text.strip_suffix("GMT").map(|t| format!("{t}+0000")).unwrap_or_else(|| text.to_owned());
+    let date = text.strip_suffix("GMT").map_or_else(|| text.to_owned(), |t| format!("{t}+0000"));
     let stamp = jiff::fmt::rfc2822::parse(&date).ok()?.timestamp();
     let at = u64::try_from(stamp.as_millisecond()).ok()?;
     Some(Millis(at).since(now).min(WAIT_MAX))

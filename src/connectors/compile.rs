@@ -106,7 +106,7 @@ fn with_parameters(source: &Arc<Folder>, parameters: &Parameters, common: &Commo
             Some(template) => Account::Template(template),
             None => match builder.call("account")? {
                 Method::Missing => Account::Unknown,
-                method => Account::Call(method),
+                method => Account::Call(Box::new(method)),
             },
         },
         auth: spec.auth,

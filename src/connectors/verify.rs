@@ -156,8 +156,8 @@ impl Spec {
             Value::Array(items) => items.iter().filter_map(Value::as_str).map(Secret::new).collect(),
             _ => Vec::new(),
         };
-        let found = parameters.iter().filter_map(|map| map.get(name)).map(texts);
-        found.filter(|secrets| !secrets.is_empty()).next().unwrap_or_default()
+        let mut found = parameters.iter().filter_map(|map| map.get(name)).map(texts);
+        found.find(|secrets| !secrets.is_empty()).unwrap_or_default()
     }
 
     /// Judges a request. Any of the secrets may have signed it.

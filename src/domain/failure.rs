@@ -69,7 +69,10 @@ mod tests {
         let slugs: std::collections::HashSet<_> = Failure::ALL.iter().map(|f| f.slug()).collect();
         assert_eq!(slugs.len(), Failure::ALL.len());
         for (index, failure) in Failure::ALL.iter().enumerate() {
-            assert_eq!(postcard::to_allocvec(failure).map_err(|e| e.to_string()), Ok(vec![index as u8]));
+            assert_eq!(
+                postcard::to_allocvec(failure).map_err(|e| e.to_string()),
+                Ok(vec![u8::try_from(index).unwrap()])
+            );
         }
         assert_eq!(Failure::BadRequest as u8, 12, "append new failures, never reorder");
     }

@@ -38,7 +38,7 @@ use crate::error;
 /// What we say we are, unless a request says otherwise.
 pub const USER_AGENT: &str = concat!("Tidemill/", env!("CARGO_PKG_VERSION"));
 /// The most bytes of an answer's head.
-const HEAD_MAX_BYTES: usize = 64 * 1024;
+const HEAD_MAX_BYTES: u16 = 60 * 1024;
 /// How often an HTTP/2 connection in use is asked whether it still lives, and how long it may take to say so. Without
 /// it, a connection whose other end vanished would time out every request for minutes.
 const PING_EVERY: Duration = Duration::from_secs(10);
@@ -185,8 +185,8 @@ impl Era {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(options.idle_timeout)
             .pool_max_idle_per_host(options.idle_per_host)
-            .http1_max_buf_size(HEAD_MAX_BYTES)
-            .http2_max_header_list_size(HEAD_MAX_BYTES as u32)
+            .http1_max_buf_size(usize::from(HEAD_MAX_BYTES))
+            .http2_max_header_list_size(u32::from(HEAD_MAX_BYTES))
             .http2_keep_alive_interval(PING_EVERY)
             .http2_keep_alive_timeout(PING_TIMEOUT)
             .build(connector);

@@ -53,7 +53,7 @@ pub fn fixed<const N: usize>(what: &'static str, bytes: &[u8]) -> Result<[u8; N]
 
 /// The merge of counters: little-endian 64-bit numbers are added; a sum of zero stays, and is dropped with its hour.
 pub(super) fn add(_key: &[u8], before: Option<&[u8]>, more: &MergeOperands) -> Option<Vec<u8>> {
-    let number = |bytes: &[u8]| bytes.try_into().map(i64::from_le_bytes).unwrap_or(0);
+    let number = |bytes: &[u8]| bytes.try_into().map_or(0, i64::from_le_bytes);
     let sum = more.iter().map(number).fold(before.map_or(0, number), i64::wrapping_add);
     Some(sum.to_le_bytes().to_vec())
 }

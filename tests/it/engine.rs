@@ -80,7 +80,8 @@ async fn a_refused_delivery_is_tried_again_and_then_dead() {
     assert!(came.iter().all(|r| r.header("webhook-id") == came[0].header("webhook-id")));
     let rows = settled(&engine, subscription.lane).await;
     assert!(matches!(rows[0].state, DeliveryState::Dead { .. }), "{:?}", rows[0]);
-    let slugs: Vec<_> = rows[0].attempts.iter().map(|a| a.error.map(|e| e.slug())).collect();
+    let slugs: Vec<_> =
+        rows[0].attempts.iter().map(|a| a.error.map(tidemill::domain::delivery::AttemptError::slug)).collect();
     assert_eq!(slugs, [Some("http-5xx"), Some("redirect-refused"), Some("http-4xx")]);
     assert_eq!(rows[0].attempts[0].answer, "answer of the receiver");
     assert_eq!(engine.store.dead_deliveries(subscription.lane, None, 10).expect("dead").len(), 1);

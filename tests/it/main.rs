@@ -1,5 +1,7 @@
 //! One file per promise, all in one binary so that it links once. `support` is what they share.
 
+#![allow(clippy::cast_possible_truncation, reason = "the numbers of a test are small")]
+
 mod delivery;
 mod engine;
 mod outbound;

@@ -211,10 +211,7 @@ impl Outlet {
     /// Ends a delivery whose event is past its time.
     async fn expire(&self, number: LaneNo, due: &Due) -> Result<()> {
         let now = self.clock.now();
-        let mut row = match self.store.delivery(number, due.seq)? {
-            Some(row) => row,
-            None => return Ok(()),
-        };
+        let Some(mut row) = self.store.delivery(number, due.seq)? else { return Ok(()) };
         let cause = crate::domain::delivery::Cause::Expired;
         row.state = DeliveryState::Dead { at: now, cause };
         self.metrics.deliveries_dead.with([cause.slug()]).inc();
@@ -243,7 +240,7 @@ fn start_runtime(number: usize, make: MakeDriver) -> Result<Runtime> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::internal)?;
     let handle = runtime.handle().clone();
     let (stop, stopped) = oneshot::channel::<()>();
-    let (made, driver) = std::sync::mpsc::channel();
+    let (made, driver) = std::sync::mpsc::sync_channel(1);
     std::thread::Builder::new()
         .name(format!("http-{number}"))
         .spawn(move || {

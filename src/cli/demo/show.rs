@@ -64,7 +64,7 @@ impl Show {
         let kind = body["updateType"].as_str().unwrap_or("-");
         let record = body["dataPayload"]["remoteId"].as_str().unwrap_or_default();
         let noticed = self.noticed(&arrival.event).await;
-        let took = self.took(record, kind, arrival.at).await.map_or_else(|| "-".to_owned(), |ms| took(ms));
+        let took = self.took(record, kind, arrival.at).await.map_or_else(|| "-".to_owned(), took);
         let colour = match kind {
             "created" => Colour::Green,
             "deleted" => Colour::Red,

@@ -82,7 +82,7 @@ pub struct BaseUri {
 pub(super) enum Account {
     Unknown,
     Template(Template),
-    Call(Method<CallRest>),
+    Call(Box<Method<CallRest>>),
 }
 
 /// How a method is written: the suffix of its file.

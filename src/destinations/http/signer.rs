@@ -171,7 +171,7 @@ mod tests {
         let second = signer.rsa(&key, digest()).await.expect("signed");
         assert!(Arc::ptr_eq(&first, &second));
         let mut memory = Memory::default();
-        for n in 0..3 * REMEMBERED as u32 {
+        for n in 0..3 * u32::try_from(REMEMBERED).unwrap() {
             let mut name = ([0; 32], [0; 16]);
             name.0[..4].copy_from_slice(&n.to_be_bytes());
             memory.keep(name, "s".into());

@@ -20,7 +20,7 @@ pub enum Incoming<'a> {
     },
     /// The app says that it is gone: a delete webhook, its list of deleted records, a fetch that found nothing.
     Gone { remote_id: &'a str, remote_updated_at: Option<Millis>, observed_at: Millis },
-    /// A complete scan that began then did not show it, and the [`guard`](super::guard) believes the scan.
+    /// A complete scan that began then did not show it, and the [`guard`](super::guard()) believes the scan.
     Missing { scan_started_at: Millis },
 }
 

@@ -1,6 +1,6 @@
 //! Two hashes of a record: of the app's own bytes, and of what a receiver can see.
 //!
-//! Always true: two sets of fields have the same hash exactly if [`diff`](super::diff) finds no path between them. A null
+//! Always true: two sets of fields have the same hash exactly if [`diff`](super::diff()) finds no path between them. A null
 //! is the same as nothing, `1.50` the same as `1.5`, and the order of names does not count.
 
 use serde_json::{Map, Number, Value};

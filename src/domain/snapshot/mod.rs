@@ -7,7 +7,7 @@
 //! - `created` and `deleted` of a record take turns.
 //!
 //! Not here: fetching and mapping (`connectors`), windows and cursors (`pull`), storing the row and appending the event
-//! (`actors::watcher`), which deletions of a scan are believed ([`guard`]).
+//! (`actors::watcher`), which deletions of a scan are believed ([`guard()`]).
 
 mod decide;
 mod diff;

@@ -273,7 +273,7 @@ impl fmt::Display for TopicPattern {
 }
 
 /// Every topic there is: data, system, and `others`.
-fn known<'a>(others: &'a [impl AsRef<str>]) -> impl Iterator<Item = &'a str> + Clone {
+fn known(others: &[impl AsRef<str>]) -> impl Iterator<Item = &str> + Clone {
     let built_in = Catalogue::embedded().models().iter().map(|m| m.topic.as_str());
     built_in.chain(others.iter().map(AsRef::as_ref))
 }
