@@ -49,6 +49,7 @@ struct Bells {
     lanes: Bell<LaneNo>,
     router: Notify,
     subscriptions_changed: AtomicU64,
+    owners_changed: AtomicU64,
     routed: AtomicU64,
     times: Mutex<super::alarm::Times>,
     alarm: Notify,
@@ -82,6 +83,14 @@ impl Rings {
     pub fn subscriptions_changed(&self) {
         self.0.subscriptions_changed.fetch_add(1, Ordering::AcqRel);
         self.0.router.notify_one();
+    }
+    /// A connection or an integration was made, changed or deleted: what was remembered of its webhooks is read again.
+    pub fn owners_changed(&self) {
+        self.0.owners_changed.fetch_add(1, Ordering::AcqRel);
+    }
+    /// Goes up with every `owners_changed`.
+    pub fn owners_version(&self) -> u64 {
+        self.0.owners_changed.load(Ordering::Acquire)
     }
     /// Wakes somebody at a time, or before it if an earlier time was set.
     pub fn at(&self, at: Millis, wakes: Wakes) {

@@ -14,8 +14,10 @@ mod body;
 pub mod bootstrap;
 mod call;
 mod cascade;
+mod events;
 pub mod health;
 mod idempotency;
+mod ingest;
 mod keys;
 mod options;
 mod pages;
@@ -39,8 +41,17 @@ pub use state::{Parts, State};
 
 /// Every route. A resource adds its own here.
 pub fn table() -> Vec<Route> {
-    [workspaces::routes(), keys::routes(), users::routes(), subscriptions::routes(), pages::routes(), health::routes()]
-        .concat()
+    [
+        workspaces::routes(),
+        keys::routes(),
+        users::routes(),
+        subscriptions::routes(),
+        events::routes(),
+        ingest::routes(),
+        pages::routes(),
+        health::routes(),
+    ]
+    .concat()
 }
 
 /// Everything, at `server.listen`; without health and metrics if they have an address of their own.

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use super::auth::KeyCache;
 use super::health::Health;
 use super::idempotency::Running;
+use super::ingest::Doors;
 use super::options::Options;
+use crate::actors::Deps;
 use crate::actors::courier::outlet::Outlet;
 use crate::actors::handle::Rings;
 use crate::clock::Clock;
@@ -30,6 +32,8 @@ pub struct Parts {
     /// The way out: it judges addresses, tries destinations out and holds the workspaces' signing keys.
     pub outlet: Arc<Outlet>,
     pub health: Arc<Health>,
+    /// What the watchers work with.
+    pub deps: Deps,
 }
 
 /// The API's state; clones are the same.
@@ -48,6 +52,9 @@ pub struct Inner {
     /// Judges addresses; it sends nothing here.
     pub driver: Arc<dyn Driver>,
     pub health: Arc<Health>,
+    /// What the watchers work with.
+    pub deps: Deps,
+    pub doors: Doors,
     pub keys: KeyCache,
     pub running: Running,
     pub tests: tokio::sync::Semaphore,
@@ -59,7 +66,7 @@ impl State {
     /// # Errors
     /// There is no driver.
     pub fn new(parts: Parts) -> Result<Self> {
-        let Parts { options, store, clock, rings, metrics, outlet, health } = parts;
+        let Parts { options, store, clock, rings, metrics, outlet, health, deps } = parts;
         let (_, driver) = outlet.driver().ok_or_else(|| Error::internal("there is no way out of the node"))?;
         Ok(Self(Arc::new(Inner {
             options,
@@ -70,6 +77,8 @@ impl State {
             outlet,
             driver,
             health,
+            deps,
+            doors: Doors::default(),
             keys: KeyCache::default(),
             running: Running::default(),
             tests: tokio::sync::Semaphore::new(TESTS_MAX),

@@ -43,6 +43,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
         metrics: engine.metrics.clone(),
         outlet: engine.outlet.clone(),
         health: health.clone(),
+        deps: engine.deps.clone(),
     })?;
     let servers = bind_all(&config, &state)?;
     let handles: Vec<ServerHandle> = servers.iter().map(Server::handle).collect();

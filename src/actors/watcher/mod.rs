@@ -11,7 +11,7 @@
 //! alarm and nothing else; a look that panics is tried again later, from the store. Not here: the rules (`domain::pull`,
 //! `domain::snapshot`), the calls (`connectors`).
 
-mod account;
+pub mod account;
 mod changes;
 mod commit;
 mod global;
