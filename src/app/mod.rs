@@ -3,6 +3,7 @@
 //! Always true: nothing is started twice; what was accepted is on disk before the process ends; a drain takes no longer
 //! than `server.drain_seconds`. Not here: what any of the parts does.
 
+pub mod offline;
 mod serve;
 
 pub use serve::{api_options, run};

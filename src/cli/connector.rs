@@ -1,10 +1,61 @@
 //! `tidemill connector`: make, validate and run a connector's folder.
 
-use super::{Context, Failure, Outcome};
+use std::path::PathBuf;
+
+use clap::Subcommand;
+
+use super::{Context, Failure, Outcome, print};
+use crate::app::offline::{check_connector, new_connector, test_connector};
 
 #[derive(clap::Args)]
-pub(super) struct Args {}
+pub(super) struct Args {
+    #[command(subcommand)]
+    what: What,
+}
 
-pub(super) fn run(_args: Args, _context: &Context) -> Outcome {
-    Err(Failure::Failed("connector is not in this version yet".to_owned()))
+#[derive(Subcommand)]
+enum What {
+    /// Make a small connector to start from.
+    New {
+        /// Its key, which is the folder's name: lower-case letters, digits and hyphens
+        key: String,
+        /// The folder to make it in
+        #[arg(long, value_name = "FOLDER", default_value = ".")]
+        dir: PathBuf,
+    },
+    /// Validate connectors: every file, name and script. Without a folder: the built-in ones and those of
+    /// connectors.path.
+    Check {
+        /// Folders of connectors
+        folders: Vec<PathBuf>,
+    },
+    /// Run the tests in a connector's tests folder.
+    Test {
+        /// The connector's folder, or the key of one that is installed
+        #[arg(required = true)]
+        folders: Vec<PathBuf>,
+    },
+}
+
+pub(super) fn run(args: Args, context: &Context) -> Outcome {
+    let config = context.config()?;
+    match args.what {
+        What::New { key, dir } => {
+            let folder = new_connector(&dir, &key)?;
+            print(&format!(
+                "{} is made. Next:\n  tidemill connector check {0}\n  tidemill connector test {0}\n",
+                folder.display()
+            ))
+        }
+        What::Check { folders } => print(&check_connector(&config, &folders)?),
+        What::Test { folders } => {
+            let report = test_connector(&config, &folders)?;
+            print(&report.text)?;
+            match report.failed {
+                0 => Ok(()),
+                1 => Err(Failure::Failed("1 test failed".to_owned())),
+                failed => Err(Failure::Failed(format!("{failed} tests failed"))),
+            }
+        }
+    }
 }

@@ -1,10 +1,78 @@
-//! `tidemill keys`: create, list and revoke API keys.
+//! `tidemill keys`: create, list and revoke API keys of a running node.
 
-use super::{Context, Failure, Outcome};
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::node::{Reach, segment};
+use super::{Context, Outcome};
+
+/// A key with scope `admin` opens these calls: TIDEMILL_API_KEY, TIDEMILL_API_KEY_FILE or --key-file.
+const VARIABLE: &str = "TIDEMILL_API_KEY";
+const PATH: &str = "/2024-03/one/keys";
 
 #[derive(clap::Args)]
-pub(super) struct Args {}
+#[command(
+    after_help = "A key with scope admin opens these calls: TIDEMILL_API_KEY, TIDEMILL_API_KEY_FILE or --key-file."
+)]
+pub(super) struct Args {
+    #[command(flatten)]
+    reach: Reach,
+    #[command(subcommand)]
+    what: What,
+}
 
-pub(super) fn run(_args: Args, _context: &Context) -> Outcome {
-    Err(Failure::Failed("keys is not in this version yet".to_owned()))
+#[derive(Subcommand)]
+enum What {
+    /// Make a key and print it, this once.
+    Create {
+        /// For people, up to 256 bytes
+        name: String,
+        /// read, write (includes read), admin (includes both), or hooks; may be given several times
+        #[arg(long = "scope", value_name = "SCOPE", required = true, value_parser = ["read", "write", "admin", "hooks"])]
+        scopes: Vec<String>,
+        /// The user, by id or username, that a hooks key is bound to
+        #[arg(long, value_name = "USER")]
+        user: Option<String>,
+        /// RFC 3339; without it the key does not expire
+        #[arg(long, value_name = "TIME")]
+        expires_at: Option<String>,
+    },
+    /// List the keys, without their texts.
+    List,
+    /// Revoke a key; it stops working at once.
+    Revoke {
+        /// As `list` shows it
+        key_id: String,
+    },
+}
+
+pub(super) fn run(args: Args, context: &Context) -> Outcome {
+    let node = args.reach.node(context, VARIABLE)?;
+    match args.what {
+        What::Create { name, scopes, user, expires_at } => {
+            let mut body = json!({ "name": name, "scopes": scopes });
+            if let Some(user) = user {
+                body["userId"] = user.into();
+            }
+            if let Some(time) = expires_at {
+                body["expiresAt"] = time.into();
+            }
+            node.show("POST", PATH, Some(&body), |answer| {
+                let key = &answer["key"];
+                format!("{}\n{}\n", line(key), key["apiKey"].as_str().unwrap_or_default())
+            })
+        }
+        What::List => node.show_all(PATH, "keys", line),
+        What::Revoke { key_id } => {
+            node.show("DELETE", &format!("{PATH}/{}", segment(&key_id)), None, |_| format!("revoked {key_id}\n"))
+        }
+    }
+}
+
+/// Id, scopes, times and name: the name comes last, since it may hold spaces.
+fn line(key: &Value) -> String {
+    let text = |name: &str| key[name].as_str().unwrap_or("-").to_owned();
+    let scopes: Vec<&str> = key["scopes"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let (id, created, expires) = (text("keyId"), text("createdAt"), text("expiresAt"));
+    format!("{id}  {:<12} created {created}  expires {expires}  {}", scopes.join(","), text("name"))
 }

@@ -36,6 +36,9 @@ pub(super) struct Args {
     /// How far webhook-timestamp may be from now.
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     tolerance: u64,
+    /// Judge the time as of then (RFC 3339), for a delivery that was kept.
+    #[arg(long, value_name = "TIME")]
+    at: Option<String>,
 }
 
 pub(super) fn run(args: Args, context: &Context) -> Outcome {
@@ -46,6 +49,11 @@ pub(super) fn run(args: Args, context: &Context) -> Outcome {
         lines.push_str(&text(path)?);
     }
     let keys = args.keys.as_deref().map(text).transpose()?;
+    let now = match &args.at {
+        None => Clock::start(Millis(0)).now(),
+        Some(at) => Millis::parse_rfc3339(at)
+            .ok_or_else(|| Failure::Usage(format!("--at {at:?} is no time such as 2026-01-31T12:00:00Z")))?,
+    };
     let config = context.config()?;
     let headers = headers(&lines);
     if headers.is_empty() {
@@ -58,7 +66,7 @@ pub(super) fn run(args: Args, context: &Context) -> Outcome {
         secret: args.secret.as_deref(),
         public_keys: keys.as_deref(),
         header_prefix: &config.delivery.header_prefix,
-        now: Clock::start(Millis(0)).now(),
+        now,
         tolerance: Duration::from_secs(args.tolerance),
     });
     let mut out = String::new();

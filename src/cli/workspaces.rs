@@ -1,10 +1,62 @@
-//! `tidemill workspaces`: create, list and delete workspaces.
+//! `tidemill workspaces`: create, list and delete workspaces of a running node.
 
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::node::{Reach, segment};
 use super::{Context, Failure, Outcome};
 
-#[derive(clap::Args)]
-pub(super) struct Args {}
+const VARIABLE: &str = "TIDEMILL_OPERATOR_KEY";
+const PATH: &str = "/workspaces";
 
-pub(super) fn run(_args: Args, _context: &Context) -> Outcome {
-    Err(Failure::Failed("workspaces is not in this version yet".to_owned()))
+#[derive(clap::Args)]
+#[command(after_help = "The operator's key opens these calls: TIDEMILL_OPERATOR_KEY, TIDEMILL_OPERATOR_KEY_FILE or \
+                        --key-file; the node must have the same as security.operator_key.")]
+pub(super) struct Args {
+    #[command(flatten)]
+    reach: Reach,
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Make a workspace and print its first API key, this once.
+    Create {
+        /// Unique on the node
+        name: String,
+    },
+    /// List the workspaces.
+    List,
+    /// Delete a workspace and all that is in it: users, connections, subscriptions, events and keys.
+    Delete {
+        /// As `list` shows it
+        workspace_id: String,
+        /// Do it; nothing of it can be brought back
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+pub(super) fn run(args: Args, context: &Context) -> Outcome {
+    let node = args.reach.node(context, VARIABLE)?;
+    match args.what {
+        What::Create { name } => node.show("POST", PATH, Some(&json!({ "name": name })), |answer| {
+            let key = answer["key"]["apiKey"].as_str().unwrap_or_default();
+            format!("{}\n{key}\n", line(&answer["workspace"]))
+        }),
+        What::List => node.show_all(PATH, "workspaces", line),
+        What::Delete { workspace_id, yes: false } => Err(Failure::Usage(format!(
+            "deleting workspace {workspace_id} takes everything in it and cannot be taken back; say --yes to do it"
+        ))),
+        What::Delete { workspace_id, yes: true } => {
+            let path = format!("{PATH}/{}", segment(&workspace_id));
+            node.show("DELETE", &path, None, |_| format!("deleted {workspace_id}\n"))
+        }
+    }
+}
+
+fn line(workspace: &Value) -> String {
+    let text = |name: &str| workspace[name].as_str().unwrap_or("-");
+    format!("{}  created {}  {}", text("workspaceId"), text("createdAt"), text("name"))
 }

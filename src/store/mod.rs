@@ -9,6 +9,7 @@ mod codec;
 mod counts;
 mod deliveries;
 mod events;
+mod health;
 mod idempotency;
 mod inbox;
 pub mod keys;
@@ -26,6 +27,7 @@ mod writer;
 
 pub use counts::{Count, LaneCounts};
 pub use deliveries::{DeliveryRow, Due, Settlement, Turn};
+pub use health::{Health, versions};
 pub use idempotency::{Answer, Remembered};
 pub use inbox::{InboxRow, InboxState};
 pub use master::master_key;

@@ -25,16 +25,20 @@ pub(super) fn current() -> u32 {
     u32::try_from(STEPS.len()).unwrap_or(u32::MAX).saturating_add(1)
 }
 
+/// The version of the store as it is; none in one that was not finished.
+pub(super) fn found(rows: &Rows) -> Result<Option<u32>> {
+    let found = rows.raw(Table::Meta, META_VERSION)?;
+    found.map(|bytes| Ok(u32::from_be_bytes(codec::fixed("meta", &bytes)?))).transpose()
+}
+
 /// Checks version and key, and brings the store to the current version.
 pub(super) fn run(rows: &Rows, fresh: bool) -> Result<()> {
-    let found = rows.raw(Table::Meta, META_VERSION)?;
-    let Some(found) = found else {
+    let Some(found) = found(rows)? else {
         if !fresh && rows.raw(Table::Meta, super::writer::META_SEQ)?.is_some() {
             return Err(Error::new(Code::Internal, "the store has no version row: it is damaged; restore a backup"));
         }
         return create(rows);
     };
-    let found = u32::from_be_bytes(codec::fixed("meta", &found)?);
     if found > current() {
         let message = format!(
             "the store has version {found}, this build reads up to {}: start a newer tidemill, or restore a backup",

@@ -7,7 +7,6 @@
 //!
 //! Always true: it uses nothing but the public API, and checks both signatures with verifiers that are not ours.
 
-mod http;
 mod receiver;
 mod setup;
 mod show;
@@ -17,8 +16,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use self::http::Server;
 use super::{Context, Failure, Outcome, print, stop};
+use crate::cli::http::Server;
 use crate::clock::Clock;
 use crate::domain::time::Millis;
 

@@ -16,8 +16,8 @@ use sha2::Sha256;
 use standardwebhooks::Webhook;
 use tokio::sync::{RwLock, mpsc};
 
-use super::http::Server;
 use crate::cli::Failure;
+use crate::cli::http::Server;
 use crate::clock::Clock;
 use crate::domain::time::Millis;
 

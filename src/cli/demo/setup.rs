@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::http::Server;
 use crate::cli::Failure;
+use crate::cli::http::Server;
 
 const API: &str = "/2024-03/one";
 const USERNAME: &str = "demo";

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::http::Server;
 use super::receiver::Arrival;
 use super::setup::Sandbox;
+use crate::cli::http::Server;
 use crate::domain::time::Millis;
 
 /// Changes of the app that are remembered, to tell how long an event took.

@@ -1,4 +1,4 @@
-//! Small JSON calls to the node and to the sandbox.
+//! Small JSON calls to a node and to the sandbox.
 //!
 //! Always true: a call ends within ten seconds and reads at most 16 MiB. These are addresses the user gave, so the
 //! guarded client of the node is not needed; proxies of the environment are ignored all the same.
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::cli::Failure;
+use super::Failure;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 const ANSWER_MAX: usize = 16 * 1024 * 1024;

@@ -1,0 +1,115 @@
+//! What the command line does without a running node: look at a store, work on connectors.
+//!
+//! Always true: a store is never made here, and one that a node uses is refused. Not here: arguments and printing
+//! (`cli`).
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::wall_clock;
+use crate::config::Config;
+use crate::connectors::{Connector, Registry, SpecError};
+use crate::error::{Error, Result};
+use crate::store::{self, Store};
+
+/// How the tests of connectors went.
+#[derive(Debug, Default)]
+pub struct Tests {
+    /// A line per connector, and one per case that does not hold.
+    pub text: String,
+    pub failed: usize,
+}
+
+/// Opens a store, reads all of it, and says what is in it. With `upgrade_dry_run`, only which version it has and which
+/// one this build would make of it.
+///
+/// # Errors
+/// There is no store, a node uses it, the key does not open it, or it is damaged.
+pub fn check_store(config: &Config, upgrade_dry_run: bool) -> Result<String> {
+    let path = &config.storage.path;
+    if !store::exists(path) {
+        return Err(Error::invalid(format!("there is no store in {}; set storage.path", path.display())));
+    }
+    if upgrade_dry_run {
+        let (found, current) = store::versions(&config.storage)?;
+        return Ok(match found == current {
+            true => format!("the store has version {found}, as this build writes it: nothing to upgrade\n"),
+            false => format!("the store has version {found}; the next start makes version {current} of it\n"),
+        });
+    }
+    let key = store::master_key(path, config.security.master_key.as_ref())?;
+    let store = Store::open(&config.storage, &key, &wall_clock(), Arc::new(|_| ()))?;
+    let health = store.health()?;
+    let mut text = format!("store {}, version {}\n", path.display(), health.version);
+    for (table, rows, bytes) in &health.tables {
+        let _ = writeln!(text, "  {table:<20} {rows:>12} rows {bytes:>15} bytes");
+    }
+    let _ =
+        writeln!(text, "files and buffers: {} bytes; free on the disk: {} bytes", store.bytes(), store.free_bytes());
+    text.push_str("every row was read: no damage\n");
+    Ok(text)
+}
+
+fn told(error: &SpecError) -> Error {
+    Error::invalid(error.to_string())
+}
+
+fn registry(config: &Config) -> Result<Registry> {
+    Registry::load(&config.connectors, &config.scripts).map_err(|error| told(&error))
+}
+
+/// Makes a small connector to start from, in a new folder of `dir`.
+///
+/// # Errors
+/// A key that is none, a folder that is there already, or a disk that does not take it.
+pub fn new_connector(dir: &Path, key: &str) -> Result<PathBuf> {
+    crate::connectors::scaffold(dir, key).map_err(|error| told(&error))
+}
+
+/// Validates folders of connectors; without any, the installed ones. One line each.
+///
+/// # Errors
+/// The first broken one: file, line and field in one sentence.
+pub fn check_connector(config: &Config, folders: &[PathBuf]) -> Result<String> {
+    let registry = registry(config)?;
+    let mut connectors: Vec<Arc<Connector>> = Vec::new();
+    for folder in folders {
+        connectors.push(registry.read(folder).map_err(|error| told(&error))?);
+    }
+    if folders.is_empty() {
+        connectors.extend(registry.all().cloned());
+    }
+    let mut text = String::new();
+    for connector in connectors {
+        let topics: Vec<&str> = connector.collections.iter().map(|c| c.topic.as_str()).collect();
+        let _ =
+            writeln!(text, "{:<16} {} ({}): {}", connector.key, connector.name, connector.category, topics.join(", "));
+    }
+    Ok(text)
+}
+
+/// Runs the tests of connectors, each a folder or the key of an installed one.
+///
+/// # Errors
+/// A connector or a test file that cannot be read.
+pub fn test_connector(config: &Config, folders: &[PathBuf]) -> Result<Tests> {
+    let registry = registry(config)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::internal)?;
+    let mut tests = Tests::default();
+    for folder in folders {
+        let installed = folder.to_str().filter(|_| !folder.is_dir()).and_then(|key| registry.get(key));
+        let connector = match installed {
+            Some(connector) => connector,
+            None => registry.read(folder).map_err(|error| told(&error))?,
+        };
+        let report = runtime.block_on(crate::connectors::run_tests(&connector)).map_err(|error| told(&error))?;
+        let (passed, failed) = (report.passed, report.failures.len());
+        let _ = writeln!(tests.text, "{}: {passed} passed, {failed} failed", connector.key);
+        for failure in &report.failures {
+            let _ = writeln!(tests.text, "  {failure}");
+        }
+        tests.failed += failed;
+    }
+    Ok(tests)
+}
