@@ -44,9 +44,24 @@ fn succeeds(output: &Output) -> String {
 #[test]
 fn every_sub_command_has_help() {
     for line in [
-        "", "serve", "config", "check", "verify", "keys", "keys create", "keys list", "keys revoke", "workspaces",
-        "workspaces create", "workspaces list", "workspaces delete", "connector", "connector new", "connector check",
-        "connector test", "sandbox",
+        "",
+        "serve",
+        "config",
+        "check",
+        "verify",
+        "keys",
+        "keys create",
+        "keys list",
+        "keys revoke",
+        "workspaces",
+        "workspaces create",
+        "workspaces list",
+        "workspaces delete",
+        "connector",
+        "connector new",
+        "connector check",
+        "connector test",
+        "sandbox",
     ] {
         let mut arguments: Vec<&str> = line.split_whitespace().collect();
         arguments.push("--help");
@@ -140,12 +155,15 @@ fn a_delivery_is_verified_and_a_forged_one_is_not() {
     };
     let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     let body = r#"{"test": 2432232314}"#;
-    let signature = standardwebhooks::Webhook::new(secret).unwrap().sign("msg_1", 1_614_265_330, body.as_bytes()).unwrap();
-    let headers = file("headers.txt", &format!("HTTP/1.1 200 OK\nWebhook-Id: msg_1\nwebhook-timestamp: 1614265330\nwebhook-signature: {signature}\n"));
+    let signature =
+        standardwebhooks::Webhook::new(secret).unwrap().sign("msg_1", 1_614_265_330, body.as_bytes()).unwrap();
+    let headers = file(
+        "headers.txt",
+        &format!("HTTP/1.1 200 OK\nWebhook-Id: msg_1\nwebhook-timestamp: 1614265330\nwebhook-signature: {signature}\n"),
+    );
     let (good, forged) = (file("body", body), file("forged", "{}"));
-    let verify = |body: &str, at: &str| {
-        run(&["verify", "--body", body, "--headers", &headers, "--secret", secret, "--at", at])
-    };
+    let verify =
+        |body: &str, at: &str| run(&["verify", "--body", body, "--headers", &headers, "--secret", secret, "--at", at]);
     let said = succeeds(&verify(&good, "2021-02-25T15:02:11Z"));
     assert!(said.contains("good") && !said.contains("whsec_"), "{said}");
     fails(&verify(&forged, "2021-02-25T15:02:11Z"), 1);
