@@ -107,7 +107,7 @@ impl Engine {
             polling: Arc::new(config.polling.clone()),
             handle_tries_max: config.ingest.handle_tries_max.get(),
             runtime: apps.handle().clone(),
-            public_url: config.server.public_url.clone(),
+            public_url: reachable(&config),
         };
         let _apps = AppsRuntime(Some(apps));
         let threads = threads(config.delivery.threads);
@@ -194,6 +194,21 @@ fn outlet_options(config: &Config) -> Result<outlet::Options> {
         bodies_bytes_max: BODIES_BYTES_MAX,
         key_overlap: Duration::from_secs(config.security.key_overlap_seconds.get()),
     })
+}
+
+/// The public URL, if apps can reach it. Loopback counts only where apps may be on loopback too.
+fn reachable(config: &Config) -> Option<url::Url> {
+    let url = config.server.public_url.clone()?;
+    let ip: std::net::IpAddr = match url.host()? {
+        url::Host::Ipv4(ip) => ip.into(),
+        url::Host::Ipv6(ip) => ip.into(),
+        url::Host::Domain(name) if name == "localhost" || name.ends_with(".localhost") => {
+            std::net::Ipv4Addr::LOCALHOST.into()
+        }
+        url::Host::Domain(_) => return Some(url),
+    };
+    let listed = config.ingest.allow_networks.iter().any(|network| network.contains(&ip));
+    (!ip.is_loopback() || listed).then_some(url)
 }
 
 /// The client for calls to apps, on the runtime that makes the calls.

@@ -21,8 +21,8 @@ const PAGE_SIZE: usize = 50;
 pub struct ListQuery {
     /// RFC 3339; records changed at this time or later.
     pub updated_since: Option<String>,
-    /// RFC 3339; records changed before this time.
-    pub updated_before: Option<String>,
+    /// RFC 3339; records changed at this time or earlier.
+    pub updated_until: Option<String>,
     pub page: Option<String>,
     pub page_size: Option<String>,
     pub cursor: Option<String>,
@@ -51,7 +51,7 @@ pub enum From {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Want {
     pub since: Millis,
-    pub before: Option<Millis>,
+    pub until: Option<Millis>,
     pub order: Order,
     pub from: From,
     pub size: usize,
@@ -81,7 +81,7 @@ pub enum PastTheEnd {
 impl Want {
     /// Reads the query of a list.
     pub fn read(collection: Collection, query: &ListQuery) -> Result<Self, Refusal> {
-        let filtered = query.updated_since.is_some() || query.updated_before.is_some();
+        let filtered = query.updated_since.is_some() || query.updated_until.is_some();
         if filtered && !collection.has_updated_filter() {
             return Err(Refusal::malformed(format!("{} cannot be filtered by updated_at", collection.plural())));
         }
@@ -98,8 +98,8 @@ impl Want {
         };
         let size = number("page_size", query.page_size.as_deref(), PAGE_SIZE, PAGE_SIZE_MAX)?;
         let since = time("updated_since", query.updated_since.as_deref())?.unwrap_or_default();
-        let before = time("updated_before", query.updated_before.as_deref())?;
-        Ok(Self { since, before, order, from, size })
+        let until = time("updated_until", query.updated_until.as_deref())?;
+        Ok(Self { since, until, order, from, size })
     }
 }
 
@@ -140,7 +140,7 @@ fn read_cursor(cursor: &str, order: Order) -> Result<From, Refusal> {
 
 /// Cuts one page. `ties` may rearrange records of the same time, for an app whose order among them is by chance.
 pub fn cut(table: &Table, want: &Want, past: PastTheEnd, ties: impl FnOnce(&mut [(Millis, &str)])) -> Got {
-    let inside = |at: Millis| at >= want.since && want.before.is_none_or(|before| at < before);
+    let inside = |at: Millis| at >= want.since && want.until.is_none_or(|until| at <= until);
     let mut list: Vec<(Millis, &str)> = match want.order {
         Order::Updated => table
             .by_update()
@@ -225,12 +225,12 @@ mod tests {
     }
 
     #[test]
-    fn the_updated_filter_includes_its_start_and_excludes_its_end() {
+    fn the_updated_filter_includes_both_its_ends() {
         let since = Millis(101).rfc3339_millis();
-        let before = Millis(102).rfc3339_millis();
+        let until = Millis(101).rfc3339_millis();
         let got = cut(
             &table(),
-            &want(ListQuery { updated_since: Some(since), updated_before: Some(before), ..query("50") }),
+            &want(ListQuery { updated_since: Some(since), updated_until: Some(until), ..query("50") }),
             PastTheEnd::Empty,
             |_| {},
         );

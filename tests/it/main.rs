@@ -6,4 +6,5 @@ mod cli;
 mod delivery;
 mod engine;
 mod outbound;
+mod sandbox_connector;
 mod support;

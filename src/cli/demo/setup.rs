@@ -125,26 +125,35 @@ fn draw() -> Result<String, Failure> {
     Ok(hex::encode(bytes))
 }
 
-/// The connection of the user to the sandbox's first account, looked at often.
-pub(super) async fn connection(node: &Server, user: &str, integration: &str) -> Result<String, Failure> {
+/// The connection of the user to the sandbox's first account, looked at often, with the event of the global webhook
+/// that tells of orders.
+pub(super) async fn connection(node: &Server, user: &str, integration: &str) -> Result<(), Failure> {
     let ours = |connection: &Value| connection["integrationId"] == integration && connection["userId"] == user;
-    if let Some(found) = find(node, "connections", ours).await? {
-        let id = text(&found["connectionId"], "connectionId")?;
-        if found["status"] != "active" {
-            let patch = json!({"credentials": {"apiKey": ACCOUNT_KEY}});
-            node.ask("PATCH", &format!("{API}/connections/{id}"), Some(&patch)).await?;
+    let id = match find(node, "connections", ours).await? {
+        Some(found) => {
+            let id = text(&found["connectionId"], "connectionId")?;
+            if found["status"] != "active" {
+                let patch = json!({"credentials": {"apiKey": ACCOUNT_KEY}});
+                node.ask("PATCH", &format!("{API}/connections/{id}"), Some(&patch)).await?;
+            }
+            id
         }
-        return Ok(id);
-    }
-    let body = json!({
-        "userId": user,
-        "integrationId": integration,
-        "credentials": {"apiKey": ACCOUNT_KEY},
-        "pollIntervalSeconds": 10,
-        "fullScanIntervalSeconds": 30,
-    });
-    let answer = node.ask("POST", &format!("{API}/connections"), Some(&body)).await?;
-    text(&answer["connection"]["connectionId"], "connectionId")
+        None => {
+            let body = json!({
+                "userId": user,
+                "integrationId": integration,
+                "credentials": {"apiKey": ACCOUNT_KEY},
+                "pollIntervalSeconds": 10,
+                "fullScanIntervalSeconds": 30,
+            });
+            let answer = node.ask("POST", &format!("{API}/connections"), Some(&body)).await?;
+            text(&answer["connection"]["connectionId"], "connectionId")?
+        }
+    };
+    // Switching on what is on already changes nothing.
+    let event = json!({"event": "order-changed"});
+    node.ask("POST", &format!("{API}/connections/{id}/events"), Some(&event)).await?;
+    Ok(())
 }
 
 /// Where everything is, and how to go on.
