@@ -69,6 +69,8 @@ pub struct OAuth1File {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct OAuth2File {
     pub token_url: Template,
+    /// Where a person is sent to allow it.
+    #[expect(dead_code, reason = "part of the format; the connect page will send people there")]
     pub authorize_url: Option<Template>,
     #[serde(default)]
     pub scopes: Vec<Template>,

@@ -30,7 +30,7 @@ async fn every_bad_answer_is_a_value_that_says_what_came() {
     let half = said(Reply::json("[{\"id\": 1}, {\"id\"")).await;
     assert_eq!(
         half.to_string(),
-        "the app's answer cannot be read: the answer ends in the middle of its JSON, after 16 bytes"
+        "the app's answer cannot be read: the answer ends in the middle of its JSON, after 17 bytes"
     );
     assert_eq!(said(Reply::json("")).await, CallError::BadAnswer("the answer is empty".to_owned()));
     let no_list = said(Reply::json(r#"{"id": 1}"#)).await;
@@ -73,6 +73,22 @@ async fn a_rate_limit_is_obeyed_with_and_without_retry_after() {
 async fn an_endless_answer_is_cut_and_refused() {
     let error = said(Reply::Endless).await;
     assert!(error.to_string().contains("the answer is longer than"), "{error}");
+}
+
+#[tokio::test]
+async fn an_app_that_never_answers_is_unavailable_after_the_deadline() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = tidemill::connectors::scaffold(dir.path(), "slow").unwrap();
+    let spec = std::fs::read_to_string(folder.join("spec.yml")).unwrap();
+    std::fs::write(folder.join("spec.yml"), format!("{spec}deadline: 300ms\n")).unwrap();
+    let slow = super::REGISTRY.read(&folder).unwrap();
+    let app = App::replies(vec![Reply::Silence]).await;
+    let session = app.session(&slow, json!({}), json!({"accessToken": "t"}));
+    let c = session.connector().collection("contacts").unwrap();
+    let started = std::time::Instant::now();
+    let error = session.pull_page(c, &PullQuery::default(), None).await.unwrap_err();
+    assert_eq!(error, CallError::unavailable("the answer did not come in time"));
+    assert!(started.elapsed() < Duration::from_secs(5));
 }
 
 #[tokio::test]
@@ -176,6 +192,7 @@ async fn a_client_of_the_integrations_own_gets_its_token_first() {
     let fresh = session.refresh_credentials().await.unwrap();
     session.adopt(fresh);
     pull(&session, None).await.unwrap();
+    assert_eq!(app.requests()[0].method, "POST");
     assert_eq!(app.requests()[0].body, "grant_type=client_credentials&client_id=me&client_secret=shh");
     assert!(app.requests()[0].header("authorization").is_none(), "nothing else goes to the token address");
 }
