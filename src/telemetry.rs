@@ -182,7 +182,6 @@ metrics! {
     webhooks_received = counter "tidemill_webhooks_received_total" [connector verdict] "Webhooks of apps by verdict (verified, unsigned, unverified, bad-signature, unknown-token, too-large, unavailable).";
     webhooks_handled = counter "tidemill_webhooks_handled_total" [connector outcome] "Stored webhooks that were looked at: understood, failed (tried again), parked, expired.";
     commit = histogram "tidemill_commit_seconds" [] "From asking for a durable change to its sync.";
-    wal_sync = histogram "tidemill_wal_sync_seconds" [] "One sync of the write-ahead log.";
     polls = counter "tidemill_polls_total" [connector outcome] "Pulls and scans by outcome (ok, unauthorized, rate-limited, unavailable, refused, bad-answer, script, held, cut).";
     poll = histogram "tidemill_poll_seconds" [] "One pull or scan of one connection.";
     records_compared = counter "tidemill_records_compared_total" [result] "Records laid beside the snapshot: unchanged, created, updated, deleted, older.";

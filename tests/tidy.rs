@@ -446,6 +446,39 @@ fn each_dependency_is_used() {
     }
 }
 
+/// A setting that nothing obeys is a promise that nothing keeps.
+#[test]
+fn each_setting_is_obeyed() {
+    let manual: toml::Table = read("config/tidemill.toml").parse().expect("the configuration is TOML");
+    let sources = files(&["src"]);
+    let keys = manual.values().filter_map(|section| section.as_table()).flat_map(|table| table.keys());
+    // Declared once, as a field; anything more is a use. The rules of `config` do not obey, they only check.
+    let uses = |key: &String| {
+        let obeys = |f: &&File| !f.path.starts_with("src/config/check") && !is_test(&f.path);
+        sources.iter().filter(obeys).map(|f| words(&f.code, key).len()).sum::<usize>()
+    };
+    let idle: BTreeSet<_> = keys.filter(|key| !key.ends_with("_file") && uses(key) < 2).collect();
+    assert!(idle.is_empty(), "nothing obeys {idle:?}");
+}
+
+/// A metric that nothing moves says that all is well.
+#[test]
+fn each_metric_is_counted() {
+    let table = read("src/telemetry.rs");
+    let sources: Vec<_> = files(&["src"]).into_iter().filter(|f| f.path != "src/telemetry.rs").collect();
+    for row in telemetry::TABLE.iter().filter(|row| row.name != "tidemill_build_info") {
+        let line = table.lines().find(|line| line.contains(&format!("\"{}\"", row.name))).expect("in the table");
+        let field = format!(".{}", line.trim().split(' ').next().unwrap_or_default());
+        let counted =
+            |f: &File| f.code.match_indices(&field).any(|(at, _)| !f.code[at + field.len()..].starts_with(word));
+        assert!(sources.iter().any(counted), "nothing moves {}", row.name);
+    }
+}
+
+fn word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
 #[test]
 fn each_rule_can_complain() {
     let long_function = format!("//! x\nfn long() {{\n{}}}\n", "    a();\n".repeat(70));

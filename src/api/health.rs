@@ -106,9 +106,7 @@ fn body(status: &'static str, reasons: Vec<String>) -> Result<Reply> {
 const METRICS_TYPE: &str = "text/plain; version=0.0.4";
 
 async fn metrics(call: Call) -> Result<Reply> {
-    let (metrics, store) = (&call.state.metrics, &call.state.store);
-    let gauge = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-    metrics.disk_free_bytes.set(gauge(store.free_bytes()));
-    metrics.store_bytes.set(gauge(call.read(|rows| Ok(rows.bytes())).await?));
-    Ok(Reply::text(METRICS_TYPE, call.state.metrics.encode().map_err(Error::internal)?))
+    let state = &call.state;
+    state.gauges.refresh(&state.store, &state.metrics, state.clock.now()).await?;
+    Ok(Reply::text(METRICS_TYPE, state.metrics.encode().map_err(Error::internal)?))
 }

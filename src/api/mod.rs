@@ -15,6 +15,7 @@ pub mod bootstrap;
 mod call;
 mod cascade;
 mod events;
+mod gauges;
 pub mod health;
 mod idempotency;
 mod ingest;

@@ -6,6 +6,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use super::auth::KeyCache;
+use super::gauges::Gauges;
 use super::health::Health;
 use super::idempotency::Running;
 use super::ingest::Doors;
@@ -52,6 +53,7 @@ pub struct Inner {
     /// Judges addresses; it sends nothing here.
     pub driver: Arc<dyn Driver>,
     pub health: Arc<Health>,
+    pub gauges: Gauges,
     /// What the watchers work with.
     pub deps: Deps,
     pub doors: Doors,
@@ -77,6 +79,7 @@ impl State {
             outlet,
             driver,
             health,
+            gauges: Gauges::default(),
             deps,
             doors: Doors::default(),
             keys: KeyCache::default(),

@@ -186,6 +186,15 @@ impl Rows {
             .sum()
     }
 
+    /// Seconds since the start in which RocksDB slowed or stopped writes, because flushes or compactions lagged.
+    pub fn stall_seconds(&self) -> f64 {
+        let text = self.db.property_value("rocksdb.dbstats").ok().flatten().unwrap_or_default();
+        // The line is `Cumulative stall: 00:00:0.000 H:M:S, 0.0 percent`; the first such line counts from the start.
+        let clock = text.lines().find_map(|line| line.strip_prefix("Cumulative stall: ")?.split_whitespace().next());
+        let part = |seconds: f64, part: &str| seconds * 60.0 + part.parse::<f64>().unwrap_or(0.0);
+        clock.map_or(0.0, |clock| clock.split(':').fold(0.0, part))
+    }
+
     /// Whether RocksDB holds writes back, because flushes or compactions lag.
     pub fn is_stalled(&self) -> bool {
         let stopped = self.db.property_int_value("rocksdb.is-write-stopped").ok().flatten().unwrap_or(0);

@@ -9,6 +9,7 @@ mod check;
 mod shape;
 
 use self::check::Context;
+pub(super) use self::shape::status;
 use self::shape::{ChangedSubscription, NewSubscription, OneSubscription, Subscriptions, view};
 use super::call::{Call, not_found, user_of};
 use super::cascade::{self, Touched};

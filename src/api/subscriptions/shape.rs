@@ -273,7 +273,7 @@ pub(super) fn view(rows: &Rows, of: &Subscription, now: Millis) -> Result<Subscr
 }
 
 /// What follows from the wish, the halt and the queue.
-fn status(rows: &Rows, of: &Subscription, now: Millis) -> Result<(&'static str, Option<String>)> {
+pub(in crate::api) fn status(rows: &Rows, of: &Subscription, now: Millis) -> Result<(&'static str, Option<String>)> {
     if let Halt::Disabled { reason, .. } = &of.halt {
         return Ok(("disabled", Some(reason.clone())));
     }
