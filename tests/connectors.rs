@@ -6,6 +6,8 @@ mod app;
 mod broken;
 #[path = "connectors/calls.rs"]
 mod calls;
+#[path = "connectors/global.rs"]
+mod global;
 #[path = "connectors/hooks.rs"]
 mod hooks;
 #[path = "connectors/magento.rs"]

@@ -12,7 +12,7 @@ use super::schema::Schema;
 use super::spec::{Collection, Connector, ConnectorEvent, Cursor, Detection, GlobalWebhook, Method, OwnWebhook, Poll};
 use super::spec::{Detects, WebhookBody};
 use super::yaml::Placed;
-use super::{verify, yaml};
+use super::{Handshake, verify, yaml};
 use crate::domain::models::Catalogue;
 use crate::domain::topic;
 
@@ -110,6 +110,7 @@ fn check_members(path: &str, topic: &str, map: &Mapping) -> Result<(), SpecError
 struct WebhookFile {
     name: String,
     verify: Option<verify::Spec>,
+    handshake: Option<Handshake>,
     deadline: Option<Span>,
     lifetime: Option<Span>,
 }
@@ -122,6 +123,7 @@ pub fn own_webhook(builder: &Builder<'_>) -> Result<Option<OwnWebhook>, SpecErro
     }
     let file: WebhookFile = builder.yaml(PATH)?;
     check_verify(PATH, file.verify.as_ref())?;
+    check_handshake(PATH, file.handshake.as_ref())?;
     let handle = builder.method("webhook/handle", None, Some(WEBHOOK_VARIABLES))?;
     if !handle.is_there() {
         return Err(SpecError::in_file("webhook/handle.js", "the file is missing (or webhook/handle.map.yml)"));
@@ -129,6 +131,7 @@ pub fn own_webhook(builder: &Builder<'_>) -> Result<Option<OwnWebhook>, SpecErro
     Ok(Some(OwnWebhook {
         name: file.name,
         verify: file.verify,
+        handshake: file.handshake,
         deadline: file.deadline.map(|s| s.0),
         lifetime: file.lifetime.map(|s| s.0),
         subscribe: builder.call("webhook/subscribe")?,
@@ -142,6 +145,13 @@ fn check_verify(path: &str, verify: Option<&verify::Spec>) -> Result<(), SpecErr
     match verify.and_then(verify::Spec::fault) {
         None => Ok(()),
         Some((field, message)) => Err(SpecError::in_file(path, message).field(format!("verify.{field}"))),
+    }
+}
+
+fn check_handshake(path: &str, handshake: Option<&Handshake>) -> Result<(), SpecError> {
+    match handshake.and_then(Handshake::fault) {
+        None => Ok(()),
+        Some((field, message)) => Err(SpecError::in_file(path, message).field(format!("handshake.{field}"))),
     }
 }
 
@@ -189,6 +199,7 @@ struct GlobalWebhookFile {
     #[serde(default)]
     methods: Methods,
     verify: Option<verify::Spec>,
+    handshake: Option<Handshake>,
     deadline: Option<Span>,
 }
 
@@ -200,11 +211,13 @@ pub fn global_webhooks(builder: &Builder<'_>) -> Result<Vec<GlobalWebhook>, Spec
         let file: GlobalWebhookFile = builder.yaml(&path)?;
         same_key(&path, &file.key, key)?;
         check_verify(&path, file.verify.as_ref())?;
+        check_handshake(&path, file.handshake.as_ref())?;
         let handle = builder.method(&format!("global-webhooks/{key}/handle"), None, Some(WEBHOOK_VARIABLES))?;
         agrees(&path, file.methods.handle.as_ref(), &handle, "handle")?;
         let deadline = file.deadline.map(|s| s.0);
-        let (key, name, description, verify) = (file.key, file.name, file.description, file.verify);
-        all.push(GlobalWebhook { key, name, description, verify, deadline, handle });
+        let (key, name, description) = (file.key, file.name, file.description);
+        let (verify, handshake) = (file.verify, file.handshake);
+        all.push(GlobalWebhook { key, name, description, verify, handshake, deadline, handle });
     }
     Ok(all)
 }

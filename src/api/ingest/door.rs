@@ -119,6 +119,15 @@ impl Door {
         }
     }
 
+    /// The answer to a handshake that the connector names; nothing is checked or stored for it.
+    pub fn handshake(&self, request: &WebhookRequest) -> Option<WebhookResponse> {
+        let handshake = match self.webhook_key.as_str() {
+            "" => self.connector.webhook.as_ref()?.handshake.as_ref(),
+            key => self.connector.global_webhook(key)?.handshake.as_ref(),
+        };
+        handshake?.answer(request)
+    }
+
     /// Judges a request by the connector's named check.
     pub fn check(&self, request: &WebhookRequest) -> verify::Verdict {
         match self.spec() {

@@ -43,6 +43,10 @@ async fn take_in(call: Call, webhook_key: &str) -> Result<Reply> {
         return Err(Error::new(Code::WebhookNotFound, "there is no webhook at this URL; copy it again from the API"));
     };
     let request = request(&call);
+    if let Some(answer) = door.handshake(&request) {
+        count(&door.connector.key, "handshake");
+        return reply(answer);
+    }
     let verdict = door.check(&request);
     if let verify::Verdict::Refused(refusal) = verdict {
         count(&door.connector.key, refusal.slug());

@@ -23,7 +23,7 @@ use super::rest::{CallRest, FetchRest, ListRest};
 use super::schema::{GivenBy, Schema};
 use super::script::{self, Script};
 use super::template::Template;
-use super::{Credentials, Parameters, SpecError, auth, verify};
+use super::{Credentials, Handshake, Parameters, SpecError, auth, verify};
 
 /// One third-party app, as its folder describes it.
 pub struct Connector {
@@ -102,6 +102,7 @@ pub(super) enum Method<R> {
 pub struct OwnWebhook {
     pub name: String,
     pub verify: Option<verify::Spec>,
+    pub handshake: Option<Handshake>,
     /// By then the app has its answer.
     pub deadline: Option<Duration>,
     /// How long a registration lives, where `subscribe` does not say: renewed by half of it.
@@ -130,6 +131,7 @@ pub struct GlobalWebhook {
     pub name: String,
     pub description: Option<String>,
     pub verify: Option<verify::Spec>,
+    pub handshake: Option<Handshake>,
     pub deadline: Option<Duration>,
     pub(super) handle: Method<()>,
 }
