@@ -79,6 +79,7 @@ fn parameters_of_a_templated_connector_change_its_version_and_its_name() {
     let desk = generic.specialise(&parameters).unwrap();
     assert_eq!((desk.name.as_str(), desk.collections[0].topic.as_str()), ("Desk", "crm/leads"));
     assert_ne!(desk.version, generic.version);
+    assert!(Arc::ptr_eq(&desk, &generic.specialise(&parameters).unwrap()), "it is not compiled again for each request");
     let broken = generic.specialise(&object(serde_json::json!({"paging": "cursor"}))).unwrap_err();
     assert_eq!(
         broken.to_string(),

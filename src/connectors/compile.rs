@@ -13,6 +13,7 @@ use aws_lc_rs::digest;
 use super::compile_parts as parts;
 use super::files::{ConnectorFile, HeadFile};
 use super::folder::{Folder, SpecError};
+use super::made::Made;
 use super::mapping::Mapping;
 use super::schema::{GivenBy, Property};
 use super::script::{self, Script};
@@ -116,6 +117,7 @@ fn with_parameters(source: &Arc<Folder>, parameters: &Parameters, common: &Commo
         templated: spec.templated,
         folder: Arc::clone(source),
         scripts: common.scripts.clone(),
+        made: Made::default(),
     };
     builder.unused()?;
     parts::across(&connector)?;

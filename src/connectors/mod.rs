@@ -19,6 +19,7 @@ mod files;
 mod folder;
 mod handshake;
 mod hooks;
+mod made;
 pub mod mapping;
 mod oauth1;
 mod paging;

@@ -15,6 +15,7 @@ use super::auth_files::AuthFile;
 use super::budget::BudgetSpec;
 use super::files::{ErrorRule, Pairs};
 use super::folder::Folder;
+use super::made::Made;
 use super::mapping::path::Path;
 use super::mapping::times::TimeFormat;
 use super::mapping::{Env, Mapping};
@@ -59,6 +60,7 @@ pub struct Connector {
     pub(super) templated: bool,
     pub(super) folder: Arc<Folder>,
     pub(super) scripts: script::Pool,
+    pub(super) made: Made,
 }
 
 impl fmt::Debug for Connector {
@@ -368,7 +370,7 @@ impl Connector {
     pub fn specialise(self: &Arc<Self>, parameters: &Parameters) -> Result<Arc<Self>, SpecError> {
         match self.templated {
             false => Ok(Arc::clone(self)),
-            true => super::compile::specialised(self, parameters).map(Arc::new),
+            true => self.made.get(parameters, || super::compile::specialised(self, parameters)),
         }
     }
 }
