@@ -69,8 +69,7 @@ pub(super) async fn subscription(node: &Server, address: &str) -> Result<String,
         let id = text(&found["subscriptionId"], "subscriptionId")?;
         let path = format!("{API}/webhooks/{id}/secret/rotate");
         let answer = node.ask("POST", &path, Some(&json!({"overlapSeconds": 0}))).await?;
-        let secret = answer["secret"].as_str().or(answer["subscription"]["secret"].as_str());
-        return text(&secret.into(), "secret");
+        return text(&answer["subscription"]["secret"], "secret");
     }
     let body = json!({
         "address": address,
@@ -79,42 +78,32 @@ pub(super) async fn subscription(node: &Server, address: &str) -> Result<String,
         "description": "tidemill demo",
     });
     let answer = node.ask("POST", &format!("{API}/webhooks"), Some(&body)).await?;
-    let secret = answer["subscription"]["secret"].as_str().or(answer["secret"].as_str());
-    text(&secret.into(), "secret")
+    text(&answer["subscription"]["secret"], "secret")
 }
 
 /// The integration with the sandbox, its global webhook pasted into the sandbox's settings.
 pub(super) async fn integration(node: &Server, sandbox: &Sandbox) -> Result<String, Failure> {
-    let found = find(node, "integrations", |integration| integration["connector"] == "sandbox").await?;
-    let (id, made_with) = match found {
-        Some(found) => (text(&found["integrationId"], "integrationId")?, None),
+    let base = sandbox.server().base();
+    let secret = draw()?;
+    let parameters = json!({"baseUri": base, "webhookSecret": secret});
+    let (id, was_there) = match find(node, "integrations", |found| found["connector"] == "sandbox").await? {
+        Some(found) => (text(&found["integrationId"], "integrationId")?, found["parameters"]["baseUri"] == base),
         None => {
-            let secret = draw()?;
-            let parameters = json!({"baseUri": sandbox.server().base(), "webhookSecret": secret});
             let body = json!({"connector": "sandbox", "name": "Sandbox", "parameters": parameters});
             let answer = node.ask("POST", &format!("{API}/integrations"), Some(&body)).await?;
-            (text(&answer["integration"]["integrationId"], "integrationId")?, Some(secret))
+            (text(&answer["integration"]["integrationId"], "integrationId")?, false)
         }
     };
     let path = format!("{API}/integrations/{id}");
     let webhooks = node.ask("GET", &format!("{path}/webhooks"), None).await?;
-    let Some(uri) = webhooks["webhooks"][0]["uri"].as_str() else { return Ok(id) };
+    let uri = text(&webhooks["webhooks"][0]["uri"], "webhooks[0].uri")?;
     let set = sandbox.server().ask("GET", "/app/webhook", None).await?;
-    if made_with.is_none() && set["url"] == uri {
+    if was_there && set["url"] == uri.as_str() {
         return Ok(id);
     }
-    let secret = match made_with {
-        Some(secret) => secret,
-        None => {
-            let secret = draw()?;
-            let patch = json!({"parameters": {"baseUri": sandbox.server().base(), "webhookSecret": secret}});
-            node.ask("PATCH", &path, Some(&patch)).await?;
-            secret
-        }
-    };
+    node.ask("PATCH", &path, Some(&json!({"parameters": parameters}))).await?;
     // As a developer would paste the URI into the app's settings. Contacts have a webhook of their own.
-    let events = ["order.*", "opportunity.*"];
-    let body = json!({"url": uri, "secret": secret, "events": events});
+    let body = json!({"url": uri, "secret": secret, "events": ["order.*", "opportunity.*"]});
     sandbox.server().ask("PUT", "/app/webhook", Some(&body)).await?;
     Ok(id)
 }

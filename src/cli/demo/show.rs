@@ -107,9 +107,10 @@ impl Show {
     async fn noticed(&self, event: &str) -> String {
         let path = format!("/2024-03/one/events/{event}");
         let answer = self.node.ask("GET", &path, None).await.unwrap_or_default();
-        let event = &answer["event"];
-        let kind = event["source"]["kind"].as_str().or(event["source"]["type"].as_str()).or(event["source"].as_str());
-        kind.unwrap_or("-").to_owned()
+        match answer["event"]["source"]["kind"].as_str() {
+            Some("scan") => "full scan".to_owned(),
+            kind => kind.unwrap_or("-").to_owned(),
+        }
     }
 
     /// From the change in the app to the arrival here, in milliseconds.
