@@ -6,6 +6,7 @@
 pub mod alarm;
 pub mod courier;
 pub mod handle;
+pub mod janitor;
 pub mod options;
 pub mod router;
 pub mod supervisor;

@@ -19,6 +19,7 @@ use crate::actors::alarm::Alarm;
 use crate::actors::courier::Desk;
 use crate::actors::courier::outlet::{self, MakeDriver, Outlet};
 use crate::actors::handle::Rings;
+use crate::actors::janitor::Janitor;
 use crate::actors::router::Router;
 use crate::actors::supervisor::{Pulse, Supervisor};
 use crate::actors::watcher::Watchers;
@@ -43,6 +44,8 @@ const ACTOR_THREADS: usize = 1;
 const APP_THREADS: usize = 2;
 /// Bodies kept for other subscribers of the same event, and for retries.
 const BODIES_BYTES_MAX: usize = 32 << 20;
+/// How often the janitor measures.
+const LOOK: Duration = Duration::from_secs(1);
 /// How often an actor looks whether or not anybody rang, which heals lost rings.
 const TICK: Duration = Duration::from_secs(5);
 
@@ -152,6 +155,10 @@ impl Engine {
         };
         let make = move || Alarm::new(rings.clone(), clock.clone());
         self.tasks.push(actix_rt::spawn(supervisor.clone().keep("alarm", TICK, rung, make)));
+        let (store, clock, metrics) = (self.store.clone(), self.clock.clone(), self.metrics.clone());
+        let retention = self.config.retention.clone();
+        let make = move || Janitor::new(store.clone(), clock.clone(), metrics.clone(), retention.clone());
+        self.tasks.push(actix_rt::spawn(supervisor.clone().keep("janitor", LOOK, std::future::pending, make)));
         let watchers = Watchers::new(self.deps.clone());
         watchers.open()?;
         let bell = watchers.clone();

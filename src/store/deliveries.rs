@@ -170,19 +170,6 @@ impl Rows {
             from = Key::lane(lane).end();
         }
     }
-
-    /// The lowest event position that a lane still needs: owed or dead.
-    pub(super) fn lowest_needed(&self) -> Result<Option<Seq>> {
-        let mut lowest = None::<Seq>;
-        self.walk(Table::Queue, &[], &[u8::MAX; 32], Walk::Forward, |key, value| {
-            let at = if key.get(4) == Some(&(Queued::Retry as u8)) { 13 } else { 5 };
-            let own = keys::number_at(key, at).unwrap_or_default();
-            let seq = Seq(keys::number_at(value, 0).unwrap_or(own).min(own));
-            lowest = Some(lowest.map_or(seq, |l| l.min(seq)));
-            Ok(true)
-        })?;
-        Ok(lowest)
-    }
 }
 
 impl Tx<'_> {

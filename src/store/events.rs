@@ -103,6 +103,12 @@ impl Tx<'_> {
         Ok(EventId::new(seq, event.workspace))
     }
 
+    /// Drops index rows of a workspace's events before `before`.
+    pub fn drop_workspace_events(&mut self, workspace: WorkspaceNo, before: Seq) -> Result<()> {
+        let from = Key::workspace(workspace);
+        self.delete_range(Table::EventsByWorkspace, from.as_ref(), from.clone().seq(before).as_ref())
+    }
+
     /// Moves the router's checkpoint.
     pub fn put_routed(&mut self, seq: Seq) -> Result<()> {
         self.put_raw(Table::Meta, META_ROUTED, &seq.0.to_be_bytes())

@@ -33,6 +33,7 @@ pub use inbox::{InboxRow, InboxState};
 pub use master::master_key;
 pub use pulls::PullSummary;
 pub use registry::{Entity, Page};
+pub use retention::{Cutoffs, SweepMarks};
 pub use rows::Rows;
 pub use secrets::Slot;
 pub use tables::Table;

@@ -3,6 +3,7 @@
 #![allow(clippy::cast_possible_truncation, reason = "the numbers of a test are small")]
 
 mod cli;
+mod crash;
 mod delivery;
 mod engine;
 mod outbound;

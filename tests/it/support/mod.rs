@@ -1,5 +1,7 @@
 //! What several promises need.
 
 pub mod engine;
+pub mod node;
 pub mod receiver;
 pub mod server;
+pub mod shim;
