@@ -14,12 +14,14 @@ mod body;
 pub mod bootstrap;
 mod call;
 mod cascade;
+mod deliveries;
 mod events;
 mod gauges;
 pub mod health;
 mod idempotency;
 mod ingest;
 mod keys;
+pub mod openapi;
 mod options;
 mod pages;
 mod paging;
@@ -42,17 +44,19 @@ pub use state::{Parts, State};
 
 /// Every route. A resource adds its own here.
 pub fn table() -> Vec<Route> {
-    [
+    let resources = [
         workspaces::routes(),
         keys::routes(),
         users::routes(),
         subscriptions::routes(),
+        deliveries::routes(),
         events::routes(),
         ingest::routes(),
         pages::routes(),
         health::routes(),
-    ]
-    .concat()
+        openapi::routes(),
+    ];
+    resources.concat()
 }
 
 /// Everything, at `server.listen`; without health and metrics if they have an address of their own.

@@ -15,6 +15,7 @@ use crate::actors::Deps;
 use crate::actors::courier::outlet::Outlet;
 use crate::actors::handle::Rings;
 use crate::clock::Clock;
+use crate::connectors::{Connector, ConnectorEvent};
 use crate::destinations::Driver;
 use crate::error::{Error, Result};
 use crate::store::Store;
@@ -99,6 +100,10 @@ impl Deref for State {
 impl State {
     /// Topics of connectors' own events: `<connector>/<event>`. The catalogue does not have them.
     pub fn connector_topics(&self) -> Vec<String> {
-        Vec::new()
+        let of = |connector: &Arc<Connector>| {
+            let name = |event: &ConnectorEvent| format!("{}/{}", connector.key, event.key);
+            connector.events.iter().filter(|event| event.collection.is_none()).map(name).collect::<Vec<_>>()
+        };
+        self.deps.connectors.all().flat_map(of).collect()
     }
 }

@@ -7,7 +7,6 @@
 //! A new key is a field in its section's struct and a line with its reason in `config/tidemill.toml`; a component that
 //! brings its own `Options` replaces the struct of its section in [`Config`]. Nothing else changes.
 
-mod api;
 mod check;
 mod layers;
 mod sections;

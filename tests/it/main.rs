@@ -1,7 +1,10 @@
 //! One file per promise, all in one binary so that it links once. `support` is what they share.
 
-#![allow(clippy::cast_possible_truncation, reason = "the numbers of a test are small")]
-
+mod api_deliveries;
+mod api_frame;
+mod api_keys;
+mod api_subscriptions;
+mod api_users;
 mod cli;
 mod crash;
 mod delivery;

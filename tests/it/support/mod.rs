@@ -1,5 +1,6 @@
 //! What several promises need.
 
+pub mod api;
 pub mod engine;
 pub mod node;
 pub mod receiver;

@@ -1,0 +1,133 @@
+//! Deliveries: listed by filter in bounded pages, shown with their attempts, sent again.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tidemill::domain::event::{Event, Payload, Source};
+use tidemill::domain::id::WorkspaceNo;
+
+use crate::support::api::{Node, OPERATOR};
+use crate::support::server::{Act, Server, answer};
+
+const HOOKS: &str = "/2024-03/one/webhooks";
+const DELIVERIES: &str = "/2024-03/one/deliveries";
+
+async fn publish(node: &Node, topic: &str) {
+    let topic = topic.to_owned();
+    let append = move |tx: &mut tidemill::store::Tx<'_>| {
+        let now = tx.now();
+        tx.append_event(&Event {
+            workspace: WorkspaceNo(0),
+            topic,
+            update_type: Some("created".into()),
+            connection: None,
+            user: None,
+            app: None,
+            user_name: None,
+            username: None,
+            happened_at: now,
+            accepted_at: now,
+            payload: Payload::Plain("{}".into()),
+            changed_fields: Vec::new(),
+            previous: None,
+            raw: None,
+            source: Source::Published,
+            unified_change: true,
+            about: None,
+        })
+    };
+    node.engine.store.change(append).await.expect("published");
+    node.engine.rings.router();
+}
+
+/// Asks until what is listed fits, for ten seconds.
+async fn until(node: &Node, path: &str, fits: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+    let mut last = Value::Null;
+    for _ in 0..200 {
+        last = node.get(path).await.ok();
+        if let Some(list) = last["deliveries"].as_array().filter(|list| fits(list)) {
+            return list.clone();
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{path}: {last}");
+}
+
+#[actix::test]
+async fn deliveries_are_listed_shown_and_sent_again() {
+    let node = Node::start().await;
+    let good = Server::start(|_| Act::Answer(answer("200 OK", "", "fine"))).await;
+    let bad = Server::start(|_| Act::Answer(answer("500 Oops", "", "no room"))).await;
+    let hook = |to: &Server| json!({"address": format!("http://{}/", to.address), "topic": ["crm/*", "commerce/*"]});
+    let ok = node.post(HOOKS, hook(&good)).await.ok()["subscription"]["subscriptionId"].clone();
+    let failing = node.post(HOOKS, hook(&bad)).await.ok()["subscription"]["subscriptionId"].clone();
+    for topic in ["crm/contacts", "commerce/orders", "crm/contacts"] {
+        publish(&node, topic).await;
+    }
+    until(&node, &format!("{DELIVERIES}?status=delivered"), |list| list.len() == 3).await;
+    let retrying = until(&node, &format!("{DELIVERIES}?status=retrying"), |list| list.len() == 3).await;
+    assert!(retrying.iter().all(|d| d["subscriptionId"] == failing && d["nextAttemptAt"].is_string()));
+    assert_eq!(retrying[0]["lastError"]["code"], "http-5xx");
+    let of = |query: &str| format!("{DELIVERIES}?{query}");
+    let node_ref = &node;
+    let count =
+        |path: String| async move { node_ref.get(&path).await.ok()["deliveries"].as_array().expect("a list").len() };
+    assert_eq!(count(of("topic=commerce/orders")).await, 2);
+    assert_eq!(count(of(&format!("subscriptionId={}", ok.as_str().expect("an id")))).await, 3);
+    assert_eq!(count(of("status=dead")).await, 0);
+    assert_eq!(count(of("from=2100-01-01T00:00:00Z")).await, 0);
+    assert_eq!(count(of("to=2100-01-01T00:00:00Z")).await, 6);
+    pages(&node).await;
+
+    let id = retrying[0]["deliveryId"].as_str().expect("an id");
+    let one = node.get(&format!("{DELIVERIES}/{id}")).await.ok()["delivery"].clone();
+    let attempt = &one["attempts"][0];
+    assert_eq!((attempt["status"].as_u64(), attempt["answer"].as_str()), (Some(500), Some("no room")));
+    assert_eq!((one["attemptCount"].as_u64(), one["topic"].as_str()), (Some(1), Some("crm/contacts")));
+    let view = node.get(&format!("{HOOKS}/{}", failing.as_str().expect("an id"))).await.ok();
+    assert_eq!(
+        (&view["subscription"]["status"], &view["subscription"]["queue"]["pending"]),
+        (&json!("retrying"), &json!(3))
+    );
+
+    let sent = node.post(&format!("{DELIVERIES}/{id}/resend"), json!({})).await.ok()["delivery"].clone();
+    assert_eq!((&sent["eventId"], &sent["replay"]), (&one["eventId"], &json!(true)));
+    until(&node, DELIVERIES, |list| list.len() == 7).await;
+    node.stop().await;
+}
+
+/// Page by page gives the same as at once.
+async fn pages(node: &Node) {
+    let all = node.get(DELIVERIES).await.ok()["deliveries"].clone();
+    let (mut paged, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = node.get(&format!("{DELIVERIES}?limit=1{cursor}")).await.ok();
+        paged.extend(page["deliveries"].as_array().expect("a list").iter().map(|d| d["deliveryId"].clone()));
+        let Some(next) = page["next"].as_str() else { break };
+        cursor = format!("&cursor={next}");
+    }
+    let all: Vec<_> = all.as_array().expect("a list").iter().map(|d| d["deliveryId"].clone()).collect();
+    assert_eq!(paged, all);
+}
+
+#[actix::test]
+async fn wrong_questions_about_deliveries_are_refused() {
+    let node = Node::start().await;
+    node.get(&format!("{DELIVERIES}?status=lost")).await.refused(400, "malformed");
+    node.get(&format!("{DELIVERIES}?from=yesterday")).await.refused(400, "malformed");
+    node.get(&format!("{DELIVERIES}?subscriptionId=x")).await.refused(404, "subscription-not-found");
+    for id in ["x", "000000000000000100000001"] {
+        node.get(&format!("{DELIVERIES}/{id}")).await.refused(404, "delivery-not-found");
+        node.post(&format!("{DELIVERIES}/{id}/resend"), json!({})).await.refused(404, "delivery-not-found");
+    }
+    let receiver = Server::start(|_| Act::Answer(answer("200 OK", "", ""))).await;
+    let body = json!({"address": format!("http://{}/", receiver.address), "topic": ["*"]});
+    node.post(HOOKS, body).await.ok();
+    publish(&node, "crm/contacts").await;
+    let seen = until(&node, DELIVERIES, |list| list.len() == 1).await;
+    let two = node.call_as(OPERATOR, "POST", "/workspaces", Some(json!({"name": "two"}))).await.ok();
+    let theirs = two["key"]["apiKey"].as_str().expect("a key");
+    let path = format!("{DELIVERIES}/{}", seen[0]["deliveryId"].as_str().expect("an id"));
+    node.call_as(theirs, "GET", &path, None).await.refused(404, "delivery-not-found");
+    node.stop().await;
+}
