@@ -155,9 +155,9 @@ impl Engine {
         };
         let make = move || Alarm::new(rings.clone(), clock.clone());
         self.tasks.push(actix_rt::spawn(supervisor.clone().keep("alarm", TICK, rung, make)));
-        let (store, clock, metrics) = (self.store.clone(), self.clock.clone(), self.metrics.clone());
+        let (store, clock) = (self.store.clone(), self.clock.clone());
         let retention = self.config.retention.clone();
-        let make = move || Janitor::new(store.clone(), clock.clone(), metrics.clone(), retention.clone());
+        let make = move || Janitor::new(store.clone(), clock.clone(), retention.clone());
         self.tasks.push(actix_rt::spawn(supervisor.clone().keep("janitor", LOOK, std::future::pending, make)));
         let watchers = Watchers::new(self.deps.clone());
         watchers.open()?;

@@ -195,13 +195,6 @@ impl Rows {
         let part = |seconds: f64, part: &str| seconds * 60.0 + part.parse::<f64>().unwrap_or(0.0);
         clock.map_or(0.0, |clock| clock.split(':').fold(0.0, part))
     }
-
-    /// Whether RocksDB holds writes back, because flushes or compactions lag.
-    pub fn is_stalled(&self) -> bool {
-        let stopped = self.db.property_int_value("rocksdb.is-write-stopped").ok().flatten().unwrap_or(0);
-        let delayed = self.db.property_int_value("rocksdb.actual-delayed-write-rate").ok().flatten().unwrap_or(0);
-        stopped > 0 || delayed > 0
-    }
 }
 
 /// Whether a store is in the folder already.
