@@ -149,9 +149,29 @@ async fn with_key(route: &Route, mut call: Call, key: &str) -> Result<Reply> {
 
 /// The parts of the path, decoded.
 async fn params(request: &HttpRequest) -> Result<HashMap<String, String>> {
-    let read = web::Path::<HashMap<String, String>>::extract(request).await;
-    read.map(web::Path::into_inner)
+    let read = web::Path::<HashMap<Name, String>>::extract(request).await;
+    read.map(|path| path.into_inner().into_iter().map(|(name, part)| (name.0, part)).collect())
         .map_err(|error| Error::new(Code::Malformed, "the path cannot be read").because(error.to_string()))
+}
+
+/// The name of a part. actix-router gives names as identifiers only (`Key` in its de.rs), which a `String` is not.
+#[derive(PartialEq, Eq, Hash)]
+struct Name(String);
+
+impl<'de> serde::Deserialize<'de> for Name {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Text;
+        impl serde::de::Visitor<'_> for Text {
+            type Value = Name;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a name")
+            }
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> std::result::Result<Name, E> {
+                Ok(Name(text.to_owned()))
+            }
+        }
+        deserializer.deserialize_identifier(Text)
+    }
 }
 
 async fn read_body(state: &State, request: &HttpRequest, payload: Payload, limit: usize) -> Result<Bytes> {
