@@ -1,7 +1,8 @@
 //! Deleting what hangs on something that is deleted: a bounded number of things per commit.
 //!
 //! Always true: the thing itself goes last, so that a deletion that was cut short is finished by asking again; a deleted
-//! connection says so in an event. Not here: taking a webhook away at its app (the watcher does, when it is rung).
+//! connection says so in an event. Not here: taking a webhook away at its app
+//! (`connections::leave`).
 
 use super::state::State;
 use crate::domain::connection::{Connection, ConnectionStatus, Integration};
@@ -33,6 +34,9 @@ impl Touched {
             state.rings.subscriptions_changed();
         }
         self.lanes.iter().for_each(|lane| state.rings.lane(*lane));
+        if !self.owners.is_empty() {
+            state.rings.owners_changed();
+        }
         self.owners.iter().for_each(|owner| state.rings.owner(*owner));
         if self.events {
             state.rings.router();

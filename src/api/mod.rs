@@ -14,17 +14,22 @@ mod body;
 pub mod bootstrap;
 mod call;
 mod cascade;
+mod connections;
+mod connectors;
 mod deliveries;
 mod events;
 mod gauges;
 pub mod health;
 mod idempotency;
 mod ingest;
+mod integrations;
 mod keys;
 pub mod openapi;
 mod options;
 mod pages;
 mod paging;
+mod parameters;
+mod records;
 mod reply;
 mod route;
 mod serve;
@@ -32,6 +37,7 @@ mod shapes;
 mod state;
 mod subscriptions;
 pub mod token;
+mod topics;
 mod users;
 mod workspaces;
 
@@ -51,6 +57,11 @@ pub fn table() -> Vec<Route> {
         subscriptions::routes(),
         deliveries::routes(),
         events::routes(),
+        connectors::routes(),
+        integrations::routes(),
+        connections::routes(),
+        topics::routes(),
+        records::routes(),
         ingest::routes(),
         pages::routes(),
         health::routes(),

@@ -31,6 +31,8 @@ pub struct Options {
     pub operator_key: Option<Secret>,
     /// Life of the token that opens `/connect`.
     pub connect_token_life: Duration,
+    /// Where the node itself listens: stands in URLs as long as `public_url` is not set.
+    pub listen: std::net::SocketAddr,
     /// Headers named `{prefix}-…` are ours.
     pub header_prefix: String,
     /// What a new subscription starts with.

@@ -63,3 +63,15 @@ fn decode(text: &str) -> Result<Vec<u8>> {
 pub fn next(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
+
+/// A page of a list that is short enough to be held in memory. The cursor is a position.
+///
+/// # Errors
+/// The cursor is of another list.
+pub fn cut<T>(all: Vec<T>, page: &Paging) -> Result<(Vec<T>, Option<String>)> {
+    let start = page.before_exactly::<4>()?.map_or(0, u32::from_be_bytes);
+    let start = usize::try_from(start).unwrap_or(usize::MAX);
+    let end = start.saturating_add(page.limit);
+    let more = (end < all.len()).then(|| u32::try_from(end).unwrap_or(u32::MAX).to_be_bytes());
+    Ok((all.into_iter().skip(start).take(page.limit).collect(), more.map(next)))
+}

@@ -126,6 +126,7 @@ pub fn api_options(config: &Config) -> Options {
         read_timeout: Duration::from_secs(server.request_timeout_seconds.get()),
         webhook_answer_timeout: Duration::from_secs(config.ingest.answer_timeout_seconds.get()),
         public_url: server.public_url.clone(),
+        listen: server.listen,
         ops_elsewhere: config.ops.listen.is_some(),
         api_key: security.api_key.clone(),
         operator_key: security.operator_key.clone(),

@@ -106,18 +106,25 @@ impl Schema {
     /// The given parameters with the defaults of the others. The error is one sentence that names the parameter.
     pub fn check(&self, given: &Parameters) -> Result<Parameters, String> {
         let mut all = self.defaults();
+        all.extend(self.check_part(given)?);
+        match self.required.iter().find(|name| !all.contains_key(*name)) {
+            Some(name) => Err(format!("parameters.{name} is missing")),
+            None => Ok(all),
+        }
+    }
+    /// The given parameters, nulls left out, where others may still come. The error is one sentence that names the
+    /// parameter.
+    pub fn check_part(&self, given: &Parameters) -> Result<Parameters, String> {
+        let mut part = Parameters::new();
         for (name, value) in given {
             let property = self.property(name).ok_or_else(|| self.unknown(name))?;
             if value.is_null() {
                 continue;
             }
             property.check(value).map_err(|problem| format!("parameters.{name} {problem}"))?;
-            all.insert(name.clone(), value.clone());
+            part.insert(name.clone(), value.clone());
         }
-        match self.required.iter().find(|name| !all.contains_key(*name)) {
-            Some(name) => Err(format!("parameters.{name} is missing")),
-            None => Ok(all),
-        }
+        Ok(part)
     }
     fn unknown(&self, name: &str) -> String {
         let known: Vec<&str> = self.properties().map(|(name, _)| name).collect();

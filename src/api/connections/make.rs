@@ -1,0 +1,183 @@
+//! `POST /one/connections`: an account is connected, or connected again.
+//!
+//! Always true: connection, credentials, webhook token and `connection/created` are one commit.
+
+use std::sync::Arc;
+
+use super::prepare::{self, Prepared};
+use super::shape::{ConnectionView, Fresh, NewConnection, OneConnection, Viewer};
+use crate::actors::watcher::account::integration_parameters;
+use crate::api::call::{Call, not_found, user_of};
+use crate::api::cascade::{event_about, shown};
+use crate::api::parameters::Split;
+use crate::api::reply::Reply;
+use crate::api::{connectors, integrations};
+use crate::connectors::{Connector, Parameters};
+use crate::domain::connection::{Connection, ConnectionStatus, InitialSync, Integration, Remap, WebhookState};
+use crate::domain::id::{ConnectionId, WorkspaceNo};
+use crate::domain::models::system::SystemEvent;
+use crate::domain::secret::Secret;
+use crate::domain::time::Millis;
+use crate::domain::workspace::User;
+use crate::error::{Code, Error, Result};
+use crate::store::{Rows, Slot, Tx};
+
+/// Everything that the commit writes.
+struct Plan {
+    /// As a new one would be; its id is not drawn yet.
+    blank: Connection,
+    user: User,
+    split: Split,
+    credentials: Secret,
+    token: String,
+    /// Settings that were asked for, not defaults: only these change a connection that is there.
+    asked: NewConnection,
+    collections: Option<Vec<String>>,
+}
+
+pub(super) async fn create(call: Call) -> Result<Reply> {
+    let asked = call.json::<NewConnection>()?;
+    let viewer = super::viewer(&call);
+    let plan = plan(&call, asked).await?;
+    let change = move |tx: &mut Tx<'_>| {
+        let (id, connection) = put(tx, &viewer, plan)?;
+        Ok((Reply::json(&OneConnection { connection })?, id))
+    };
+    let (reply, id) = call.change(change).await?;
+    call.state.rings.owners_changed();
+    call.state.rings.owner(id.0);
+    Ok(reply)
+}
+
+/// Whom and what a call names.
+struct Parties {
+    workspace: WorkspaceNo,
+    integration: Option<String>,
+    user: String,
+}
+
+impl Parties {
+    /// The integration that is meant with its parameters, and the user.
+    fn find(&self, rows: &Rows) -> Result<(Option<(Integration, Parameters)>, User)> {
+        let user = user_of(rows, self.workspace, &self.user)?;
+        let Some(text) = &self.integration else { return Ok((None, user)) };
+        let missing = || not_found(Code::IntegrationNotFound, text);
+        let id = text.parse().map_err(|_| missing())?;
+        let integration = rows.integration(self.workspace, id)?.ok_or_else(missing)?;
+        let parameters = integration_parameters(rows, &integration)?;
+        Ok((Some((integration, parameters)), user))
+    }
+}
+
+async fn plan(call: &Call, mut asked: NewConnection) -> Result<Plan> {
+    let workspace = call.workspace()?;
+    let wanted = Parties { workspace, integration: asked.integration_id.clone(), user: asked.user_id.clone() };
+    let (found, user) = call.read(move |rows| wanted.find(rows)).await?;
+    let (integration, mut all) = found.map_or((None, Parameters::new()), |(integration, all)| (Some(integration), all));
+    let connector = connector(call, &asked, integration.as_ref())?;
+    asked.poll_interval_seconds = prepare::interval(call, "pollIntervalSeconds", asked.poll_interval_seconds)?;
+    asked.full_scan_interval_seconds =
+        prepare::interval(call, "fullScanIntervalSeconds", asked.full_scan_interval_seconds)?;
+    let split = prepare::lay(&connector, &Split::default(), &asked.parameters)?;
+    all.extend(split.whole());
+    let credentials = prepare::credentials(std::mem::take(&mut asked.credentials))?;
+    let prepared: Prepared = prepare::join(call, &connector, &all, credentials)?;
+    let collections = prepare::collections(&prepared.connector, asked.collections.take())?;
+    let (app, category) = (prepared.connector.name.clone(), prepared.connector.category.clone());
+    let credentials = prepared.credentials.to_text();
+    let account = prepare::account(&call.state.deps, prepared).await;
+    let now = call.now();
+    let blank = Connection {
+        id: ConnectionId([0; 12]),
+        workspace,
+        user: user.id,
+        integration: integration.map(|integration| integration.id),
+        connector: connector.key.clone(),
+        app,
+        category,
+        parameters: split.open_text(),
+        account,
+        poll_interval_seconds: asked.poll_interval_seconds,
+        full_scan_interval_seconds: asked.full_scan_interval_seconds,
+        initial_sync: asked.initial_sync.map_or(InitialSync::Baseline, Into::into),
+        remap: asked.remap.map_or(Remap::Silent, Into::into),
+        collections: collections.clone(),
+        status: ConnectionStatus::Active,
+        webhook: WebhookState::Wanted { tries: 0 },
+        created_at: now,
+        updated_at: now,
+    };
+    Ok(Plan { blank, user, split, credentials, token: integrations::token()?, asked, collections })
+}
+
+fn connector(call: &Call, asked: &NewConnection, integration: Option<&Integration>) -> Result<Arc<Connector>> {
+    match (integration, &asked.connector) {
+        (Some(integration), None) => connectors::find(call, &integration.connector, Code::Invalid),
+        (Some(integration), Some(key)) if *key == integration.connector => connectors::find(call, key, Code::Invalid),
+        (Some(_), Some(_)) => {
+            Err(Error::invalid("connector: the integration is one of another connector; leave `connector` out"))
+        }
+        (None, Some(key)) => connectors::find(call, key, Code::Invalid),
+        (None, None) => Err(Error::invalid("integrationId: name an integration, or a `connector`")),
+    }
+}
+
+fn put(tx: &mut Tx<'_>, viewer: &Viewer, plan: Plan) -> Result<(ConnectionId, ConnectionView)> {
+    let Plan { blank, user, split, credentials, token, asked, collections } = plan;
+    // Either may have been deleted since they were looked up.
+    user_of(tx, blank.workspace, &user.id.to_string())?;
+    if let Some(id) = blank.integration {
+        integrations::find(tx, blank.workspace, id)?;
+    }
+    let now = tx.now();
+    let known = match tx.rival(&blank)? {
+        Some(id) => tx.connection(blank.workspace, ConnectionId(id))?,
+        None => None,
+    };
+    let is_new = known.is_none();
+    let connection = match known {
+        None => Connection { id: ConnectionId(tx.fresh_id()?), created_at: now, updated_at: now, ..blank },
+        Some(known) => again(known, blank, &asked, collections, now),
+    };
+    tx.put_object(&connection)?;
+    let id = connection.id;
+    split.put_secret(tx, &id.0)?;
+    tx.put_secret_text(&id.0, Slot::Credentials, &credentials)?;
+    let mut fresh = Fresh { parameters: Some(split), token: None };
+    let told = if is_new {
+        tx.put_secret(&id.0, Slot::WebhookTokens, &vec![token.clone()])?;
+        tx.put_token(&token, &id.0)?;
+        fresh.token = Some(token);
+        SystemEvent::ConnectionCreated(shown(&connection))
+    } else {
+        SystemEvent::ConnectionUpdated { connection: shown(&connection), changed: vec!["credentials".to_owned()] }
+    };
+    tx.append_event(&event_about(&connection, Some(&user), &told, now))?;
+    let view = viewer.view(tx, &connection, fresh)?;
+    Ok((id, view))
+}
+
+/// A connection that is there, connected again: new credentials and parameters, and what else was asked for.
+fn again(
+    known: Connection,
+    blank: Connection,
+    asked: &NewConnection,
+    collections: Option<Vec<String>>,
+    now: Millis,
+) -> Connection {
+    Connection {
+        integration: blank.integration.or(known.integration),
+        app: blank.app,
+        category: blank.category,
+        parameters: blank.parameters,
+        account: blank.account,
+        poll_interval_seconds: asked.poll_interval_seconds.or(known.poll_interval_seconds),
+        full_scan_interval_seconds: asked.full_scan_interval_seconds.or(known.full_scan_interval_seconds),
+        initial_sync: asked.initial_sync.map_or(known.initial_sync, Into::into),
+        remap: asked.remap.map_or(known.remap, Into::into),
+        collections: collections.or(known.collections),
+        status: ConnectionStatus::Active,
+        updated_at: now,
+        ..known
+    }
+}
