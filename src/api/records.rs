@@ -93,9 +93,8 @@ impl Wanted {
         let connection = call.query_id("connectionId", Code::ConnectionNotFound)?;
         Ok(Self {
             workspace: call.workspace()?,
-            connection: connection.ok_or_else(|| {
-                Error::new(Code::Malformed, "connectionId: say whose records, as in ?connectionId=…")
-            })?,
+            connection: connection
+                .ok_or_else(|| Error::new(Code::Malformed, "connectionId: say whose records, as in ?connectionId=…"))?,
             model,
             topic,
             version: call.version,
