@@ -23,6 +23,9 @@ use crate::store::Rows;
 /// Names of custom fields that are remembered of one collection.
 const CUSTOM_FIELDS_MAX: usize = 1_000;
 
+/// Records of one judgement whose problems are told one by one.
+pub const PROBLEMS_MAX: usize = 1_000;
+
 /// One sighting of one record.
 pub struct Sighting {
     pub remote_id: String,
@@ -72,8 +75,8 @@ pub struct Judged {
     pub tally: Tally,
     /// All names of custom fields known now, if there is a new one.
     pub custom_fields: Option<Vec<String>>,
-    /// Why a record could not be mapped: the first reason, for the log.
-    pub problem: Option<String>,
+    /// Why records could not be mapped, each with the webhook that brought it; at most [`PROBLEMS_MAX`].
+    pub problems: Vec<(Option<InboxId>, String)>,
 }
 
 /// What a judgement depends on beside the rows.
@@ -125,21 +128,19 @@ pub fn judge(rows: &Rows, account: &Account, scope: &Scope, sightings: Vec<Sight
             Some(at) => judged.writes.get(*at).map(|write| &write.row),
             None => stored.as_ref(),
         };
-        let raw = match &sighting.what {
-            Seen::Record { record, .. } => Some(record.raw.get().to_owned()),
-            _ => None,
-        };
         let change = match decide_one(before, account, c, &sighting, &context, &mut names) {
             Ok(change) => change,
             Err(problem) => {
                 judged.tally.unmapped += 1;
-                judged.problem.get_or_insert(format!("record {}: {problem}", sighting.remote_id));
+                if judged.problems.len() < PROBLEMS_MAX {
+                    judged.problems.push((sighting.inbox, format!("record {}: {problem}", sighting.remote_id)));
+                }
                 continue;
             }
         };
         judged.tally.count(&change, before);
         if let Some(row) = change.row() {
-            let event = event(account, c, scope, &change, row, id, raw, &sighting);
+            let event = event(account, c, scope, &change, row, id, &sighting);
             latest.insert(id, judged.writes.len());
             judged.writes.push(Write { id, row: row.clone(), event, inbox: sighting.inbox });
         }
@@ -183,7 +184,6 @@ fn decide_one(
     Ok(decide(before, &incoming, context))
 }
 
-#[expect(clippy::too_many_arguments, reason = "all that an event is made of, once")]
 fn event(
     account: &Account,
     c: &Collection,
@@ -191,7 +191,6 @@ fn event(
     change: &Change,
     row: &SnapshotRow,
     id: [u8; 16],
-    raw: Option<String>,
     sighting: &Sighting,
 ) -> Option<Event> {
     let unified_change = !matches!(change, Change::RawOnly { .. });
@@ -214,7 +213,10 @@ fn event(
         happened_at: app_time.unwrap_or(scope.now),
         changed_fields,
         previous,
-        raw,
+        raw: match &sighting.what {
+            Seen::Record { record, .. } => Some(record.raw.get().to_owned()),
+            Seen::Gone { .. } | Seen::Missing { .. } => None,
+        },
         source: sighting.source.clone(),
         unified_change,
         ..told::blank(&account.connection, account.user.as_ref(), payload, scope.now)

@@ -167,8 +167,9 @@ impl Absorb<'_> {
         let scope = Scope::new(self.deps, self.account, self.collection, &state)?;
         let account = self.account.clone();
         let judged = self.deps.store.blocking(move |rows| judge(rows, &account, &scope, sightings)).await?;
-        if let Some(problem) = &judged.problem {
-            tracing::warn!(connection = %self.account.connection.id, collection = self.collection.key, "{problem}");
+        if let Some((_, problem)) = judged.problems.first() {
+            let (connection, collection) = (self.account.connection.id, &self.collection.key);
+            tracing::warn!(%connection, collection, problems = judged.problems.len(), "{problem}");
         }
         let mut state = state;
         state.records = state.records.saturating_add_signed(judged.tally.live);

@@ -263,8 +263,8 @@ async fn judge(
         let Some(c) = account.connector().collection(&key) else { continue };
         let absorb = Absorb { deps, account, collection: c };
         let (judged, mut state) = absorb.judge(sightings).await?;
-        if let Some(problem) = &judged.problem {
-            for item in items.iter_mut().filter(|item| rows.contains(&item.id)) {
+        for (row, problem) in &judged.problems {
+            if let Some(item) = items.iter_mut().find(|item| Some(item.id) == *row) {
                 item.fate = Fate::Failed { reason: problem.clone() };
             }
         }

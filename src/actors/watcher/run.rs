@@ -159,8 +159,11 @@ impl<'a> Run<'a> {
         state.failures = 0;
         state.error.clear();
         state.stalled_told = false;
-        state.mapped_by = self.account.mapping;
         let first = state.baseline_at.is_none();
+        // Where there is a list of changes, a new mapping is done with when all of it has been read again.
+        if first || task == Task::Scan && !c.pulls() {
+            state.mapped_by = self.account.mapping;
+        }
         state.baseline_at.get_or_insert(now);
         match task {
             Task::Pull => {
@@ -275,6 +278,8 @@ impl<'a> Run<'a> {
         self.pull.outcome = "completed".to_owned();
         self.pull.error = "it took as long as one look may; the next one goes on".to_owned();
         commit.pull = Some(self.pull.clone());
+        // What is left of a sync that was asked for is done by the timers.
+        commit.done = self.asked.take();
         commit.collections.push((c.key.clone(), super::changes::Judged::default(), state));
         let standing = commit.run(self.deps, self.account).await?;
         Ok(if standing == Standing::Gone { Ended::Stop } else { Ended::Later })

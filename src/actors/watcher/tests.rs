@@ -1,1 +1,0 @@
-//! The promises of the watcher, against small apps on loopback and against the sandbox.

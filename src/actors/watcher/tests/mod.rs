@@ -1,0 +1,8 @@
+//! The promises of the watcher, against the sandbox and against small apps on loopback, with a real store.
+
+mod deletions;
+mod desk;
+mod failures;
+mod records;
+mod tiny;
+mod webhooks;
