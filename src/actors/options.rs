@@ -1,6 +1,6 @@
 //! What the configuration tells the actors.
 
-use std::num::{NonZeroU8, NonZeroU32, NonZeroU64, NonZeroUsize};
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 
 use serde::Deserialize;
 
@@ -19,8 +19,6 @@ pub struct Polling {
     pub concurrent_max: NonZeroUsize,
     pub pull_seconds_max: NonZeroU64,
     pub backoff_seconds_max: NonZeroU64,
-    pub delete_guard_percent: NonZeroU8,
-    pub delete_guard_records: u64,
 }
 
 /// `[retention]`: how long things are kept.

@@ -6,7 +6,7 @@
 pub mod offline;
 mod serve;
 
-pub use serve::{api_options, run};
+pub use serve::{api_options, block_on, run};
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;

@@ -23,6 +23,14 @@ use crate::telemetry::Metrics;
 /// How often the node looks at itself.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// Runs a node on this thread until `stop` is ready.
+///
+/// # Errors
+/// As [`run`].
+pub fn block_on(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
+    actix_rt::System::new().block_on(run(config, stop))
+}
+
 /// Runs a node until `stop` is ready. It must run inside an actix system.
 ///
 /// # Errors

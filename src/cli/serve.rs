@@ -9,5 +9,5 @@ pub(super) struct Args {}
 pub(super) fn run(_args: Args, context: &Context) -> Outcome {
     let config = context.config()?;
     telemetry::start_log(&config.log).map_err(Failure::Failed)?;
-    Ok(actix_rt::System::new().block_on(app::run(config, super::stop::told()))?)
+    Ok(app::block_on(config, super::stop::told())?)
 }

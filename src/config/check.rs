@@ -18,8 +18,6 @@ pub(super) fn rules(config: &Config) -> Result<(), Broken> {
     delivery(config)?;
     filter(&config.log)?;
     percent("polling.jitter_percent", config.polling.jitter_percent, 50)?;
-    percent("polling.delete_guard_percent", config.polling.delete_guard_percent.get(), 100)?;
-    percent("ingest.unverified_disk_percent_max", config.ingest.unverified_disk_percent_max.get(), 50)?;
     if config.polling.interval_seconds < config.polling.interval_seconds_min {
         return Err(("polling.interval_seconds", "it must not be less than polling.interval_seconds_min".to_owned()));
     }

@@ -4,7 +4,7 @@
 //! sections of a component are its own `Options`, beside the component.
 
 use std::net::SocketAddr;
-use std::num::{NonZeroU8, NonZeroU32, NonZeroU64, NonZeroUsize};
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
@@ -67,7 +67,6 @@ pub struct Security {
     pub operator_key: Option<Secret>,
     #[serde(deserialize_with = "setting::optional")]
     pub operator_key_file: Option<PathBuf>,
-    pub idempotency_seconds: NonZeroU64,
     pub connect_token_seconds: NonZeroU64,
     pub key_overlap_seconds: NonZeroU64,
 }
@@ -106,7 +105,5 @@ pub struct Ingest {
     pub allow_networks: Vec<IpNet>,
     pub body_bytes_max: NonZeroUsize,
     pub answer_timeout_seconds: NonZeroU64,
-    pub unverified_disk_percent_max: NonZeroU8,
-    pub unverified_seconds_max: NonZeroU64,
     pub handle_tries_max: NonZeroU32,
 }

@@ -57,8 +57,7 @@ impl Tx<'_> {
     pub fn next_seq(&mut self) -> Result<Seq> {
         if self.seqs.next == self.seqs.reserved {
             self.seqs.reserved += SEQ_BLOCK;
-            let reserved = self.seqs.reserved;
-            self.put_raw(Table::Meta, META_SEQ, &reserved.to_be_bytes())?;
+            self.put_raw(Table::Meta, META_SEQ, &self.seqs.reserved.to_be_bytes())?;
         }
         let seq = Seq(self.seqs.next);
         self.seqs.next += 1;
@@ -67,8 +66,7 @@ impl Tx<'_> {
 
     /// The bytes of a fresh id that sorts by creation.
     pub fn fresh_id(&mut self) -> Result<[u8; 12]> {
-        let counter = self.next_seq()?;
-        Ok(id::fresh(self.now, counter.0))
+        Ok(id::fresh(self.now, self.next_seq()?.0))
     }
 
     pub(super) fn put_raw(&mut self, table: Table, key: impl AsRef<[u8]>, value: &[u8]) -> Result<()> {
