@@ -82,9 +82,4 @@ impl Rows {
     ) -> Result<()> {
         self.walk(table, prefix.as_ref(), &prefix.clone().end(), Walk::Forward, each)
     }
-
-    /// Whether a row is there.
-    pub(super) fn has(&self, table: Table, key: impl AsRef<[u8]>) -> Result<bool> {
-        Ok(self.db.get_pinned_cf(self.cf(table)?, key).map_err(Error::internal)?.is_some())
-    }
 }

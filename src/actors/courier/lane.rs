@@ -58,10 +58,6 @@ impl Lane {
     pub(super) fn in_flight(&self) -> usize {
         self.set().len()
     }
-    /// Whether this delivery is being attempted now.
-    pub fn is_in_flight(&self, seq: Seq) -> bool {
-        self.set().contains(&seq)
-    }
     /// Claims a delivery; None if it is in flight already.
     pub(super) fn claim(self: &Arc<Self>, seq: Seq) -> Option<Claim> {
         self.set().insert(seq).then(|| Claim { lane: self.clone(), seq, settled: false })
