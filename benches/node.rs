@@ -21,7 +21,7 @@ use tidemill::domain::connection::{Connection, ConnectionStatus, InitialSync, Re
 use tidemill::domain::id::{ConnectionId, UserId, WorkspaceNo};
 use tidemill::domain::time::Millis;
 use tidemill::domain::workspace::User;
-use tidemill::store::{Store, master_key};
+use tidemill::store::{Slot, Store, master_key};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -37,7 +37,8 @@ fn main() {
         return bare_server();
     }
     println!("machine: {} cores", std::thread::available_parallelism().map_or(0, usize::from));
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     runtime.block_on(async {
         empty().await;
         idle().await;
@@ -98,7 +99,8 @@ impl Drop for Node {
 
 async fn call(port: u16, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
-    let head = format!("{method} {path} HTTP/1.1\r\nhost: node\r\nauthorization: Bearer {KEY}\r\nconnection: close\r\n");
+    let head =
+        format!("{method} {path} HTTP/1.1\r\nhost: node\r\nauthorization: Bearer {KEY}\r\nconnection: close\r\n");
     let text = format!("{head}content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len());
     stream.write_all(text.as_bytes()).await.ok()?;
     let mut answer = String::new();
@@ -133,7 +135,10 @@ async fn idle() {
     tokio::time::sleep(Duration::from_secs(10)).await;
     let cpu = (node.cpu_seconds() - before) / at.elapsed().as_secs_f64();
     let memory = node.resident_mib();
-    println!("{CONNECTIONS} idle connections: ready in {ready:.2} s (goal < 15), {memory:.0} MiB (goal < 500), {:.2} % of a core", cpu * 100.0);
+    println!(
+        "{CONNECTIONS} idle connections: ready in {ready:.2} s (goal < 15), {memory:.0} MiB (goal < 500), {:.2} % of a core",
+        cpu * 100.0
+    );
 }
 
 /// Puts connections into the store that are not due for hours.
@@ -199,12 +204,16 @@ async fn ingest() {
     let started = Instant::now();
     let node = Node::start(&folder);
     node.ready(started).await;
-    let post = async |path: &str, body: &str| call(node.1, "POST", &format!("/2024-03/one{path}"), body).await.expect("an answer").1;
+    let post = async |path: &str, body: &str| {
+        call(node.1, "POST", &format!("/2024-03/one{path}"), body).await.expect("an answer").1
+    };
     post("/users", r#"{"username":"acme"}"#).await;
     let made = post("/integrations", r#"{"connector":"generic","parameters":{}}"#).await;
     println!("integration: {}", &made[..made.len().min(300)]);
     let parameters = r#"{"baseUri":"http://127.0.0.1:1/","path":"items","topic":"crm/contacts","name":"Bench"}"#;
-    let connection = format!(r#"{{"userId":"acme","connector":"generic","credentials":{{"apiKey":"x"}},"parameters":{parameters}}}"#);
+    let connection = format!(
+        r#"{{"userId":"acme","connector":"generic","credentials":{{"apiKey":"x"}},"parameters":{parameters}}}"#
+    );
     let made = post("/connections", &connection).await;
     let token = made.split("/in/c/").nth(1).and_then(|rest| rest.split('"').next());
     let Some(token) = token else { return println!("no webhook URI in {made}") };
@@ -217,7 +226,10 @@ async fn ingest() {
     }
     let (ours, http, commit) = (median(node_rates), median(bare_rates), median(commit_rates));
     let limit = http.min(commit);
-    println!("accepted webhooks: {ours:.0}/s; bare HTTP {http:.0}/s, bare group commit {commit:.0}/s; ratio {:.2} (goal >= 0.40)", ours / limit);
+    println!(
+        "accepted webhooks: {ours:.0}/s; bare HTTP {http:.0}/s, bare group commit {commit:.0}/s; ratio {:.2} (goal >= 0.40)",
+        ours / limit
+    );
 }
 
 fn body() -> String {
@@ -286,7 +298,8 @@ fn bare_server() {
         let typed: Typed<'_> = serde_json::from_slice(&body).expect("JSON");
         HttpResponse::Ok().body(format!("{}", typed.id))
     };
-    let server = HttpServer::new(move || App::new().default_service(web::to(take))).workers(2).bind(("127.0.0.1", port));
+    let server =
+        HttpServer::new(move || App::new().default_service(web::to(take))).workers(2).bind(("127.0.0.1", port));
     actix_web::rt::System::new().block_on(server.expect("a port").run()).expect("served");
 }
 
@@ -307,7 +320,10 @@ async fn commits() -> f64 {
                 let value = body();
                 while Instant::now() < until {
                     let text = value.clone();
-                    store.accept(move |tx| tx.put_bare(text.as_bytes())).await.expect("committed");
+                    store
+                        .accept(move |tx| tx.put_secret(&[0xfe; 12], Slot::Parameters, &text))
+                        .await
+                        .expect("committed");
                     done.fetch_add(1, Ordering::Relaxed);
                 }
             })
