@@ -133,6 +133,9 @@ fn reset_wait(unit: ResetIn, reset: f64, now: Millis) -> Option<Duration> {
 pub fn retry_after(text: &str, now: Millis) -> Option<Duration> {
     let text = text.trim();
     if let Ok(seconds) = text.parse::<f64>() {
+        if seconds.is_nan() {
+            return None;
+        }
         return Duration::try_from_secs_f64(seconds.max(0.0)).ok().map(|wait| wait.min(WAIT_MAX));
     }
     let date = text.strip_suffix("GMT").map_or_else(|| text.to_owned(), |t| format!("{t}+0000"));
