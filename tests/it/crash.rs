@@ -33,7 +33,7 @@ async fn publish(port: u16, numbers: Arc<AtomicU64>, accepted: Accepted, stop: A
     node.port = port;
     while !stop.load(Ordering::Relaxed) {
         let number = numbers.fetch_add(1, Ordering::Relaxed);
-        let event = json!({"topic": "acme/things", "updateType": "created", "dataPayload": {"number": number}});
+        let event = json!({"topic": "crm/contacts", "updateType": "created", "dataPayload": {"number": number}});
         match node.try_call(Method::POST, "/2024-03/one/events", Some(&event)).await {
             Ok((202, answer)) => {
                 let id = answer["eventId"].as_str().expect("an id").to_owned();
@@ -71,8 +71,7 @@ async fn kill_under_load(kills: usize, harm: Harm) -> Result<(), String> {
     }
     node.start();
     node.ready().await;
-    node.call(Method::POST, "/2024-03/one/topics", Some(&json!({"topic": "acme/things"}))).await;
-    let wish = json!({"address": receiver.address, "topic": ["acme/things"]});
+    let wish = json!({"address": receiver.address, "topic": ["crm/contacts"]});
     node.call(Method::POST, "/2024-03/one/webhooks", Some(&wish)).await;
 
     let (numbers, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
