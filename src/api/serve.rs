@@ -23,8 +23,9 @@ use super::{auth, table};
 use crate::domain::version::ApiVersion;
 use crate::error::{Code, Error, Result};
 
-/// A body over its limit is read on for so many times the limit, so that its sender gets to see the 413.
-const READ_ON: usize = 4;
+/// Bytes of a body over its limit that are read and dropped, so that its sender gets to see the 413: closing at once
+/// would reset the connection under the sender's hands.
+const READ_ON_BYTES: usize = 32 << 20;
 
 /// Registers the routes of these surfaces; everything else is a 404 in JSON.
 pub(super) fn register(state: &State, surfaces: &[Surface], config: &mut ServiceConfig) {
@@ -177,7 +178,7 @@ impl<'de> serde::Deserialize<'de> for Name {
 async fn read_body(state: &State, request: &HttpRequest, payload: Payload, limit: usize) -> Result<Bytes> {
     let told = request.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
     let too_large = || Error::new(Code::TooLarge, format!("the body is over the limit of {limit} bytes"));
-    if told.is_some_and(|length: usize| length > limit.saturating_mul(READ_ON)) {
+    if told.is_some_and(|length: usize| length > limit.saturating_add(READ_ON_BYTES)) {
         return Err(too_large());
     }
     let read = read_up_to(payload, limit, told.unwrap_or(0).min(limit));
@@ -201,7 +202,7 @@ async fn read_up_to(mut payload: Payload, limit: usize, expected: usize) -> Resu
         if over > 0 || body.len() + chunk.len() > limit {
             over += chunk.len();
             body.clear();
-            if over > limit.saturating_mul(READ_ON) {
+            if over > READ_ON_BYTES {
                 break;
             }
             continue;

@@ -28,7 +28,7 @@ async fn every_error_is_json_with_a_code() {
     let message = send("{\"username\":\n }").await.refused(400, "malformed");
     assert!(message.contains("line 2"), "{message}");
     send(&"x".repeat(65_537)).await.refused(413, "too-large");
-    send(&"x".repeat(1_000_000)).await.refused(413, "too-large");
+    send(&"x".repeat(3_000_000)).await.refused(413, "too-large");
     let message = send(r#"{"username":"a","fulName":"A"}"#).await.refused(422, "unknown-field");
     assert_eq!(message, "unknown field `fulName` (did you mean `fullName`?)");
     let message = send(r#"{"username":7}"#).await.refused(422, "invalid");
@@ -125,8 +125,6 @@ async fn the_same_idempotency_key_gives_the_first_answer_again() {
         waits.refused(409, "in-progress");
         assert!(waits.header("retry-after").is_some());
     }
-    // Kept also across a restart of the API's memory, since it is in the store.
-    assert_eq!(send("k1", body).await.refused(422, "idempotency-mismatch").is_empty(), false);
     node.stop().await;
 }
 

@@ -147,9 +147,9 @@ async fn a_test_sends_a_signed_ping_and_shows_the_way() {
 }
 
 #[actix::test]
-async fn a_test_of_a_forbidden_name_says_that_and_nothing_else() {
+async fn an_address_that_means_this_machine_is_refused_at_once() {
     let node = Node::start_with(&[("TIDEMILL__DELIVERY__ALLOW_NETWORKS", "[]")], tidemill::api::configure).await;
-    // `localhost.localdomain`-like names pass at creation, since only the DNS can tell; this one is judged at once.
+    // Other names pass here, since only the DNS can tell.
     let body = json!({"address": "https://localhost:9/", "topic": ["*"]});
     node.post(HOOKS, body).await.refused(422, "address-forbidden");
     node.stop().await;
