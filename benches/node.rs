@@ -293,7 +293,7 @@ async fn bare() -> f64 {
 }
 
 fn bare_server() {
-    let port: u16 = std::env::args().last().and_then(|p| p.parse().ok()).expect("a port");
+    let port: u16 = std::env::args().next_back().and_then(|p| p.parse().ok()).expect("a port");
     let take = |body: web::Bytes| async move {
         let typed: Typed<'_> = serde_json::from_slice(&body).expect("JSON");
         HttpResponse::Ok().body(format!("{}", typed.id))

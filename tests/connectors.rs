@@ -1,5 +1,7 @@
 //! Every connector folder, by its own tests; what is said of broken ones; the documented answers of Adobe Commerce.
 
+#![allow(clippy::cast_possible_truncation, reason = "the numbers of a test are small")]
+
 #[path = "connectors/app.rs"]
 mod app;
 #[path = "connectors/broken.rs"]

@@ -101,6 +101,7 @@ mod tests {
 
     #[derive(Debug, Deserialize, JsonSchema)]
     #[serde(deny_unknown_fields, rename_all = "camelCase")]
+    #[expect(dead_code, reason = "only how it is read matters")]
     struct Wish {
         address: String,
         #[serde(default)]

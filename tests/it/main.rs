@@ -1,5 +1,9 @@
 //! One file per promise, all in one binary so that it links once. `support` is what they share.
 
+#![allow(clippy::cast_possible_truncation, reason = "the numbers of a test are small")]
+#![allow(clippy::disallowed_methods, reason = "a test is the world outside: it calls with a client of its own")]
+#![allow(clippy::print_stdout, reason = "a long test says how far it is")]
+
 mod api_deliveries;
 mod api_frame;
 mod api_keys;
@@ -9,6 +13,7 @@ mod cli;
 mod crash;
 mod delivery;
 mod engine;
+mod metrics;
 mod outbound;
 mod sandbox_connector;
 mod support;

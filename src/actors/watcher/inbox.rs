@@ -35,15 +35,6 @@ const RETRY_MAX: Duration = Duration::from_secs(600);
 /// Lines of a script's log that are kept with a row.
 const LOG_LINES_MAX: usize = 100;
 
-/// What came of a round.
-#[derive(Default)]
-pub struct Round {
-    /// The connection is gone, or its credentials are refused.
-    pub stop: bool,
-    /// When the next webhook is due.
-    pub next: Option<Millis>,
-}
-
 /// How far one row has come in this round.
 enum Fate {
     Understood {
@@ -78,20 +69,20 @@ enum What {
     Fetch,
 }
 
-/// Works through the webhooks that are due.
-pub async fn work(deps: &Deps, account: &Arc<Account>) -> Result<Round> {
+/// Works through the webhooks that are due. True: the connection is gone, or its credentials are refused.
+pub async fn work(deps: &Deps, account: &Arc<Account>) -> Result<bool> {
     let owner = account.connection.id.0;
     for _ in 0..ROUNDS_MAX {
         let now = deps.clock.now();
-        let (rows, next) = deps.store.inbox_due(&owner, now, ROWS_MAX)?;
+        let (rows, _) = deps.store.inbox_due(&owner, now, ROWS_MAX)?;
         if rows.is_empty() {
-            return Ok(Round { stop: false, next });
+            return Ok(false);
         }
         if step(deps, account, rows).await? {
-            return Ok(Round { stop: true, next: None });
+            return Ok(true);
         }
     }
-    Ok(Round { stop: false, next: Some(deps.clock.now()) })
+    Ok(false)
 }
 
 /// One commit's worth. Answers whether the connection stops.

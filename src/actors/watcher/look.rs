@@ -52,8 +52,7 @@ async fn look_at(deps: &Deps, connection: Connection) -> Result<Option<Millis>> 
     if matches!(connection.status, ConnectionStatus::Error { .. }) {
         set_status(deps, &connection, ConnectionStatus::Active).await?;
     }
-    let round = inbox::work(deps, &account).await?;
-    if round.stop {
+    if inbox::work(deps, &account).await? {
         return Ok(None);
     }
     let hook = hook::tend(deps, &account).await?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::account::Account;
 use super::changes::Tally;
-use super::commit::{Absorb, Commit, Standing};
+use super::commit::{Commit, Standing};
 use super::{inbox, plan, told};
 use crate::actors::Deps;
 use crate::connectors::{CallError, Collection};
@@ -113,11 +113,6 @@ impl<'a> Run<'a> {
             Commit { pull: Some(run.pull.clone()), told, ..Commit::default() }.run(deps, account).await?;
         }
         Ok(run)
-    }
-
-    /// What commits records of a collection.
-    pub fn absorb<'b>(&'b self, collection: &'b Collection) -> Absorb<'b> {
-        Absorb { deps: self.deps, account: self.account, collection }
     }
 
     /// Adds a page to the pull's row.
@@ -290,7 +285,7 @@ impl<'a> Run<'a> {
         if self.deps.store.is_full() {
             return Ok(Some(Ended::Full));
         }
-        Ok(match inbox::work(self.deps, self.account).await?.stop {
+        Ok(match inbox::work(self.deps, self.account).await? {
             true => Some(Ended::Stop),
             false => None,
         })
