@@ -87,10 +87,12 @@ impl Wanted {
         let (category, name) = (call.param("category")?, call.param("model")?);
         let model = Catalogue::embedded().by_path(category, name);
         let topic = model.map_or_else(|| format!("{category}/{name}"), |model| model.topic.clone());
-        if model.is_none() && topic::custom(&topic).is_err() {
-            return Err(not_found(Code::TopicNotFound, &topic));
-        }
         let connection = call.query_id("connectionId", Code::ConnectionNotFound)?;
+        if model.is_none() && (connection.is_none() || topic::custom(&topic).is_err()) {
+            let shown: String = call.head.uri.chars().take(200).collect();
+            let message = format!("there is nothing at {shown}, and no topic of that name; see /openapi.json");
+            return Err(Error::new(Code::TopicNotFound, message));
+        }
         Ok(Self {
             workspace: call.workspace()?,
             connection: connection

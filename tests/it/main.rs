@@ -3,10 +3,11 @@
 #![allow(clippy::cast_possible_truncation, reason = "the numbers of a test are small")]
 #![allow(clippy::disallowed_methods, reason = "a test is the world outside: it calls with a client of its own")]
 #![allow(clippy::print_stdout, reason = "a long test says how far it is")]
-
+mod api_connections;
 mod api_deliveries;
 mod api_frame;
 mod api_keys;
+mod api_records;
 mod api_subscriptions;
 mod api_users;
 mod cli;

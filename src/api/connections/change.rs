@@ -140,7 +140,7 @@ fn put(tx: &mut Tx<'_>, patch: Patch, viewer: &super::Viewer) -> Result<(Connect
     }
     after.updated_at = now;
     tx.put_object(&after)?;
-    bring_forward(tx, &before, &after, viewer)?;
+    bring_forward(tx, &before, &after, viewer, changed.contains(&"credentials"))?;
     let user = tx.user_by_id(after.workspace, after.user)?;
     let changed = changed.into_iter().map(str::to_owned).collect();
     let told = SystemEvent::ConnectionUpdated { connection: shown(&after), changed };
@@ -169,12 +169,19 @@ fn refuse_rival(rows: &Rows, connection: &Connection) -> Result<()> {
     Err(Error::new(Code::Conflict, message))
 }
 
-/// Times that were set by a longer interval come forward.
-fn bring_forward(tx: &mut Tx<'_>, before: &Connection, after: &Connection, viewer: &super::Viewer) -> Result<()> {
+/// Times that were set by a longer interval come forward; with new credentials the app is asked at once.
+fn bring_forward(
+    tx: &mut Tx<'_>,
+    before: &Connection,
+    after: &Connection,
+    viewer: &super::Viewer,
+    at_once: bool,
+) -> Result<()> {
     let shorter = |before: Option<u32>, after: Option<u32>| {
         after.filter(|after| before.is_none_or(|before| *after < before)).map(|s| Duration::from_secs(s.into()))
     };
     let pull = shorter(before.poll_interval_seconds, after.poll_interval_seconds);
+    let pull = if at_once { Some(Duration::ZERO) } else { pull };
     let scan = shorter(before.full_scan_interval_seconds, after.full_scan_interval_seconds);
     if pull.is_none() && scan.is_none() {
         return Ok(());
@@ -191,7 +198,7 @@ fn bring_forward(tx: &mut Tx<'_>, before: &Connection, after: &Connection, viewe
         let mut state = tx.collection_state(after.id, &key)?;
         let times = (sooner(state.next_pull_at, pull), sooner(state.next_scan_at, scan));
         // While it fails, the back-off decides.
-        if state.failures == 0 && times != (state.next_pull_at, state.next_scan_at) {
+        if (at_once || state.failures == 0) && times != (state.next_pull_at, state.next_scan_at) {
             (state.next_pull_at, state.next_scan_at) = times;
             tx.put_collection_state(after.id, &key, &state)?;
         }
