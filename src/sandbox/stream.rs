@@ -27,10 +27,10 @@ enum Step {
 
 /// How often each step happens, of all of them together.
 const STEPS: [(Step, u32); 11] = [
-    (Step::Place, 22),
-    (Step::Advance, 34),
-    (Step::EditContact, 14),
-    (Step::EditCustomer, 5),
+    (Step::Place, 18),
+    (Step::Advance, 28),
+    (Step::EditContact, 16),
+    (Step::EditCustomer, 13),
     (Step::EditUser, 2),
     (Step::MoveOpportunity, 10),
     (Step::Begin(Collection::Contacts), 5),

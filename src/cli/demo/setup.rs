@@ -73,7 +73,7 @@ pub(super) async fn subscription(node: &Server, address: &str) -> Result<String,
     }
     let body = json!({
         "address": address,
-        "topic": ["*", "connection/*", "sync/*"],
+        "topic": ["*", "connection/*", "sync/failed", "sync/held"],
         "include": ["changedFields"],
         "description": "tidemill demo",
     });

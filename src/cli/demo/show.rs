@@ -182,7 +182,15 @@ fn title(payload: &Value) -> String {
     if !name.trim().is_empty() {
         return name.trim().to_owned();
     }
-    payload.to_string().chars().take(80).collect()
+    // Of a system event, what it says beside ids.
+    let words: Vec<_> = payload
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(name, value)| !name.ends_with("Id") && (value.is_string() || value.is_number()))
+        .map(|(name, value)| format!("{name}={}", value.as_str().map_or_else(|| value.to_string(), str::to_owned)))
+        .collect();
+    words.join(", ").chars().take(120).collect()
 }
 
 #[cfg(test)]
@@ -200,6 +208,8 @@ mod tests {
         assert_eq!(what_changed(&body, "updated"), "paymentStatus=paid, items.0.a=1, note, and 2 more");
         let body = json!({"dataPayload": {"firstName": "Ada", "lastName": "Sato"}});
         assert_eq!(what_changed(&body, "created"), "Ada Sato");
+        let body = json!({"dataPayload": {"pullId": "1", "mode": "full", "records": 3}});
+        assert_eq!(what_changed(&body, "completed"), "mode=full, records=3");
     }
 
     #[test]
