@@ -30,9 +30,8 @@ pub(super) fn routes() -> Vec<Route> {
     group("documents", routes)
 }
 
-async fn document(call: Call) -> Result<Reply> {
-    let base = call.state.options.public_url.as_ref().map(ToString::to_string);
-    Reply::json(&openapi(&table(), base.as_deref()))
+async fn document(_: Call) -> Result<Reply> {
+    Reply::json(&openapi(&table()))
 }
 
 async fn docs(_: Call) -> Result<Reply> {
@@ -41,16 +40,8 @@ async fn docs(_: Call) -> Result<Reply> {
 }
 
 /// The document.
-pub fn openapi(routes: &[Route], base: Option<&str>) -> Value {
-    let settings = |deserialize: bool| {
-        let with = |s: &mut SchemaSettings| {
-            s.definitions_path = "/components/schemas".into();
-            s.meta_schema = None;
-        };
-        let settings = SchemaSettings::draft2020_12().with(with);
-        if deserialize { settings.for_deserialize() } else { settings.for_serialize() }
-    };
-    let mut schemas = Schemas { takes: settings(true).into_generator(), gives: settings(false).into_generator() };
+pub fn openapi(routes: &[Route]) -> Value {
+    let mut schemas = Schemas::new();
     let error = schemas.gives.subschema_for::<ErrorBody>().to_value();
     let mut paths = Map::new();
     for route in routes {
@@ -69,7 +60,7 @@ pub fn openapi(routes: &[Route], base: Option<&str>) -> Value {
             "summary": "Turns many third-party apps into one stream of signed, unified events.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "servers": [{"url": base.map_or("/", |base| base.trim_end_matches('/'))}],
+        "servers": [{"url": "/"}],
         "paths": paths,
         "components": {
             "schemas": schemas.all(),
@@ -91,6 +82,18 @@ struct Schemas {
 }
 
 impl Schemas {
+    fn new() -> Self {
+        let settings = SchemaSettings::draft2020_12().with(|s| {
+            s.definitions_path = "/components/schemas".into();
+            s.meta_schema = None;
+        });
+        Self {
+            takes: settings.clone().for_deserialize().into_generator(),
+            gives: settings.for_serialize().into_generator(),
+        }
+    }
+
+    /// What is read and what is written; a name that stands for both must mean the same.
     fn all(mut self) -> Map<String, Value> {
         let mut all = self.takes.take_definitions(true);
         all.extend(self.gives.take_definitions(true));

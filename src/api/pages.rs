@@ -18,12 +18,12 @@ const PEM: &str = "application/x-pem-file";
 const JWKS: &str = "application/jwk-set+json";
 pub(super) fn routes() -> Vec<Route> {
     let page = |route: Route, kind| route.only(Access::Open).at(Surface::Public).content_type(kind);
-    let about_pem = "Public keys of the default workspace, the signing one first";
-    let about_jwks = "The same keys as a JSON Web Key Set";
+    let about_pem = "RSA keys of the default workspace, the signing one first";
+    let about_jwks = "All public keys as a JSON Web Key Set";
     let routes = vec![
         page(Route::get("/security/public_key.pem", about_pem, default_pem), PEM),
         page(Route::get("/.well-known/jwks.json", about_jwks, default_jwks), JWKS),
-        page(Route::get("/security/{workspaceId}/public_key.pem", "Public keys of a workspace", workspace_pem), PEM),
+        page(Route::get("/security/{workspaceId}/public_key.pem", "RSA keys of a workspace", workspace_pem), PEM),
         page(Route::get("/security/{workspaceId}/jwks.json", about_jwks, workspace_jwks), JWKS),
     ];
     group("public keys", routes)

@@ -149,8 +149,8 @@ async fn the_document_lists_exactly_what_is_served() {
     for (method, path) in &documented {
         let path = path.replace("{version}", "2024-03").replace(['{', '}'], "");
         let answer = node.send(method, &path, &[], "").await;
-        assert!(![405].contains(&answer.status), "{method} {path}: {}", answer.text);
-        assert!(!answer.text.contains("route-not-found"), "{method} {path}: {}", answer.text);
+        let code = serde_json::from_str::<serde_json::Value>(&answer.text).unwrap_or_default()["code"].clone();
+        assert!(code != "route-not-found" && code != "method-not-allowed", "{method} {path}: {}", answer.text);
     }
     // And what is not documented is not served.
     for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
@@ -191,7 +191,7 @@ async fn health_metrics_and_key_pages_need_no_key() {
     let metrics = node.send("GET", "/metrics", &[], "").await;
     assert!(metrics.text.contains("tidemill_requests_total{"), "{}", metrics.text);
     let pem = node.send("GET", "/security/public_key.pem", &[], "").await;
-    assert_eq!(pem.text.matches("BEGIN PUBLIC KEY").count(), 2);
+    assert_eq!(pem.text.matches("BEGIN PUBLIC KEY").count(), 1, "the RSA key alone");
     let jwks = node.send("GET", "/.well-known/jwks.json", &[], "").await.ok();
     assert_eq!(jwks["keys"].as_array().map(Vec::len), Some(2));
     node.state.health.set_stuck(vec!["router".into()]);
