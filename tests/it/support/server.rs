@@ -220,13 +220,14 @@ fn reply(question: &[u8], kind: u16, ips: &[IpAddr]) -> Vec<u8> {
             (IpAddr::V6(v6), 28) => v6.octets().to_vec(),
             _ => continue,
         };
-        records.push([&[0xc0, 12, 0, kind as u8, 0, 1, 0, 0, 0, 0, 0, data.len() as u8], data.as_slice()].concat());
+        let (kind, length) = (kind.to_be_bytes()[1], u8::try_from(data.len()).expect("4 or 16"));
+        records.push([&[0xc0, 12, 0, kind, 0, 1, 0, 0, 0, 0, 0, length], data.as_slice()].concat());
     }
     let mut packet = question.to_vec();
     // A recursive answer without error; one question, no authority, nothing additional.
     packet[2] = 0x81;
     packet[3] = if ips.is_empty() { 0x83 } else { 0x80 };
-    packet[6..12].copy_from_slice(&[0, records.len() as u8, 0, 0, 0, 0]);
+    packet[6..12].copy_from_slice(&[0, u8::try_from(records.len()).expect("few"), 0, 0, 0, 0]);
     packet.extend(records.concat());
     packet
 }
