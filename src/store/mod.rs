@@ -230,7 +230,7 @@ fn open_db(options: &Options) -> Result<DB> {
         let text = error.to_string();
         let locked = text.contains("lock hold by current process") || text.contains("While lock file");
         if locked {
-            let message = "the store is in use by another process; stop it, or set another storage.path";
+            let message = "is in use: another process has this store open; stop it, or set another storage.path";
             at(&options.path, message, error)
         } else if error.kind() == rocksdb::ErrorKind::Corruption {
             at(&options.path, "is damaged: restore a backup, or move it away to start anew", error)
