@@ -187,14 +187,19 @@ impl Tx<'_> {
         Ok(DeliveryId::new(seq, lane))
     }
 
-    /// Writes what an attempt came to.
+    /// Writes what an attempt came to. One that is not owed any more (its lane was erased, or it was cancelled while it
+    /// was under way) stays as it is.
     pub fn settle_delivery(&mut self, settlement: &Settlement) -> Result<()> {
         let Settlement { lane, due, row } = settlement;
         let (lane, seq) = (*lane, due.seq);
-        match due.turn {
-            Turn::First | Turn::Again(_) => self.delete(Table::Queue, keys::queue(lane, Queued::Fresh).seq(seq))?,
-            Turn::Retry(at) => self.delete(Table::Queue, keys::queue_retry(lane, at, seq))?,
+        let queued = match due.turn {
+            Turn::First | Turn::Again(_) => keys::queue(lane, Queued::Fresh).seq(seq),
+            Turn::Retry(at) => keys::queue_retry(lane, at, seq),
+        };
+        if self.raw(Table::Queue, &queued)?.is_none() {
+            return Ok(());
         }
+        self.delete(Table::Queue, queued)?;
         let ended = match row.state {
             DeliveryState::Due { at, .. } => {
                 // The event may be older than the row's own sequence (a resend): retention reads it from the value.

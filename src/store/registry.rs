@@ -265,6 +265,11 @@ impl Rows {
         }
     }
 
+    /// Whether a lane has a subscription.
+    pub fn has_lane(&self, lane: LaneNo) -> Result<bool> {
+        Ok(self.by_unique(&numbered(SPACE_LANE, lane.0))?.is_some())
+    }
+
     /// The subscription that owns a lane.
     pub fn subscription_by_lane(&self, lane: LaneNo) -> Result<Option<Subscription>> {
         let id = self.by_unique(&numbered(SPACE_LANE, lane.0))?;

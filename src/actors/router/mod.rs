@@ -5,6 +5,7 @@
 
 mod index;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
@@ -94,9 +95,17 @@ async fn step(store: Store, clock: Clock, rings: Rings, index: Option<(u64, Arc<
     lanes.dedup();
     // Between the last event of a full step and `until` there may be more; otherwise all up to `until` has been seen.
     let reached = if more { events.last().map_or(until, |(seq, _)| *seq) } else { until };
+    let asked = lanes.clone();
     store
         .append(Wait::Applied, move |tx| {
-            for (lane, seq, made_at) in &owed {
+            // A subscription may have been deleted since the index was made: its lane must not come back.
+            let mut there = BTreeSet::new();
+            for lane in asked {
+                if tx.has_lane(lane)? {
+                    there.insert(lane);
+                }
+            }
+            for (lane, seq, made_at) in owed.iter().filter(|(lane, _, _)| there.contains(lane)) {
                 tx.put_fresh(*lane, *seq, *made_at)?;
             }
             tx.put_routed(reached)
