@@ -239,12 +239,6 @@ async fn certificates_are_checked_and_each_fault_has_its_name() {
         assert_eq!(got.err(), Some(failure), "{certificate}");
         assert!(server.got().is_empty(), "nothing was sent");
     }
-    let plain = Server::start(|_| Act::Last(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec())).await;
-    let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let mute = mute.local_addr().expect("an address");
-    drop(plain);
-    let got = get(&client, &format!("https://localhost:{}/", mute.port())).await;
-    assert_eq!(got.err(), Some(Failure::ConnectFailed));
 }
 
 #[tokio::test]
