@@ -17,4 +17,5 @@ mod engine;
 mod metrics;
 mod outbound;
 mod sandbox_connector;
+mod store;
 mod support;
