@@ -61,7 +61,7 @@ pub use schema::{GivenBy, Property, Schema};
 pub use session::Session;
 pub use spec::{Collection, Connector, ConnectorEvent, Detection, GlobalWebhook, OwnWebhook};
 pub use testing::{Report, TestFailure, run_tests};
-pub use webhook::handle_global;
+pub use webhook::{handle_global, handle_own};
 
 /// The section `connectors` of the configuration.
 #[derive(Clone, Debug, Deserialize)]

@@ -200,8 +200,11 @@ impl Session {
     }
 }
 
-/// The same without a session, for a connector's tests: a `handle` has no credentials.
-pub(super) async fn handle_own(
+/// The same without a session: a `handle` has no credentials. `parameters` is an object.
+///
+/// # Errors
+/// As [`Session::handle_webhook`].
+pub async fn handle_own(
     connector: &Connector,
     request: &WebhookRequest,
     parameters: &Value,

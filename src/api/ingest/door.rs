@@ -6,9 +6,12 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use serde_json::Value;
+
 use crate::actors::Deps;
 use crate::actors::watcher::account::integration_parameters;
-use crate::connectors::{Connector, Parameters, WebhookRequest, WebhookResponse, handle_global, verify};
+use crate::connectors::spec::OwnWebhook;
+use crate::connectors::{Connector, Parameters, WebhookRequest, WebhookResponse, handle_global, handle_own, verify};
 use crate::domain::connection::{Connection, Integration};
 use crate::domain::id::WorkspaceNo;
 use crate::domain::secret::Secret;
@@ -28,6 +31,8 @@ pub struct Door {
     pub webhook_key: String,
     parameters: Parameters,
     secrets: Vec<Secret>,
+    /// What the connector keeps of a connection's own webhook: JSON text.
+    state: Option<Secret>,
 }
 
 /// The doors that were found last.
@@ -63,7 +68,7 @@ impl Doors {
 
 fn open(deps: &Deps, rows: &Rows, token: &str, webhook_key: &str) -> Result<Option<Door>> {
     let Some(owner) = rows.token_owner(token)? else { return Ok(None) };
-    let (workspace, key, mut parameters, state) = if webhook_key.is_empty() {
+    let (workspace, key, mut parameters, kept) = if webhook_key.is_empty() {
         let Some(connection) = rows.object_anywhere::<Connection>(&owner)? else { return Ok(None) };
         let mut parameters = match connection.integration {
             Some(id) => match rows.integration(connection.workspace, id)? {
@@ -76,11 +81,11 @@ fn open(deps: &Deps, rows: &Rows, token: &str, webhook_key: &str) -> Result<Opti
         let secret = rows.secret_parameters(&owner)?;
         parameters.extend(object(secret.as_ref().map(Secret::expose)));
         let state = rows.webhook_state(&owner)?;
-        (connection.workspace, connection.connector, parameters, object(state.as_ref().map(Secret::expose)))
+        (connection.workspace, connection.connector, parameters, state)
     } else {
         let Some(integration) = rows.object_anywhere::<Integration>(&owner)? else { return Ok(None) };
         let parameters = integration_parameters(rows, &integration)?;
-        (integration.workspace, integration.connector, parameters, Parameters::new())
+        (integration.workspace, integration.connector, parameters, None)
     };
     let Some(connector) = deps.connectors.get(&key) else { return Ok(None) };
     let connector = connector.specialise(&parameters).map_err(|e| Error::internal(e.to_string()))?;
@@ -94,9 +99,10 @@ fn open(deps: &Deps, rows: &Rows, token: &str, webhook_key: &str) -> Result<Opti
         let Some(webhook) = connector.global_webhook(webhook_key) else { return Ok(None) };
         webhook.verify.as_ref()
     };
+    let state = object(kept.as_ref().map(Secret::expose));
     let secrets = spec.map(|spec| spec.secrets(&[&state, &parameters])).unwrap_or_default();
     let webhook_key = webhook_key.to_owned();
-    Ok(Some(Door { owner, workspace, connector, webhook_key, parameters, secrets }))
+    Ok(Some(Door { owner, workspace, connector, webhook_key, parameters, secrets, state: kept }))
 }
 
 fn object(text: Option<&str>) -> Parameters {
@@ -136,16 +142,21 @@ impl Door {
         }
     }
 
-    /// What `handle` of a global webhook says the app shall get. A `handle` that fails here is tried again from the
-    /// stored request, and its failure is told there.
+    /// What `handle` says the app shall get. One that fails here is tried again from the stored request, and its failure
+    /// is told there.
     pub async fn ask(&self, request: &WebhookRequest) -> Option<WebhookResponse> {
-        if self.webhook_key.is_empty() {
-            return None;
-        }
-        let handled = handle_global(&self.connector, &self.webhook_key, request, &self.parameters).await;
-        match handled {
-            Ok(handled) => handled.response,
-            Err(_) => Some(WebhookResponse { status: 202, headers: Vec::new(), body: r#"{"accepted":true}"#.into() }),
-        }
+        let response = if !self.webhook_key.is_empty() {
+            let handled = handle_global(&self.connector, &self.webhook_key, request, &self.parameters).await;
+            handled.map(|handled| handled.response)
+        } else if self.connector.webhook.as_ref().is_some_and(OwnWebhook::handled_by_script) {
+            let parameters = Value::Object(self.parameters.clone());
+            let state = self.state.as_ref().map(Secret::expose);
+            handle_own(&self.connector, request, &parameters, state).await.map(|handled| handled.response)
+        } else {
+            Ok(None)
+        };
+        response.unwrap_or_else(|_| {
+            Some(WebhookResponse { status: 202, headers: Vec::new(), body: r#"{"accepted":true}"#.into() })
+        })
     }
 }

@@ -116,6 +116,10 @@ pub struct OwnWebhook {
 }
 
 impl OwnWebhook {
+    /// Whether `handle` is a script, so that it may have an answer for the app.
+    pub fn handled_by_script(&self) -> bool {
+        matches!(self.handle, Method::Script(_))
+    }
     /// Whether we register it; otherwise a person pastes its URL into the app.
     pub fn registers(&self) -> bool {
         matches!(self.subscribe, Method::Rest(_) | Method::Script(_))
