@@ -41,6 +41,6 @@ mod tests {
     #[test]
     fn a_record_keeps_its_id_for_ever() {
         let id = record_id(ConnectionId([7; 12]), "crm/contacts", "42");
-        assert_eq!(id.to_string(), "ID_PIN");
+        assert_eq!(id.to_string(), "b1117da1-8ec5-5a58-b4c1-6a26eeb4dce1");
     }
 }

@@ -139,7 +139,7 @@ mod tests {
             (Key::workspace(WorkspaceNo(9)).seq(Seq(2)), "000000090000000000000002"),
             (
                 snapshot(ConnectionId([0xab; 12]), "contacts", &[1; 16]),
-                "abababababababababababab76ccdc9b01010101010101010101010101010101",
+                "ababababababababababababaa5af40801010101010101010101010101010101",
             ),
         ];
         for (key, hex) in pins {

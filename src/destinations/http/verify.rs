@@ -296,8 +296,8 @@ mod tests {
         let both = format!("{other_pem}{pem}");
         assert_eq!(
             judgements(&Received { public_keys: Some(&both), ..good }),
-            [g, g, g, g],
-            "any published key will do"
+            [g, g, Judgement::Unchecked, g],
+            "any published key will do, and PEM pages hold RSA keys only"
         );
     }
 

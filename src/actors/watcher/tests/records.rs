@@ -111,7 +111,7 @@ fn copy(from: &std::path::Path, to: &std::path::Path) {
 async fn the_snapshot_equals_the_app_after_many_changes() {
     let every = ["contacts", "customers", "opportunities", "orders", "users"];
     let desk = Desk::sandbox(&every).await;
-    desk.call("PATCH", "/control/settings", Some(json!({"shuffle_ties": true, "past_the_end": "last-page"}))).await;
+    desk.call("PATCH", "/control/settings", Some(json!({"shuffleTies": true, "pastTheEnd": "last-page"}))).await;
     desk.look().await;
     for _ in 0..4 {
         desk.call("POST", "/control/changes", Some(json!({"count": 60, "account": "acc_1"}))).await;
