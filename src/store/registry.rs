@@ -240,10 +240,7 @@ impl Rows {
     /// The user with that username.
     pub fn user_by_name(&self, workspace: WorkspaceNo, username: &str) -> Result<Option<User>> {
         let unique = Unique { space: SPACE_USERNAME, workspace: Some(workspace), text: username.to_owned() };
-        match self.by_unique(&unique)? {
-            Some(id) => self.object(workspace, &id),
-            None => Ok(None),
-        }
+        self.by_unique(&unique)?.map_or(Ok(None), |id| self.object(workspace, &id))
     }
 
     /// The user whom an id or a username means.
@@ -259,10 +256,7 @@ impl Rows {
     /// The API key with that SHA-256.
     pub fn api_key_by_digest(&self, digest: &[u8; 32]) -> Result<Option<ApiKey>> {
         let unique = Unique { space: SPACE_KEY_DIGEST, workspace: None, text: hex::encode(digest) };
-        match self.by_unique(&unique)? {
-            Some(id) => self.object_anywhere(&id),
-            None => Ok(None),
-        }
+        self.by_unique(&unique)?.map_or(Ok(None), |id| self.object_anywhere(&id))
     }
 
     /// Whether a lane has a subscription.
@@ -285,10 +279,7 @@ impl Rows {
     /// The custom topic of that name.
     pub fn custom_topic(&self, workspace: WorkspaceNo, name: &str) -> Result<Option<CustomTopic>> {
         let unique = Unique { space: SPACE_TOPIC, workspace: Some(workspace), text: name.to_owned() };
-        match self.by_unique(&unique)? {
-            Some(id) => self.object(workspace, &id),
-            None => Ok(None),
-        }
+        self.by_unique(&unique)?.map_or(Ok(None), |id| self.object(workspace, &id))
     }
 
     /// The owner of a webhook token (a connection or an integration), by the token's SHA-256.
