@@ -208,8 +208,6 @@ async fn ingest() {
         call(node.1, "POST", &format!("/2024-03/one{path}"), body).await.expect("an answer").1
     };
     post("/users", r#"{"username":"acme"}"#).await;
-    let made = post("/integrations", r#"{"connector":"generic","parameters":{}}"#).await;
-    println!("integration: {}", &made[..made.len().min(300)]);
     let parameters = r#"{"baseUri":"http://127.0.0.1:1/","path":"items","topic":"crm/contacts","name":"Bench"}"#;
     let connection = format!(
         r#"{{"userId":"acme","connector":"generic","credentials":{{"apiKey":"x"}},"parameters":{parameters}}}"#
