@@ -6,7 +6,9 @@
 
 #![allow(clippy::print_stdout, reason = "a bench prints what it measured")]
 
-use std::process::{Child, Command, Stdio};
+mod support;
+
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -24,6 +26,8 @@ use tidemill::domain::workspace::User;
 use tidemill::store::{Slot, Store, master_key};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+
+use support::{Process, median, port};
 
 const KEY: &str = "bench-key-0123456789-abcdef";
 const CLIENTS: usize = 256;
@@ -46,11 +50,7 @@ fn main() {
     });
 }
 
-fn port() -> u16 {
-    std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port").local_addr().expect("an address").port()
-}
-
-struct Node(Child, u16);
+struct Node(Process, u16);
 
 impl Node {
     fn start(folder: &TempDir) -> Self {
@@ -66,7 +66,7 @@ impl Node {
             .stdout(Stdio::null())
             .spawn()
             .expect("the node starts");
-        Self(child, port)
+        Self(Process(child), port)
     }
     /// Seconds until it is ready.
     async fn ready(&self, started: Instant) -> f64 {
@@ -77,23 +77,11 @@ impl Node {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
-    fn resident_mib(&self) -> f64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).expect("the process runs");
-        let line = status.lines().find(|l| l.starts_with("VmRSS")).expect("its memory");
-        line.split_whitespace().nth(1).and_then(|kib| kib.parse::<f64>().ok()).expect("a number") / 1024.0
-    }
     fn cpu_seconds(&self) -> f64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id())).expect("the process runs");
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.0.id())).expect("the process runs");
         let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
         let ticks: f64 = fields[11..13].iter().filter_map(|t| t.parse::<f64>().ok()).sum();
         ticks / 100.0
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 
@@ -118,7 +106,7 @@ async fn empty() {
         let node = Node::start(&folder);
         ready.push(node.ready(started).await);
         tokio::time::sleep(Duration::from_secs(1)).await;
-        memory.push(node.resident_mib());
+        memory.push(node.0.resident_mib());
     }
     println!("empty node: ready in {:.2} s (goal < 1), {:.0} MiB resident (goal < 60)", median(ready), median(memory));
 }
@@ -134,7 +122,7 @@ async fn idle() {
     let (before, at) = (node.cpu_seconds(), Instant::now());
     tokio::time::sleep(Duration::from_secs(10)).await;
     let cpu = (node.cpu_seconds() - before) / at.elapsed().as_secs_f64();
-    let memory = node.resident_mib();
+    let memory = node.0.resident_mib();
     println!(
         "{CONNECTIONS} idle connections: ready in {ready:.2} s (goal < 15), {memory:.0} MiB (goal < 500), {:.2} % of a core",
         cpu * 100.0
@@ -279,15 +267,8 @@ struct Typed<'a> {
 /// The limit of HTTP: a server that parses and answers, in a process of its own.
 async fn bare() -> f64 {
     let port = port();
-    let child = Command::new(std::env::current_exe().expect("this program"))
-        .args(["--bare", "--port", &port.to_string()])
-        .spawn()
-        .expect("the bare server starts");
-    let server = Node(child, port);
-    while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    load(server.1, "/").await
+    let _server = support::beside(&["--bare"], port).await;
+    load(port, "/").await
 }
 
 fn bare_server() {
@@ -331,9 +312,4 @@ async fn commits() -> f64 {
         task.await.expect("a task ends");
     }
     done.load(Ordering::Relaxed) as f64 / started.elapsed().as_secs_f64()
-}
-
-fn median(mut all: Vec<f64>) -> f64 {
-    all.sort_by(f64::total_cmp);
-    all[all.len() / 2]
 }

@@ -31,6 +31,7 @@ use crate::destinations::http::signer::Signer;
 pub use crate::destinations::http::verify;
 use crate::destinations::http::{Http, HttpOptions};
 use crate::domain::address::Policy;
+use crate::domain::flow::Limits;
 use crate::domain::retry::{Pace, Schedule};
 use crate::domain::time::Millis;
 use crate::error::{Error, Result};
@@ -195,8 +196,15 @@ fn outlet_options(config: &Config) -> Result<outlet::Options> {
         jitter_percent: delivery.retry_jitter_percent,
         retry_after_max: Duration::from_secs(delivery.retry_after_seconds_max.get()),
     };
+    let limits = Limits {
+        window_start: delivery.window_start.get(),
+        breaker_failures: delivery.breaker_failures.get(),
+        recovery_per_second: delivery.recovery_per_second.get(),
+        disable_after: Duration::from_secs(delivery.disable_after_seconds.get()),
+    };
     Ok(outlet::Options {
         pace,
+        limits,
         in_flight_total: delivery.in_flight_total,
         bodies_bytes_max: BODIES_BYTES_MAX,
         key_overlap: Duration::from_secs(config.security.key_overlap_seconds.get()),

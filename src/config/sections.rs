@@ -90,6 +90,10 @@ pub struct Delivery {
     pub answer_bytes_kept_max: NonZeroUsize,
     pub in_flight_per_subscription: NonZeroU32,
     pub in_flight_total: NonZeroUsize,
+    pub window_start: NonZeroU32,
+    pub breaker_failures: NonZeroU32,
+    pub recovery_per_second: NonZeroU32,
+    pub disable_after_seconds: NonZeroU64,
     #[serde(deserialize_with = "setting::optional")]
     pub threads: Option<NonZeroUsize>,
     #[serde(deserialize_with = "setting::optional")]

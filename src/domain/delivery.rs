@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::failure::Failure;
+use super::flow::Sign;
 use super::id::Seq;
 use super::retry::{self, Pace, Schedule};
 use super::time::Millis;
@@ -134,7 +135,14 @@ impl AttemptError {
     pub fn is_overload(self) -> bool {
         matches!(
             self,
-            Self::Exchange(Failure::ConnectTimeout | Failure::ResponseTimeout) | Self::RateLimited | Self::Server
+            Self::RateLimited
+                | Self::Server
+                | Self::Exchange(
+                    Failure::ConnectTimeout
+                        | Failure::ResponseTimeout
+                        | Failure::ConnectFailed
+                        | Failure::ConnectionClosed
+                )
         )
     }
 }
@@ -206,6 +214,15 @@ impl Outcome {
     /// The stable text: the metric label `outcome`.
     pub fn slug(self) -> &'static str {
         self.error().map_or("accepted", AttemptError::slug)
+    }
+    /// What it says about the endpoint; None if nothing: it is gone, or this delivery alone is refused.
+    pub fn sign(self) -> Option<Sign> {
+        match self {
+            Self::Accepted => Some(Sign::Accepted),
+            Self::Gone | Self::Rejected(_) => None,
+            Self::Refused(error) | Self::Later(error, _) if error.is_overload() => Some(Sign::Overloaded),
+            Self::Refused(_) | Self::Later(..) => Some(Sign::Refused),
+        }
     }
 }
 

@@ -43,6 +43,32 @@ pub struct Event {
     pub about: Option<SubscriptionId>,
 }
 
+/// Names a record among all events of a workspace: events of one record arrive in order where a subscription asks for it.
+pub type RecordKey = [u8; 16];
+
+impl Event {
+    /// The record that the event is about: of a unified one its id, of another one the `id` of its payload, text or
+    /// number. None if it has none.
+    pub fn record_key(&self) -> Option<RecordKey> {
+        #[derive(Deserialize)]
+        struct Named<'a> {
+            #[serde(borrow)]
+            id: &'a serde_json::value::RawValue,
+        }
+        match &self.payload {
+            Payload::Record { id, .. } => Some(*id),
+            Payload::Plain(text) => {
+                let named: Named<'_> = serde_json::from_str(text).ok()?;
+                let id = named.id.get();
+                let is_name =
+                    id.starts_with('"') || id.starts_with('-') || id.starts_with(|c: char| c.is_ascii_digit());
+                let space = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, self.topic.as_bytes());
+                is_name.then(|| uuid::Uuid::new_v5(&space, id.as_bytes()).into_bytes())
+            }
+        }
+    }
+}
+
 /// What `dataPayload` is made of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Payload {

@@ -6,6 +6,7 @@ pub mod connection;
 pub mod delivery;
 pub mod event;
 pub mod failure;
+pub mod flow;
 pub mod id;
 pub mod models;
 pub mod pull;

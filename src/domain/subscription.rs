@@ -94,9 +94,22 @@ pub struct Subscription {
     pub from: super::id::Seq,
     pub created_at: Millis,
     pub updated_at: Millis,
+    /// Events of one record arrive in order, one at a time.
+    pub ordered: bool,
+    /// Successive updates of a record that wait collapse into the newest.
+    pub coalesce: bool,
+    /// Deliveries in a thousand seconds at most.
+    pub rate_milli: Option<u32>,
+    /// A CEL expression over the event; only events for which it is true are delivered.
+    pub filter: Option<String>,
 }
 
 impl Subscription {
+    /// Deliveries per second at most.
+    pub fn per_second(&self) -> Option<f64> {
+        self.rate_milli.map(|milli| f64::from(milli) / 1000.0)
+    }
+
     /// Whether deliveries may leave now.
     pub fn delivers(&self, now: Millis) -> bool {
         self.is_enabled && self.halt == Halt::No && self.expires_at.is_none_or(|at| now < at)

@@ -2,6 +2,8 @@
 //!
 //! Always true: a count changes in the batch of what it counts; dropping a whole hour by range keeps the rest true.
 
+use std::collections::HashMap;
+
 use super::codec;
 use super::keys::Key;
 use super::rows::Rows;
@@ -30,6 +32,9 @@ pub struct LaneCounts {
     pub dead: u64,
     pub cancelled: u64,
 }
+
+/// What a batch adds to counts: lane (4), hour (4), state (1) → how many.
+pub(super) type Deltas = HashMap<[u8; 9], i64>;
 
 /// The hour that a time falls into.
 pub(super) fn hour(at: Millis) -> u32 {
@@ -60,6 +65,11 @@ impl Rows {
 impl Tx<'_> {
     /// Adds to a count of the hour in which the delivery was made.
     pub(super) fn count(&mut self, lane: LaneNo, made_at: Millis, count: Count, by: i64) -> Result<()> {
-        self.merge_count(Table::Counts, Key::lane(lane).u32(hour(made_at)).u8(count as u8), by)
+        let mut key = [0; 9];
+        key[..4].copy_from_slice(&lane.0.to_be_bytes());
+        key[4..8].copy_from_slice(&hour(made_at).to_be_bytes());
+        key[8] = count as u8;
+        *self.deltas.entry(key).or_default() += by;
+        Ok(())
     }
 }

@@ -9,10 +9,13 @@ use serde::{Deserialize, Serialize};
 use super::codec;
 use super::counts::Count;
 use super::keys::{self, Key, Queued};
+use super::order::Care;
 use super::rows::{Rows, Walk};
 use super::tables::Table;
 use super::writer::Tx;
 use crate::domain::delivery::{Attempt, DeliveryState};
+use crate::domain::event::RecordKey;
+use crate::domain::flow::Mark;
 use crate::domain::id::{DeliveryId, LaneNo, Seq};
 use crate::domain::time::Millis;
 use crate::error::Result;
@@ -36,17 +39,31 @@ pub struct Due {
     /// The event to deliver.
     pub event: Seq,
     pub turn: Turn,
+    pub place: Place,
+    /// The record, in a lane that cares for records.
+    pub record: Option<RecordKey>,
 }
 
-/// Where an owed delivery stands.
+/// How often it was tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
-    /// Never attempted: the first delivery of its event.
+    /// Never: the first delivery of its event.
     First,
-    /// Never attempted: asked for again at that time.
+    /// Never: asked for again at that time.
     Again(Millis),
-    /// Attempted before, and due at that time.
-    Retry(Millis),
+    /// Before.
+    Retry,
+}
+
+/// Where it stands in the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Among those that were never tried, in the order of their sequences.
+    Fresh,
+    /// Among those that have a due time.
+    At(Millis),
+    /// Behind an older delivery of its record.
+    Parked,
 }
 
 /// What an attempt changes: the row as it shall be, and where it stood in the queue before.
@@ -57,10 +74,54 @@ pub struct Settlement {
     pub row: DeliveryRow,
 }
 
-/// Value of a fresh queue row of a resend: the event's sequence (8), when it was made (8). Empty for the first delivery
-/// of an event, whose own sequence is the row's.
-fn resend_value(event: Seq, made_at: Millis) -> Vec<u8> {
-    [event.0.to_be_bytes(), made_at.0.to_be_bytes()].concat()
+/// Value of a queue row. None is written where the key says it all: the first delivery of an event to a lane that does not
+/// care for records.
+#[derive(Serialize, Deserialize)]
+struct Owed {
+    event: Seq,
+    again: Option<Millis>,
+    record: Option<RecordKey>,
+    tried: bool,
+}
+
+impl Due {
+    /// The first delivery of an event.
+    pub fn first(event: Seq, record: Option<RecordKey>) -> Self {
+        Self { seq: event, event, turn: Turn::First, place: Place::Fresh, record }
+    }
+
+    /// The key of its queue row.
+    pub(super) fn key(&self, lane: LaneNo) -> Key {
+        match (self.place, self.record) {
+            (Place::At(at), _) => keys::queue_retry(lane, at, self.seq),
+            (Place::Parked, Some(record)) => keys::queue(lane, Queued::Parked).bytes(&record).seq(self.seq),
+            (Place::Fresh | Place::Parked, _) => keys::queue(lane, Queued::Fresh).seq(self.seq),
+        }
+    }
+
+    pub(super) fn value(&self) -> Result<Vec<u8>> {
+        if self.turn == Turn::First && self.record.is_none() && self.place == Place::Fresh {
+            return Ok(Vec::new());
+        }
+        let again = match self.turn {
+            Turn::Again(at) => Some(at),
+            Turn::First | Turn::Retry => None,
+        };
+        codec::encode(&Owed { event: self.event, again, record: self.record, tried: self.turn == Turn::Retry })
+    }
+
+    pub(super) fn read(seq: Seq, place: Place, value: &[u8]) -> Result<Self> {
+        if value.is_empty() {
+            return Ok(Self { place, ..Self::first(seq, None) });
+        }
+        let owed: Owed = codec::decode(value)?;
+        let turn = match (owed.tried, owed.again) {
+            (true, _) => Turn::Retry,
+            (false, Some(at)) => Turn::Again(at),
+            (false, None) => Turn::First,
+        };
+        Ok(Self { seq, event: owed.event, turn, place, record: owed.record })
+    }
 }
 
 impl Rows {
@@ -70,7 +131,7 @@ impl Rows {
         let from = prefix.clone().seq(after.next());
         let mut due = Vec::new();
         self.walk(Table::Queue, from.as_ref(), &prefix.end(), Walk::Forward, |key, value| {
-            due.push(fresh_due(Seq(keys::number_at(key, 5).unwrap_or_default()), value));
+            due.push(Due::read(Seq(keys::number_at(key, 5).unwrap_or_default()), Place::Fresh, value)?);
             Ok(due.len() < limit)
         })?;
         Ok(due)
@@ -78,11 +139,18 @@ impl Rows {
 
     /// Deliveries of a lane to be tried again, earliest due first, whether or not they are due yet.
     pub fn retry_deliveries(&self, lane: LaneNo, limit: usize) -> Result<Vec<Due>> {
+        self.retry_deliveries_from(lane, Millis(0), limit)
+    }
+
+    /// The same, where nothing is due before `from`: what was settled since the last look is not walked over.
+    pub fn retry_deliveries_from(&self, lane: LaneNo, from: Millis, limit: usize) -> Result<Vec<Due>> {
         let mut due = Vec::new();
-        self.walk_prefix(Table::Queue, &keys::queue(lane, Queued::Retry), |key, value| {
+        let prefix = keys::queue(lane, Queued::Retry);
+        let from = prefix.clone().time(from);
+        self.walk(Table::Queue, from.as_ref(), &prefix.end(), Walk::Forward, |key, value| {
             let at = Millis(keys::number_at(key, 5).unwrap_or_default());
             let seq = Seq(keys::number_at(key, 13).unwrap_or_default());
-            due.push(Due { seq, event: keys::number_at(value, 0).map_or(seq, Seq), turn: Turn::Retry(at) });
+            due.push(Due::read(seq, Place::At(at), value)?);
             Ok(due.len() < limit)
         })?;
         Ok(due)
@@ -93,8 +161,7 @@ impl Rows {
         if let Some(row) = self.get(Table::Deliveries, Key::lane(lane).seq(seq))? {
             return Ok(Some(row));
         }
-        let Some(value) = self.raw(Table::Queue, keys::queue(lane, Queued::Fresh).seq(seq))? else { return Ok(None) };
-        let due = fresh_due(seq, &value);
+        let Some(due) = self.owed(lane, seq)? else { return Ok(None) };
         let taken_in = self.event(due.event)?.map_or(Millis(0), |e| e.accepted_at);
         Ok(Some(DeliveryRow::unattempted(&due, taken_in)))
     }
@@ -146,6 +213,7 @@ impl Rows {
     pub fn oldest_pending(&self, lane: LaneNo) -> Result<Option<Millis>> {
         let fresh = self.fresh_deliveries(lane, Seq(0), 1)?;
         let retry = self.retry_deliveries(lane, 1)?;
+        // What is parked stands behind an older one of its record, which is one of these or in flight.
         let mut oldest = None::<Millis>;
         for due in fresh.into_iter().chain(retry) {
             if let Some(row) = self.delivery(lane, due.seq)? {
@@ -153,6 +221,34 @@ impl Rows {
             }
         }
         Ok(oldest)
+    }
+
+    /// The delivery at `seq` of a lane as it is owed; None if it is not any more.
+    pub fn owed(&self, lane: LaneNo, seq: Seq) -> Result<Option<Due>> {
+        if let Some(row) = self.get::<DeliveryRow>(Table::Deliveries, Key::lane(lane).seq(seq))? {
+            let DeliveryState::Due { at, .. } = row.state else { return Ok(None) };
+            let queued = self.raw(Table::Queue, keys::queue_retry(lane, at, seq))?;
+            return queued.map(|value| Due::read(seq, Place::At(at), &value)).transpose();
+        }
+        if let Some(value) = self.raw(Table::Queue, keys::queue(lane, Queued::Fresh).seq(seq))? {
+            return Due::read(seq, Place::Fresh, &value).map(Some);
+        }
+        self.untried_elsewhere(lane, seq)
+    }
+
+    /// The oldest delivery that a lane is owed: of those to be tried again (the next hundred that are due), else of those
+    /// that were never tried.
+    pub fn oldest_owed(&self, lane: LaneNo) -> Result<Option<Due>> {
+        let retries = self.retry_deliveries(lane, 100)?;
+        match retries.into_iter().min_by_key(|due| due.seq) {
+            Some(due) => Ok(Some(due)),
+            None => Ok(self.fresh_deliveries(lane, Seq(0), 1)?.pop()),
+        }
+    }
+
+    /// What is remembered of a lane's endpoint.
+    pub fn lane_mark(&self, lane: LaneNo) -> Result<Mark> {
+        Ok(self.get(Table::Lanes, Key::lane(lane))?.unwrap_or_default())
     }
 
     /// The lanes with rows in the queue, by seeking from one to the next.
@@ -173,18 +269,43 @@ impl Rows {
 }
 
 impl Tx<'_> {
-    /// Owes an event to a lane.
+    /// Owes an event to a lane that does not care for records.
     pub fn put_fresh(&mut self, lane: LaneNo, event: Seq, made_at: Millis) -> Result<()> {
-        self.put_raw(Table::Queue, keys::queue(lane, Queued::Fresh).seq(event), &[])?;
-        self.count(lane, made_at, Count::Pending, 1)
+        self.owe(lane, &Due::first(event, None), made_at)
     }
 
     /// Owes an event to a lane once more, as a fresh delivery at the end of its queue.
-    pub fn put_resend(&mut self, lane: LaneNo, event: Seq) -> Result<DeliveryId> {
+    pub fn put_resend(
+        &mut self,
+        lane: LaneNo,
+        care: Care,
+        event: Seq,
+        record: Option<RecordKey>,
+    ) -> Result<DeliveryId> {
         let (seq, now) = (self.next_seq()?, self.now());
-        self.put_raw(Table::Queue, keys::queue(lane, Queued::Fresh).seq(seq), &resend_value(event, now))?;
-        self.count(lane, now, Count::Pending, 1)?;
+        let due = Due { seq, event, turn: Turn::Again(now), place: Place::Fresh, record };
+        self.owe_in_order(lane, care, due, now)?;
         Ok(DeliveryId::new(seq, lane))
+    }
+
+    /// Puts a queue row where `due` says, and counts it.
+    pub(super) fn owe(&mut self, lane: LaneNo, due: &Due, made_at: Millis) -> Result<()> {
+        self.put_queued(lane, due)?;
+        self.count(lane, made_at, Count::Pending, 1)
+    }
+
+    pub(super) fn put_queued(&mut self, lane: LaneNo, due: &Due) -> Result<()> {
+        match due.record {
+            Some(_) => self.place(due.key(lane), Some(due.value()?)),
+            None => self.put_raw(Table::Queue, due.key(lane), &due.value()?),
+        }
+    }
+
+    pub(super) fn delete_queued(&mut self, lane: LaneNo, due: &Due) -> Result<()> {
+        match due.record {
+            Some(_) => self.place(due.key(lane), None),
+            None => self.delete(Table::Queue, due.key(lane)),
+        }
     }
 
     /// Writes what an attempt came to. One that is not owed any more (its lane was erased, or it was cancelled while it
@@ -192,23 +313,24 @@ impl Tx<'_> {
     pub fn settle_delivery(&mut self, settlement: &Settlement) -> Result<()> {
         let Settlement { lane, due, row } = settlement;
         let (lane, seq) = (*lane, due.seq);
-        let queued = match due.turn {
-            Turn::First | Turn::Again(_) => keys::queue(lane, Queued::Fresh).seq(seq),
-            Turn::Retry(at) => keys::queue_retry(lane, at, seq),
+        let queued = match due.record {
+            Some(_) => self.placed(&due.key(lane))?.is_some(),
+            None => self.raw(Table::Queue, due.key(lane))?.is_some(),
         };
-        if self.raw(Table::Queue, &queued)?.is_none() {
+        if !queued {
             return Ok(());
         }
-        self.delete(Table::Queue, queued)?;
+        self.delete_queued(lane, due)?;
         let ended = match row.state {
             DeliveryState::Due { at, .. } => {
-                // The event may be older than the row's own sequence (a resend): retention reads it from the value.
-                self.put_raw(Table::Queue, keys::queue_retry(lane, at, seq), &row.event.0.to_be_bytes())?;
+                let turn = if row.attempts.is_empty() { due.turn } else { Turn::Retry };
+                self.put_queued(lane, &Due { turn, place: Place::At(at), ..*due })?;
                 None
             }
             DeliveryState::Dead { .. } => {
-                let key = keys::queue(lane, Queued::Dead).seq(seq);
-                self.put_raw(Table::Queue, key, &row.event.0.to_be_bytes())?;
+                // The event may be older than the row's own sequence (a resend): retention reads it from the value.
+                let dead = Due { turn: Turn::Retry, place: Place::Fresh, ..*due };
+                self.put_raw(Table::Queue, keys::queue(lane, Queued::Dead).seq(seq), &dead.value()?)?;
                 Some(Count::Dead)
             }
             DeliveryState::Delivered { .. } => Some(Count::Delivered),
@@ -218,10 +340,27 @@ impl Tx<'_> {
             self.count(lane, row.made_at, Count::Pending, -1)?;
             self.count(lane, row.made_at, count, 1)?;
         }
+        if let Some(record) = due.record {
+            self.settle_record(lane, record, due, ended.is_some())?;
+        }
         self.put(Table::Deliveries, Key::lane(lane).seq(seq), row)
     }
 
-    /// Cancels everything that a lane is owed, a bounded number at a time; answers whether some is left.
+    /// Remembers something of a lane's endpoint.
+    pub fn put_lane_mark(&mut self, lane: LaneNo, mark: Mark) -> Result<()> {
+        if mark == Mark::default() {
+            return self.delete(Table::Lanes, Key::lane(lane));
+        }
+        self.put(Table::Lanes, Key::lane(lane), &mark)
+    }
+
+    /// Its subscription was enabled: failures before count no more.
+    pub fn count_failures_anew(&mut self, lane: LaneNo) -> Result<()> {
+        let mark = self.lane_mark(lane)?;
+        self.put_lane_mark(lane, mark.enabled(self.now()))
+    }
+
+    /// Cancels what a lane is owed, a bounded number at a time; answers whether some may be left.
     pub fn cancel_some(&mut self, lane: LaneNo, limit: usize) -> Result<bool> {
         let fresh = self.fresh_deliveries(lane, Seq(0), limit)?;
         let retry = self.retry_deliveries(lane, limit)?;
@@ -232,23 +371,16 @@ impl Tx<'_> {
                 self.settle_delivery(&Settlement { lane, due: *due, row })?;
             }
         }
-        Ok(all.len() == limit)
+        // One that ended may have let a successor of its record go.
+        Ok(!all.is_empty())
     }
 
     /// Erases a lane: its queue, its history, its counts.
     pub fn erase_lane(&mut self, lane: LaneNo) -> Result<()> {
-        for table in [Table::Queue, Table::Deliveries, Table::Counts] {
+        for table in [Table::Queue, Table::Deliveries, Table::Counts, Table::Lanes] {
             self.delete_prefix(table, &Key::lane(lane))?;
         }
         Ok(())
-    }
-}
-
-/// A fresh queue row as it is due.
-fn fresh_due(seq: Seq, value: &[u8]) -> Due {
-    match (keys::number_at(value, 0), keys::number_at(value, 8)) {
-        (Some(event), Some(at)) => Due { seq, event: Seq(event), turn: Turn::Again(Millis(at)) },
-        _ => Due { seq, event: seq, turn: Turn::First },
     }
 }
 
@@ -257,7 +389,7 @@ impl DeliveryRow {
     pub fn unattempted(due: &Due, taken_in: Millis) -> Self {
         let (made_at, replay) = match due.turn {
             Turn::Again(at) => (at, true),
-            Turn::First | Turn::Retry(_) => (taken_in, false),
+            Turn::First | Turn::Retry => (taken_in, false),
         };
         let state = DeliveryState::Due { at: made_at, tries: 0, attempts: 0 };
         Self { event: due.event, made_at, replay, state, attempts: Vec::new() }

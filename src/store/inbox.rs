@@ -1,7 +1,11 @@
 //! Raw webhooks, stored before they are answered and understood afterwards.
 //!
-//! Always true: a row is encrypted; while it waits it has a due row, so that a start finds it. The owner is a connection
-//! (`/in/c/…`) or an integration (`/in/g/…`). Not here: verifying and understanding (`connectors`, `actors::watcher`).
+//! A request is written once, as it came; how far it has come is a small row beside it. Always true: both are encrypted;
+//! while a request waits it has a row in a queue ordered by due time, so that a start finds it and a backlog is not
+//! scanned. The owner is a connection (`/in/c/…`) or an integration (`/in/g/…`). Not here: verifying and understanding
+//! (`connectors`, `actors::watcher`).
+
+use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
@@ -25,12 +29,10 @@ pub enum InboxState {
     Parked { at: Millis, reason: String },
 }
 
-/// One request of an app.
+/// One request of an app, as it is stored once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct InboxRow {
+pub struct InboxRequest {
     pub workspace: WorkspaceNo,
-    /// Connection or integration.
-    pub owner: [u8; 12],
     /// The key of the global webhook; empty on a connection's own.
     pub webhook_key: String,
     pub received_at: Millis,
@@ -38,15 +40,54 @@ pub struct InboxRow {
     /// As the app called it, from the path on.
     pub uri: String,
     pub headers: Vec<(String, Vec<u8>)>,
+    #[serde(with = "serde_bytes")]
     pub body: Vec<u8>,
     /// `verified`, `unsigned`, …
     pub verdict: String,
     /// Set on a row that a global webhook's `handle` made for a connection: the connector event and its payload are in
     /// `body`, and this names the event.
     pub event: Option<String>,
+}
+
+/// A request, and how far it has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InboxRow {
+    /// Connection or integration.
+    pub owner: [u8; 12],
+    pub request: InboxRequest,
     /// What scripts logged about it.
     pub log: Vec<String>,
     pub state: InboxState,
+    /// Where it stands in the queue, as it was read. None: it does not wait.
+    queued_at: Option<Millis>,
+}
+
+/// How far it has come; no row: it waits since it was received.
+#[derive(Serialize, Deserialize)]
+struct Progress<'a> {
+    log: Cow<'a, [String]>,
+    state: Cow<'a, InboxState>,
+    queued_at: Option<Millis>,
+}
+
+impl InboxRow {
+    /// A request that has just come in.
+    pub fn new(owner: [u8; 12], request: InboxRequest) -> Self {
+        let queued_at = Some(request.received_at);
+        Self { owner, request, log: Vec::new(), state: InboxState::Waiting { tries: 0 }, queued_at }
+    }
+}
+
+impl std::ops::Deref for InboxRow {
+    type Target = InboxRequest;
+    fn deref(&self) -> &InboxRequest {
+        &self.request
+    }
+}
+
+/// owner (12), due (8), sequence (8).
+fn queue_key(owner: &[u8; 12], due: Millis, seq: Seq) -> Key {
+    Key::owner(owner).time(due).seq(seq)
 }
 
 /// The id of an inbox row: its sequence, and the first 4 bytes of its owner for reading.
@@ -65,27 +106,41 @@ impl Rows {
     /// The row with that id under its owner.
     pub fn inbox_row(&self, owner: &[u8; 12], id: InboxId) -> Result<Option<InboxRow>> {
         let key = Key::owner(owner).seq(seq_of(id));
-        self.open_sealed(owner, Table::Inbox, key)?.map(|plain| codec::decode(&plain)).transpose()
+        match self.open_sealed(owner, Table::Inbox, key.as_ref())? {
+            Some(plain) => self.with_progress(owner, key.as_ref(), &plain).map(Some),
+            None => Ok(None),
+        }
     }
 
-    /// Up to `limit` rows of an owner that are due, oldest first, and when the next one is due.
+    fn with_progress(&self, owner: &[u8; 12], key: &[u8], plain: &[u8]) -> Result<InboxRow> {
+        let progress = self.open_sealed(owner, Table::InboxProgress, key)?;
+        let mut row = InboxRow::new(*owner, codec::decode(plain)?);
+        if let Some(plain) = progress {
+            let progress: Progress<'_> = codec::decode(&plain)?;
+            (row.log, row.state) = (progress.log.into_owned(), progress.state.into_owned());
+            row.queued_at = progress.queued_at;
+        }
+        Ok(row)
+    }
+
+    /// Up to `limit` rows of an owner that are due, the longest due first, and when the next one is due.
     pub fn inbox_due(
         &self,
         owner: &[u8; 12],
         now: Millis,
         limit: usize,
     ) -> Result<(Vec<(InboxId, InboxRow)>, Option<Millis>)> {
-        let (mut due, mut next) = (Vec::new(), None::<Millis>);
-        let mut ids = Vec::new();
-        self.walk_prefix(Table::InboxDue, &Key::owner(owner), |key, value| {
-            let at = Millis(keys::number_at(value, 0).unwrap_or_default());
-            if at <= now {
-                ids.push(id(Seq(keys::number_at(key, 12).unwrap_or_default()), owner));
-            } else {
-                next = Some(next.map_or(at, |n| n.min(at)));
+        let (mut ids, mut next) = (Vec::new(), None);
+        self.walk_prefix(Table::InboxDue, &Key::owner(owner), |key, _| {
+            let at = Millis(keys::number_at(key, 12).unwrap_or_default());
+            if at > now {
+                next = Some(at);
+                return Ok(false);
             }
+            ids.push(id(Seq(keys::number_at(key, 20).unwrap_or_default()), owner));
             Ok(ids.len() < limit)
         })?;
+        let mut due = Vec::new();
         for id in ids {
             due.extend(self.inbox_row(owner, id)?.map(|row| (id, row)));
         }
@@ -95,16 +150,30 @@ impl Rows {
     /// Owners with rows that wait, each with the earliest time it is due.
     pub fn inbox_owners(&self) -> Result<Vec<([u8; 12], Millis)>> {
         let mut owners: Vec<([u8; 12], Millis)> = Vec::new();
-        self.walk(Table::InboxDue, &[], &[u8::MAX; 32], Walk::Forward, |key, value| {
-            let owner: [u8; 12] = codec::fixed("inbox_due", key.get(..12).unwrap_or_default())?;
-            let at = Millis(keys::number_at(value, 0).unwrap_or_default());
-            match owners.last_mut() {
-                Some((last, earliest)) if *last == owner => *earliest = at.min(*earliest),
-                _ => owners.push((owner, at)),
+        let mut from = Vec::new();
+        loop {
+            let before = owners.len();
+            self.walk(Table::InboxDue, &from, &[u8::MAX; 32], Walk::Forward, |key, _| {
+                let owner = codec::fixed("inbox_due", key.get(..12).unwrap_or_default())?;
+                owners.push((owner, Millis(keys::number_at(key, 12).unwrap_or_default())));
+                Ok(false)
+            })?;
+            match owners.last() {
+                Some((owner, _)) if owners.len() > before => from = Key::owner(owner).end(),
+                _ => return Ok(owners),
             }
-            Ok(true)
+        }
+    }
+
+    /// The first sequence of an owner's rows that wait, if it can be told by looking at `looked_max` of them.
+    pub(super) fn inbox_first_waiting(&self, owner: &[u8], looked_max: usize) -> Result<Option<Seq>> {
+        let (mut first, mut looked) = (Seq(u64::MAX), 0);
+        self.walk_prefix(Table::InboxDue, &Key::new().bytes(owner), |key, _| {
+            first = first.min(Seq(keys::number_at(key, 20).unwrap_or_default()));
+            looked += 1;
+            Ok(looked < looked_max)
         })?;
-        Ok(owners)
+        Ok((looked < looked_max).then_some(first))
     }
 
     /// A page of an owner's rows, newest first; `before` is an id.
@@ -117,7 +186,8 @@ impl Rows {
         let mut rows = Vec::new();
         self.walk(Table::Inbox, prefix.as_ref(), &end, Walk::Backward, |key, sealed| {
             let plain = self.vault.open(owner, Table::Inbox, key, sealed)?;
-            rows.push((id(Seq(keys::number_at(key, 12).unwrap_or_default()), owner), codec::decode(&plain)?));
+            let row = self.with_progress(owner, key, &plain)?;
+            rows.push((id(Seq(keys::number_at(key, 12).unwrap_or_default()), owner), row));
             Ok(rows.len() < limit)
         })?;
         Ok(rows)
@@ -125,35 +195,33 @@ impl Rows {
 }
 
 impl Tx<'_> {
-    /// Takes a request in; it is due at once.
-    pub fn put_inbox(&mut self, row: &InboxRow) -> Result<InboxId> {
+    /// Takes a request in; it is due since it was received.
+    pub fn put_inbox(&mut self, owner: &[u8; 12], request: &InboxRequest) -> Result<InboxId> {
         let seq = self.next_seq()?;
-        let id = id(seq, &row.owner);
-        self.write_inbox(id, row)?;
-        let now = self.now();
-        self.put_raw(Table::InboxDue, Key::owner(&row.owner).seq(seq), &now.0.to_be_bytes())?;
-        Ok(id)
+        self.put_sealed(owner, Table::Inbox, Key::owner(owner).seq(seq), &codec::encode(request)?)?;
+        self.put_raw(Table::InboxDue, queue_key(owner, request.received_at, seq), &[])?;
+        Ok(id(seq, owner))
     }
 
-    /// Writes how far a request has come; `Waiting` is tried again at `due`.
+    /// Writes how far a request has come, as it was read before; `Waiting` is tried again at `due`.
     pub fn settle_inbox(&mut self, id: InboxId, row: &InboxRow, due: Millis) -> Result<()> {
-        let key = Key::owner(&row.owner).seq(seq_of(id));
-        self.write_inbox(id, row)?;
-        match row.state {
-            InboxState::Waiting { .. } => self.put_raw(Table::InboxDue, key, &due.0.to_be_bytes()),
-            InboxState::Done { .. } | InboxState::Parked { .. } => self.delete(Table::InboxDue, key),
+        let (seq, owner) = (seq_of(id), &row.owner);
+        if let Some(at) = row.queued_at {
+            self.delete(Table::InboxDue, queue_key(owner, at, seq))?;
         }
-    }
-
-    fn write_inbox(&mut self, id: InboxId, row: &InboxRow) -> Result<()> {
-        let key = Key::owner(&row.owner).seq(seq_of(id));
-        let plain = codec::encode(row)?;
-        self.put_sealed(&row.owner, Table::Inbox, key, &plain)
+        let queued_at = matches!(row.state, InboxState::Waiting { .. }).then_some(due);
+        if let Some(at) = queued_at {
+            self.put_raw(Table::InboxDue, queue_key(owner, at, seq), &[])?;
+        }
+        let progress = Progress { log: row.log.as_slice().into(), state: Cow::Borrowed(&row.state), queued_at };
+        self.put_sealed(owner, Table::InboxProgress, Key::owner(owner).seq(seq), &codec::encode(&progress)?)
     }
 
     /// Erases all requests of an owner.
     pub(super) fn delete_inbox(&mut self, owner: &[u8; 12]) -> Result<()> {
-        self.delete_prefix(Table::Inbox, &Key::owner(owner))?;
-        self.delete_prefix(Table::InboxDue, &Key::owner(owner))
+        for table in [Table::Inbox, Table::InboxProgress, Table::InboxDue] {
+            self.delete_prefix(table, &Key::owner(owner))?;
+        }
+        Ok(())
     }
 }

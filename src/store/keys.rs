@@ -102,6 +102,14 @@ pub enum Queued {
     Retry = 2,
     /// Ended undelivered: lane, 3, sequence.
     Dead = 3,
+    /// Behind an older one of its record: lane, 4, record, sequence.
+    Parked = 4,
+    /// The live delivery that others of its record stand behind: lane, 5, record.
+    Head = 5,
+    /// The newest never-tried update of a record, into which the next one collapses: lane, 6, record.
+    Newest = 6,
+    /// What a delivery carries of those that collapsed into it: lane, 7, sequence.
+    Merged = 7,
 }
 
 /// lane (4), state (1).
@@ -135,6 +143,13 @@ mod tests {
             (queue(LaneNo(1), Queued::Fresh).seq(Seq(2)), "00000001010000000000000002"),
             (queue_retry(LaneNo(1), Millis(3), Seq(2)), "000000010200000000000000030000000000000002"),
             (queue(LaneNo(1), Queued::Dead).seq(Seq(2)), "00000001030000000000000002"),
+            (
+                queue(LaneNo(1), Queued::Parked).bytes(&[7; 16]).seq(Seq(2)),
+                "0000000104070707070707070707070707070707070000000000000002",
+            ),
+            (queue(LaneNo(1), Queued::Head).bytes(&[7; 16]), "000000010507070707070707070707070707070707"),
+            (queue(LaneNo(1), Queued::Newest).bytes(&[7; 16]), "000000010607070707070707070707070707070707"),
+            (queue(LaneNo(1), Queued::Merged).seq(Seq(2)), "00000001070000000000000002"),
             (Key::lane(LaneNo(1)).seq(Seq(2)), "000000010000000000000002"),
             (Key::workspace(WorkspaceNo(9)).seq(Seq(2)), "000000090000000000000002"),
             (

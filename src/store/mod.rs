@@ -14,6 +14,7 @@ mod idempotency;
 mod inbox;
 pub mod keys;
 mod master;
+mod order;
 mod pulls;
 mod registry;
 mod retention;
@@ -26,11 +27,12 @@ mod vault;
 mod writer;
 
 pub use counts::{Count, LaneCounts};
-pub use deliveries::{DeliveryRow, Due, Settlement, Turn};
+pub use deliveries::{DeliveryRow, Due, Place, Settlement, Turn};
 pub use health::{Health, versions};
 pub use idempotency::{Answer, Remembered};
-pub use inbox::{InboxRow, InboxState};
+pub use inbox::{InboxRequest, InboxRow, InboxState};
 pub use master::master_key;
+pub use order::{Arrival, Care, Merged};
 pub use pulls::PullSummary;
 pub use registry::{Entity, Page};
 pub use retention::{Cutoffs, SweepMarks};
@@ -125,6 +127,15 @@ impl Store {
         f: impl FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         self.commits.commit(wait, false, false, f).await
+    }
+
+    /// The same without waiting for it: `done` is told once it is applied, on the writer's thread, so it must be quick.
+    pub async fn post(
+        &self,
+        f: impl FnOnce(&mut Tx<'_>) -> Result<()> + Send + 'static,
+        done: impl FnOnce(Result<()>) + Send + 'static,
+    ) {
+        self.commits.post(f, done).await;
     }
 
     /// The same at the door: refused with 503 when the queue of commits is full.

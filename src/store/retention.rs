@@ -21,6 +21,8 @@ use crate::error::Result;
 
 /// Rows of a lane that history is dropped around, in one look.
 const NEEDED_MAX: usize = 1000;
+/// Waiting webhooks of an owner that are looked through for the first one.
+const WAITING_MAX: usize = 100_000;
 const HOUR_MS: u64 = 3_600_000;
 
 /// Before when each thing is past its time.
@@ -167,13 +169,12 @@ impl Rows {
     fn plan_owners(&self, cutoffs: &Cutoffs, plan: &mut Plan) -> Result<()> {
         let before = self.seq_at(cutoffs.inbox)?;
         for owner in self.owners(Table::Inbox, 12)? {
-            let prefix = Key::new().bytes(&owner);
-            let mut waiting = before;
-            self.walk_prefix(Table::InboxDue, &prefix, |key, _| {
-                waiting = waiting.min(Seq(keys::number_at(key, 12).unwrap_or_default()));
-                Ok(false)
-            })?;
-            self.plan_range(Table::Inbox, &owner, prefix.seq(waiting).as_ref().into(), plan)?;
+            // With more waiting than that, the inbox is dropped later.
+            let Some(waiting) = self.inbox_first_waiting(&owner, WAITING_MAX)? else { continue };
+            let end = Key::new().bytes(&owner).seq(waiting.min(before));
+            for table in [Table::Inbox, Table::InboxProgress] {
+                self.plan_range(table, &owner, end.as_ref().into(), plan)?;
+            }
         }
         for owner in self.owners(Table::Pulls, 12)? {
             let to = Key::new().bytes(&owner).bytes(&cutoffs.pulls.0.to_be_bytes()[2..]);

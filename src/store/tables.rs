@@ -49,10 +49,12 @@ tables! {
     Secrets = "secrets", Lookup;
     /// workspace (4), hash of path and key (16) → encrypted answer.
     Idempotency = "idempotency", Lookup;
-    /// owner id (12), sequence (8) → encrypted webhook.
+    /// owner id (12), sequence (8) → encrypted webhook, as it came.
     Inbox = "inbox", Log;
-    /// owner id (12), sequence (8) → when to try (8): webhooks not yet understood.
-    InboxDue = "inbox_due", Queue;
+    /// owner id (12), sequence (8) → encrypted: how far that webhook has come.
+    InboxProgress = "inbox_progress", Log;
+    /// owner id (12), due time (8), sequence (8) → nothing: webhooks not yet understood.
+    InboxDue = "inbox_queue", Queue;
     /// connection (12), collection (4), record (16) → snapshot row.
     Snapshots = "snapshots", Lookup;
     /// connection (12), what (1), … → collection states, sync requests, event switches, custom fields.
@@ -69,6 +71,8 @@ tables! {
     Queue = "queue", Queue;
     /// lane (4), sequence (8) → delivery that was attempted at least once, or ended.
     Deliveries = "deliveries", Log;
+    /// lane (4) → what is remembered of its endpoint.
+    Lanes = "lanes", Lookup;
     /// lane (4), hour (4), state (1) → how many.
     Counts = "counts", Count;
 }

@@ -14,7 +14,9 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::codec;
+use super::counts::Deltas;
 use super::keys::Key;
+use super::order::Overlay;
 use super::rows::Rows;
 use super::tables::Table;
 use crate::clock::Clock;
@@ -35,6 +37,10 @@ pub(super) const META_CLOCK: &[u8] = b"clock";
 pub struct Tx<'a> {
     rows: &'a Rows,
     batch: &'a mut WriteBatch,
+    /// Changes of counts, of all commits of the batch together.
+    pub(super) deltas: &'a mut Deltas,
+    /// Queue rows that later commits of the batch must see.
+    pub(super) overlay: &'a mut Overlay,
     seqs: &'a mut Sequences,
     now: Millis,
     events: u32,
@@ -100,14 +106,17 @@ impl Tx<'_> {
         Ok(())
     }
 
-    pub(super) fn merge_count(&mut self, table: Table, key: impl AsRef<[u8]>, by: i64) -> Result<()> {
-        self.batch.merge_cf(self.rows.cf(table)?, key, by.to_le_bytes());
-        Ok(())
-    }
-
     pub(super) fn note_event(&mut self) {
         self.events += 1;
     }
+}
+
+/// Commits that are written together.
+#[derive(Default)]
+struct Group {
+    batch: WriteBatch,
+    deltas: Deltas,
+    overlay: Overlay,
 }
 
 struct Sequences {
@@ -223,7 +232,7 @@ impl Commits {
             let finish: Finish = Box::new(move |failed| {
                 // Nobody may wait any more; the commit stands all the same.
                 let _ = answer.send(match failed {
-                    Some(error) => Err(Error::unavailable("the store cannot write; try again soon", 5).because(error)),
+                    Some(error) => Err(unwritten(error)),
                     None => outcome,
                 });
             });
@@ -243,6 +252,30 @@ impl Commits {
     }
 }
 
+impl Commits {
+    /// Hands a commit over and waits only until it has a place in the queue. `done` is told once it is applied, on the
+    /// writer's thread; it is dropped if the node stops before.
+    pub(super) async fn post(
+        &self,
+        f: impl FnOnce(&mut Tx<'_>) -> Result<()> + Send + 'static,
+        done: impl FnOnce(Result<()>) + Send + 'static,
+    ) {
+        let run: Run = Box::new(move |tx| {
+            let outcome = f(tx);
+            let keep = outcome.is_ok();
+            let finish: Finish = Box::new(move |failed| done(failed.map_or(outcome, |error| Err(unwritten(error)))));
+            (keep, finish)
+        });
+        // An error gives the job back, and drops it.
+        let _ = self.jobs.send(Job { run, wait: Wait::Applied, exclusive: false }).await;
+    }
+}
+
+/// What is told of a commit whose batch could not be written.
+fn unwritten(error: Arc<rocksdb::Error>) -> Error {
+    Error::unavailable("the store cannot write; try again soon", 5).because(error)
+}
+
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<()> {
     std::thread::Builder::new().name(name.into()).spawn(run).map(drop).map_err(Error::internal)
 }
@@ -260,7 +293,7 @@ impl Writer {
     fn run(mut self, mut queue: mpsc::Receiver<Job>) {
         let mut held = None;
         while let Some(first) = held.take().or_else(|| queue.blocking_recv()) {
-            let mut batch = WriteBatch::default();
+            let mut group = Group::default();
             let mut finishes = Vec::new();
             let mut sync = false;
             let mut next = Some(first);
@@ -270,20 +303,21 @@ impl Writer {
                     held = Some(job);
                     break;
                 }
-                sync |= self.one(job, &mut batch, &mut finishes);
-                if !alone && finishes.len() < self.group_max && batch.size_in_bytes() < BATCH_BYTES_MAX {
+                sync |= self.one(job, &mut group, &mut finishes);
+                if !alone && finishes.len() < self.group_max && group.batch.size_in_bytes() < BATCH_BYTES_MAX {
                     next = queue.try_recv().ok();
                 }
             }
-            self.write(batch, finishes, sync);
+            self.write(group, finishes, sync);
         }
         self.mark.stop();
     }
 
     /// Runs one commit into the batch; answers whether it asks for a sync.
-    fn one(&mut self, job: Job, batch: &mut WriteBatch, finishes: &mut Vec<(Wait, Finish)>) -> bool {
+    fn one(&mut self, job: Job, group: &mut Group, finishes: &mut Vec<(Wait, Finish)>) -> bool {
         let now = self.clock.now();
-        let mut tx = Tx { rows: &self.rows, batch, seqs: &mut self.seqs, now, events: 0 };
+        let Group { batch, deltas, overlay } = group;
+        let mut tx = Tx { rows: &self.rows, batch, deltas, overlay, seqs: &mut self.seqs, now, events: 0 };
         // A commit that panics must not take the writer with it: its caller learns that nobody answers.
         let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (job.run)(&mut tx)));
         let events = tx.events > 0;
@@ -291,10 +325,10 @@ impl Writer {
             Ok((keep, finish)) => {
                 if !keep && job.exclusive {
                     let reserved = self.seqs.reserved;
-                    batch.clear();
+                    *group = Group::default();
                     // The reservation may have been in what was taken back.
                     if let Ok(cf) = self.rows.cf(Table::Meta) {
-                        batch.put_cf(cf, META_SEQ, reserved.to_be_bytes());
+                        group.batch.put_cf(cf, META_SEQ, reserved.to_be_bytes());
                     }
                 }
                 finishes.push((job.wait, finish));
@@ -303,15 +337,21 @@ impl Writer {
             Err(_) => {
                 tracing::error!("a commit panicked; what it had written is not kept if it was alone");
                 if job.exclusive {
-                    batch.clear();
+                    *group = Group::default();
                 }
                 false
             }
         }
     }
 
-    fn write(&mut self, mut batch: WriteBatch, finishes: Vec<(Wait, Finish)>, sync: bool) {
+    fn write(&mut self, group: Group, finishes: Vec<(Wait, Finish)>, sync: bool) {
+        let Group { mut batch, deltas, .. } = group;
         let now = self.clock.now();
+        if let Ok(cf) = self.rows.cf(Table::Counts) {
+            for (key, by) in deltas.iter().filter(|(_, by)| **by != 0) {
+                batch.merge_cf(cf, key, by.to_le_bytes());
+            }
+        }
         if now.since(self.clock_told).as_secs() >= 1
             && let Ok(cf) = self.rows.cf(Table::Meta)
         {

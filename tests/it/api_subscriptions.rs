@@ -63,9 +63,10 @@ async fn what_cannot_be_is_refused_by_name() {
         (with("address", json!("https://[::ffff:10.0.0.1]/")), "address-forbidden", "address"),
         (with("address", json!("https://exa mple.com/")), "invalid", "address"),
         (with("filter", json!("true")), "not-supported", "filter"),
-        (with("ordering", json!("record")), "not-supported", "ordering"),
-        (with("coalesce", json!(true)), "not-supported", "coalesce"),
-        (with("ratePerSecond", json!(1.5)), "not-supported", "ratePerSecond"),
+        (with("ordering", json!("all")), "invalid", "ordering"),
+        (with("coalesce", json!("yes")), "invalid", "coalesce"),
+        (with("ratePerSecond", json!(0)), "invalid", "ratePerSecond"),
+        (with("ratePerSecond", json!(10_001)), "invalid", "ratePerSecond"),
         (with("timeoutSeconds", json!(61)), "invalid", "timeoutSeconds"),
         (with("maxInFlight", json!(0)), "invalid", "maxInFlight"),
         (with("retrySchedule", json!([])), "invalid", "retrySchedule"),
@@ -92,18 +93,20 @@ async fn what_cannot_be_is_refused_by_name() {
 async fn a_patch_changes_what_it_names_and_nothing_else() {
     let node = Node::start().await;
     let body = json!({
-        "address": ADDRESS, "topic": ["*"], "description": "d", "ordering": "none", "coalesce": false,
+        "address": ADDRESS, "topic": ["*"], "description": "d", "ordering": "record", "coalesce": true,
         "headers": {"Authorization": "Bearer s3cret", "X-Team": "a"}, "timeoutSeconds": 5, "updateType": ["created"],
     });
     let made = made(&node, body).await;
     assert_eq!(made["headers"], json!({"Authorization": "***", "X-Team": "***"}));
+    assert_eq!((made["ordering"].as_str(), made["coalesce"].as_bool()), (Some("record"), Some(true)));
     let patch = json!({
-        "description": null, "isEnabled": false, "include": ["previous", "changedFields"], "updateType": null,
+        "description": null, "isEnabled": false, "ratePerSecond": 1.5, "ordering": null, "include": ["previous", "changedFields"], "updateType": null,
         "headers": {"X-Team": null, "Authorization": "***", "X-New": "n"}, "signing": {"rsa": false},
     });
     let changed = node.call("PATCH", &path(&made), Some(patch)).await.ok()["subscription"].clone();
     assert_eq!((changed["description"].as_str(), changed["isEnabled"].as_bool()), (Some(""), Some(false)));
     assert_eq!((changed["status"].as_str(), changed["timeoutSeconds"].as_u64()), (Some("paused"), Some(5)));
+    assert_eq!((changed["ordering"].as_str(), changed["ratePerSecond"].as_f64()), (Some("none"), Some(1.5)));
     assert_eq!(changed["include"], json!(["changedFields", "previous"]));
     assert_eq!(changed["headers"], json!({"Authorization": "***", "X-New": "***"}));
     assert_eq!(changed["signing"], json!({"rsa": false, "hmac": true, "ed25519": true}));

@@ -16,6 +16,7 @@ mod delivery;
 mod engine;
 mod metrics;
 mod outbound;
+mod records;
 mod sandbox_connector;
 mod store;
 mod support;

@@ -9,11 +9,12 @@ use tidemill::config::Config;
 use tidemill::domain::delivery::{Cause, DeliveryState};
 use tidemill::domain::id::{EventId, LaneNo, Seq};
 use tidemill::domain::time::Millis;
-use tidemill::store::{Cutoffs, DeliveryRow, Due, Settlement, Store, SweepMarks, Turn, Wait};
+use tidemill::store::{Care, Cutoffs, DeliveryRow, Due, Settlement, Store, SweepMarks, Turn, Wait};
 
 use crate::support::engine::{config, event};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
+const FREE: Care = Care { ordered: false, coalesce: false };
 const KEY: [u8; 32] = [7; 32];
 
 fn open(config: &Config, clock: &Clock) -> tidemill::error::Result<Store> {
@@ -28,7 +29,7 @@ async fn append(store: &Store, clock: &Clock) -> EventId {
 async fn owe(store: &Store, lane: LaneNo, id: EventId, at: Millis) -> Due {
     let seq = id.parts().0;
     store.append(Wait::Applied, move |tx| tx.put_fresh(lane, seq, at)).await.expect("owed");
-    Due { seq, event: seq, turn: Turn::First }
+    Due::first(seq, None)
 }
 
 async fn settle(store: &Store, lane: LaneNo, due: Due, state: DeliveryState, made_at: Millis) {
@@ -104,7 +105,7 @@ async fn a_resend_is_a_fresh_delivery_of_the_same_event() {
     let store = open(&config(&folder), &clock).expect("a store");
     let id = append(&store, &clock).await;
     let event = id.parts().0;
-    let again = store.change(move |tx| tx.put_resend(LaneNo(3), event)).await.expect("owed again");
+    let again = store.change(move |tx| tx.put_resend(LaneNo(3), FREE, event, None)).await.expect("owed again");
     let due = store.fresh_deliveries(LaneNo(3), Seq(0), 10).expect("read");
     assert_eq!((due.len(), due[0].seq, due[0].event), (1, again.parts().0, event));
     assert!(matches!(due[0].turn, Turn::Again(at) if at <= clock.now()), "{:?}", due[0]);

@@ -8,18 +8,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::domain::body;
 use crate::domain::event::Event;
 use crate::domain::id::{EventId, Seq};
-use crate::domain::subscription::{Include, Subscription};
+use crate::domain::subscription::Include;
 use crate::domain::version::ApiVersion;
 use crate::error::Result;
 use crate::outbound::Bytes;
-use crate::store::Store;
+use crate::store::{Merged, Store};
 
 /// Which body of an event.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Shape {
     event: Seq,
     version: ApiVersion,
-    include: Vec<Include>,
+    include: Arc<[Include]>,
 }
 
 /// A body with what a delivery needs to know of its event.
@@ -49,20 +49,39 @@ impl Bodies {
         Self { kept: Mutex::default(), bytes_max }
     }
 
-    /// The body of an event for a subscription; None if the event is past its time.
-    pub fn get(&self, store: &Store, event: Seq, subscription: &Subscription) -> Result<Option<Body>> {
-        let mut include = subscription.include.clone();
-        include.sort_unstable();
-        let shape = Shape { event, version: subscription.api_version, include };
+    /// The body of an event; None if the event is past its time. `include` is sorted.
+    pub fn get(
+        &self,
+        store: &Store,
+        event: Seq,
+        version: ApiVersion,
+        include: &Arc<[Include]>,
+    ) -> Result<Option<Body>> {
+        let shape = Shape { event, version, include: include.clone() };
         if let Some(body) = self.kept.lock().unwrap_or_else(PoisonError::into_inner).bodies.get(&shape) {
             return Ok(Some(body.clone()));
         }
         let Some(found) = store.event(event)? else { return Ok(None) };
-        let id = EventId::new(event, found.workspace);
-        let bytes = Bytes::from(body::render(&found, id, shape.version, &shape.include));
-        let body = Body { bytes, topic: found.topic.as_str().into(), event: Arc::new(found) };
+        let body = made(event, found, version, include);
         self.keep(shape, body.clone());
         Ok(Some(body))
+    }
+
+    /// The body of an event into which others collapsed: with all that changed since the oldest of them.
+    pub fn merged(
+        store: &Store,
+        event: Seq,
+        merged: Merged,
+        version: ApiVersion,
+        include: &Arc<[Include]>,
+    ) -> Result<Option<Body>> {
+        let Some(mut found) = store.event(event)? else { return Ok(None) };
+        found.changed_fields = merged.changed_fields;
+        // The oldest may be past its time; then nothing older is known than what this one has.
+        if let Some(first) = store.event(merged.first)? {
+            found.previous = first.previous;
+        }
+        Ok(Some(made(event, found, version, include)))
     }
 
     fn keep(&self, shape: Shape, body: Body) {
@@ -83,4 +102,10 @@ impl Bodies {
             }
         }
     }
+}
+
+fn made(seq: Seq, event: Event, version: ApiVersion, include: &[Include]) -> Body {
+    let id = EventId::new(seq, event.workspace);
+    let bytes = Bytes::from(body::render(&event, id, version, include));
+    Body { bytes, topic: event.topic.as_str().into(), event: Arc::new(event) }
 }

@@ -4,13 +4,16 @@
 //! the work of a lane.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Courier;
 use super::lane::Lane;
 use super::outlet::Outlet;
+use crate::actors::handle::Wakes;
 use crate::actors::supervisor::{Kept, Supervisor};
+use crate::domain::flow::Flow;
 use crate::domain::id::LaneNo;
 use crate::error::Result;
 
@@ -46,26 +49,36 @@ impl Desk {
                 () = tokio::time::sleep(TICK) => self.lanes.keys().copied().collect(),
             };
             for lane in rung {
-                self.wake(lane);
+                if let Err(error) = self.wake(lane) {
+                    tracing::error!(lane = lane.0, error = error.chain(), "a lane could not be opened; trying again");
+                    self.outlet.rings.at(self.outlet.clock.now().after(TICK), Wakes::Lane(lane));
+                }
             }
         }
     }
 
-    fn wake(&mut self, number: LaneNo) {
+    fn wake(&mut self, number: LaneNo) -> Result<()> {
         let begin = |lane: &Arc<Lane>| {
             let (outlet, lane) = (self.outlet.clone(), lane.clone());
             self.supervisor.begin(move || Courier::new(number, outlet, lane))
         };
-        let (lane, kept) = self.lanes.entry(number).or_insert_with(|| {
-            let lane = Arc::new(Lane::new(number, self.outlet.rings.clone()));
-            let kept = begin(&lane);
-            (lane, kept)
-        });
-        if lane.has_ended() {
+        let (lane, kept) = match self.lanes.entry(number) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
+                let flow = Flow::new(self.outlet.options.limits, self.outlet.store.lane_mark(number)?);
+                let lane = Arc::new(Lane::new(number, self.outlet.rings.clone(), flow));
+                let kept = begin(&lane);
+                place.insert((lane, kept))
+            }
+        };
+        let ended = lane.has_ended();
+        if ended {
             self.lanes.remove(&number);
         } else if !self.supervisor.wake("courier", kept) {
             *kept = begin(lane);
             self.supervisor.wake("courier", kept);
         }
+        self.outlet.shared_by(self.lanes.len());
+        Ok(())
     }
 }

@@ -1,6 +1,7 @@
-//! What a lane keeps in memory beside its courier: what is in flight, and how it is to be sent.
+//! What a lane keeps in memory beside its courier: what is in flight, how its endpoint does, and how it is to be sent.
 //!
-//! Always true: a claim that is dropped, by whatever way its attempt ended, leaves the in-flight set and rings the lane.
+//! Always true: a claim that is dropped, by whatever way its attempt ended, leaves the in-flight set, and rings the lane
+//! if anything may follow from that. What is kept is bounded by the window. Not here: which delivery is next (`Courier`).
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,14 +9,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::outlet::Outlet;
-use crate::actors::handle::Rings;
+use crate::actors::handle::{Rings, Wakes};
 use crate::destinations::Signing;
 use crate::destinations::http::keys::KeyRing;
 use crate::destinations::http::sign::HmacKey;
+use crate::domain::flow::{Flow, Mark, Seen};
 use crate::domain::id::{LaneNo, Seq};
 use crate::domain::retry::{Pace, Schedule};
 use crate::domain::secret::Secret;
-use crate::domain::subscription::{HeaderValues, SigningSecrets, Subscription};
+use crate::domain::subscription::{HeaderValues, Include, SigningSecrets, Subscription};
 use crate::domain::time::Millis;
 use crate::error::{Error, Result};
 use crate::store::Slot;
@@ -24,7 +26,8 @@ use crate::store::Slot;
 pub struct Lane {
     number: LaneNo,
     rings: Rings,
-    in_flight: Mutex<HashSet<Seq>>,
+    flying: Mutex<Flying>,
+    flow: Mutex<Flow>,
     slow_until: AtomicU64,
     /// A fresh delivery was not settled by its attempt: the courier must look from the start of the queue again.
     redo: AtomicBool,
@@ -32,41 +35,85 @@ pub struct Lane {
     pub(super) dead: Mutex<super::notices::DeadTally>,
 }
 
+#[derive(Default)]
+struct Flying {
+    deliveries: HashSet<Seq>,
+    /// The courier stopped for want of room: it is rung once no more than so many are in flight.
+    ring_at: Option<usize>,
+}
+
 /// One delivery in flight.
 pub struct Claim {
     lane: Arc<Lane>,
     seq: Seq,
-    settled: bool,
+    ending: Ending,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// Its outcome is not in the store.
+    Unsettled,
+    Accepted,
+    Failed,
 }
 
 impl Lane {
-    pub(super) fn new(number: LaneNo, rings: Rings) -> Self {
+    pub(super) fn new(number: LaneNo, rings: Rings, flow: Flow) -> Self {
         Self {
             number,
             rings,
-            in_flight: Mutex::default(),
+            flying: Mutex::default(),
+            flow: Mutex::new(flow),
             slow_until: AtomicU64::new(0),
             redo: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             dead: Mutex::default(),
         }
     }
-    fn set(&self) -> MutexGuard<'_, HashSet<Seq>> {
-        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
+    fn flying(&self) -> MutexGuard<'_, Flying> {
+        self.flying.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// Window, pace and breaker.
+    pub(super) fn flow(&self) -> MutexGuard<'_, Flow> {
+        // Numbers, sound whatever a panicked holder did.
+        self.flow.lock().unwrap_or_else(PoisonError::into_inner)
     }
     /// How many attempts are under way.
     pub(super) fn in_flight(&self) -> usize {
-        self.set().len()
+        self.flying().deliveries.len()
+    }
+    pub(super) fn is_in_flight(&self, seq: Seq) -> bool {
+        self.flying().deliveries.contains(&seq)
     }
     /// Claims a delivery; None if it is in flight already.
     pub(super) fn claim(self: &Arc<Self>, seq: Seq) -> Option<Claim> {
-        self.set().insert(seq).then(|| Claim { lane: self.clone(), seq, settled: false })
+        self.flying().deliveries.insert(seq).then(|| Claim { lane: self.clone(), seq, ending: Ending::Unsettled })
+    }
+    /// The courier stops until no more than `in_flight` are in flight. False: that is so already.
+    pub(super) fn pause(&self, in_flight: usize) -> bool {
+        let mut flying = self.flying();
+        let waits = flying.deliveries.len() > in_flight;
+        flying.ring_at = waits.then_some(in_flight);
+        waits
+    }
+    /// Learns from an attempt. The mark is Some if it is to be stored, the time if the endpoint is back since it failed.
+    pub(super) fn observe(&self, seen: Seen, now: Millis) -> (Option<Mark>, Option<Millis>) {
+        let mut flow = self.flow();
+        let before = flow.mark();
+        let back = flow.observe(seen, now);
+        let after = flow.mark();
+        ((before != after).then_some(after), back)
     }
     pub(super) fn slow_until(&self) -> Millis {
         Millis(self.slow_until.load(Ordering::Relaxed))
     }
     pub(super) fn slow_down(&self, until: Millis) {
         self.slow_until.fetch_max(until.0, Ordering::Relaxed);
+        self.ring_at(until);
+    }
+    /// Wakes the courier at that time.
+    pub(super) fn ring_at(&self, at: Millis) {
+        self.rings.at(at, Wakes::Lane(self.number));
     }
     pub(super) fn take_redo(&self) -> bool {
         self.redo.swap(false, Ordering::Relaxed)
@@ -81,24 +128,35 @@ impl Lane {
 
 impl Claim {
     /// The outcome is committed.
-    pub(super) fn settle(mut self) {
-        self.settled = true;
+    pub(super) fn settle(mut self, accepted: bool) {
+        self.ending = if accepted { Ending::Accepted } else { Ending::Failed };
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        if !self.settled {
+        let mut flying = self.lane.flying();
+        flying.deliveries.remove(&self.seq);
+        let left = flying.deliveries.len();
+        let rings = flying.ring_at.is_some_and(|at| left <= at) || self.ending != Ending::Accepted;
+        if rings {
+            flying.ring_at = None;
+        }
+        drop(flying);
+        if self.ending == Ending::Unsettled {
             self.lane.redo.store(true, Ordering::Relaxed);
         }
-        self.lane.set().remove(&self.seq);
-        self.lane.rings.lane(self.lane.number);
+        if rings {
+            self.lane.rings.lane(self.lane.number);
+        }
     }
 }
 
 /// How a lane's deliveries are made: everything that does not change from one to the next.
 pub struct LaneConfig {
     pub subscription: Subscription,
+    /// What bodies carry beside their usual keys, sorted.
+    pub include: Arc<[Include]>,
     pub address: Arc<str>,
     pub secrets: Arc<[HmacKey]>,
     pub keys: Arc<KeyRing>,
@@ -138,7 +196,10 @@ impl LaneConfig {
             None => outlet.options.pace.schedule.clone(),
         };
         let s = subscription.signing;
+        let mut include = subscription.include.clone();
+        include.sort_unstable();
         Ok(Some(Self {
+            include: include.into(),
             address: subscription.address.as_str().into(),
             secrets: secrets.into(),
             keys: outlet.keys_of(subscription.workspace)?,

@@ -19,10 +19,11 @@ use actix::{Actor, ActorContext, AsyncContext, Context, Handler};
 
 use super::handle::Wakes;
 use super::supervisor::Wake;
+use crate::domain::flow::Flow;
 use crate::domain::id::{LaneNo, Seq};
 use crate::domain::time::Millis;
 use crate::error::Result;
-use crate::store::{Due, Turn};
+use crate::store::{Due, Place};
 use lane::{Lane, LaneConfig};
 use outlet::Outlet;
 
@@ -35,76 +36,137 @@ pub struct Courier {
     config: Option<(u64, Arc<LaneConfig>)>,
     /// Fresh deliveries up to here are sent, in flight, or among the retries.
     low: Seq,
+    /// No retry is due before.
+    retry_low: Millis,
 }
 
 impl Courier {
     pub(super) fn new(number: LaneNo, outlet: Arc<Outlet>, lane: Arc<Lane>) -> Self {
-        Self { number, outlet, lane, config: None, low: Seq(0) }
+        Self { number, outlet, lane, config: None, low: Seq(0), retry_low: Millis(0) }
     }
 
     /// Claims and sends what is due; answers when to look again.
     fn round(&mut self) -> Result<Round> {
         let outlet = self.outlet.clone();
-        let now = outlet.clock.now();
-        let Some(config) = self.config()? else { return Ok(Round::Ended) };
-        outlet.tell_dead(&config, &self.lane, now);
-        if !config.subscription.delivers(now) {
-            return Ok(Round::Idle(None));
-        }
-        let slow_until = self.lane.slow_until();
-        if now < slow_until {
-            return Ok(Round::Idle(Some(slow_until)));
-        }
-        let window = config.subscription.max_in_flight as usize;
-        let in_flight = self.lane.in_flight();
-        let Some(room) = window.checked_sub(in_flight).filter(|room| *room > 0) else { return Ok(Round::Idle(None)) };
-        let mut next = None;
-        let mut sent = 0;
-        // One more than fits, so that the first that is not due yet tells when to look again.
-        for due in outlet.store.retry_deliveries(self.number, window + 1)? {
-            let Turn::Retry(at) = due.turn else { continue };
-            if at > now {
-                next = Some(at);
-                break;
-            }
-            if sent == room {
+        loop {
+            let now = outlet.clock.now();
+            let Some(config) = self.config()? else { return Ok(Round::Ended) };
+            outlet.tell_dead(&config, &self.lane, now);
+            if !config.subscription.delivers(now) {
                 return Ok(Round::Idle(None));
             }
-            match self.send(&config, due) {
-                Sent::Yes => sent += 1,
-                Sent::InFlight => {}
-                Sent::NodeFull => return Ok(Round::Idle(Some(Millis(now.0 + NODE_FULL_MS)))),
+            let slow_until = self.lane.slow_until();
+            if now < slow_until {
+                return Ok(Round::Idle(Some(slow_until)));
+            }
+            let (window, probe) = {
+                let mut flow = self.lane.flow();
+                flow.obey(config.subscription.max_in_flight, config.subscription.per_second(), now);
+                (flow.window(), flow.probe())
+            };
+            let stop = match probe {
+                Some(probe) => self.probe(&config, probe, now)?,
+                None => self.fill(&config, window.min(outlet.share()), now)?,
+            };
+            match stop {
+                Stop::Nothing => return Ok(Round::Idle(None)),
+                Stop::Until(at) => return Ok(Round::Idle(Some(at))),
+                Stop::Room { ring_at } if self.lane.pause(ring_at) => return Ok(Round::Idle(None)),
+                // Room came meanwhile.
+                Stop::Room { .. } => {}
             }
         }
-        if self.lane.take_redo() {
-            self.low = Seq(0);
-        }
-        let routed = outlet.rings.routed_to();
-        for due in outlet.store.fresh_deliveries(self.number, self.low, window + 1)? {
-            if sent == room {
-                break;
-            }
-            match self.send(&config, due) {
-                Sent::Yes => sent += 1,
-                Sent::InFlight => {}
-                Sent::NodeFull => return Ok(Round::Idle(Some(Millis(now.0 + NODE_FULL_MS)))),
-            }
-            // A resend may stand before events that the router has not seen yet: the mark waits for the router.
-            if due.seq <= routed {
-                self.low = self.low.max(due.seq);
-            }
-        }
-        Ok(Round::Idle(next))
     }
 
-    fn send(&self, config: &Arc<LaneConfig>, due: Due) -> Sent {
-        match self.lane.claim(due.seq) {
-            None => Sent::InFlight,
-            Some(claim) => match self.outlet.send(config.clone(), self.lane.clone(), claim, due) {
-                true => Sent::Yes,
-                false => Sent::NodeFull,
-            },
+    /// Sends what is due, retries and fresh deliveries in turn, until the window is full or nothing is left.
+    fn fill(&mut self, config: &Arc<LaneConfig>, window: usize, now: Millis) -> Result<Stop> {
+        let full = Stop::Room { ring_at: window / 2 };
+        let in_flight = self.lane.in_flight();
+        if in_flight >= window {
+            return Ok(full);
         }
+        let mut room = window - in_flight;
+        if self.lane.take_redo() {
+            (self.low, self.retry_low) = (Seq(0), Millis(0));
+        }
+        let (mut retries, next) = self.due_retries(window, now)?;
+        let routed = self.outlet.rings.routed_to();
+        let mut fresh = self.outlet.store.fresh_deliveries(self.number, self.low, window + 1)?.into_iter();
+        loop {
+            let (retry, new) = (retries.next(), fresh.next());
+            if retry.is_none() && new.is_none() {
+                return Ok(next.map_or(Stop::Nothing, Stop::Until));
+            }
+            for due in [retry, new].into_iter().flatten() {
+                if room == 0 {
+                    return Ok(full);
+                }
+                match self.send(config, due, now) {
+                    Sent::Yes => room -= 1,
+                    Sent::InFlight => {}
+                    Sent::NodeFull => return Ok(Stop::Nothing),
+                    Sent::TooSoon(at) => return Ok(Stop::Until(next.map_or(at, |next| next.min(at)))),
+                }
+                // A resend may stand before events that the router has not seen yet: the mark waits for the router.
+                if due.place == Place::Fresh && due.seq <= routed {
+                    self.low = self.low.max(due.seq);
+                }
+            }
+        }
+    }
+
+    /// Retries that are due, and when the next one is.
+    fn due_retries(&mut self, window: usize, now: Millis) -> Result<(std::vec::IntoIter<Due>, Option<Millis>)> {
+        // One more than fits, so that the first that is not due yet tells when to look again.
+        let mut retries = self.outlet.store.retry_deliveries_from(self.number, self.retry_low, window + 1)?;
+        let at = |due: &Due| match due.place {
+            Place::At(at) => at,
+            Place::Fresh | Place::Parked => now,
+        };
+        // Nothing stands before the first one, and nothing is put before now.
+        self.retry_low = retries.first().map_or(now, at).min(now);
+        let due = retries.iter().take_while(|due| at(due) <= now).count();
+        let next = retries.get(due).map(at);
+        retries.truncate(due);
+        Ok((retries.into_iter(), next))
+    }
+
+    /// With an open breaker: one attempt at a time, of one delivery, when its own schedule says.
+    fn probe(&mut self, config: &Arc<LaneConfig>, probe: Option<Seq>, now: Millis) -> Result<Stop> {
+        if self.lane.in_flight() > 0 {
+            return Ok(Stop::Room { ring_at: 0 });
+        }
+        let store = &self.outlet.store;
+        let known = match probe {
+            Some(seq) => store.owed(self.number, seq)?,
+            None => None,
+        };
+        let Some(due) = known.map_or_else(|| store.oldest_owed(self.number), |due| Ok(Some(due)))? else {
+            return Ok(Stop::Nothing);
+        };
+        self.lane.flow().probe_with(due.seq);
+        match due.place {
+            Place::At(at) if at > now => return Ok(Stop::Until(at)),
+            Place::At(_) | Place::Fresh | Place::Parked => {}
+        }
+        Ok(match self.send(config, due, now) {
+            Sent::Yes | Sent::InFlight => Stop::Room { ring_at: 0 },
+            Sent::NodeFull => Stop::Nothing,
+            Sent::TooSoon(at) => Stop::Until(at),
+        })
+    }
+
+    fn send(&self, config: &Arc<LaneConfig>, due: Due, now: Millis) -> Sent {
+        if self.lane.is_in_flight(due.seq) {
+            return Sent::InFlight;
+        }
+        let Some(room) = self.outlet.enter(self.number) else { return Sent::NodeFull };
+        if let Err(at) = self.lane.flow().leave(now) {
+            return Sent::TooSoon(at);
+        }
+        let Some(claim) = self.lane.claim(due.seq) else { return Sent::InFlight };
+        self.outlet.send(room, config.clone(), self.lane.clone(), claim, due);
+        Sent::Yes
     }
 
     /// The lane's configuration as of now; None when its subscription is gone.
@@ -117,13 +179,20 @@ impl Courier {
             return Ok(Some(config.clone()));
         }
         let config = LaneConfig::read(&self.outlet, self.number)?.map(Arc::new);
+        let now = self.outlet.clock.now();
+        let delivers = |config: &LaneConfig| config.subscription.delivers(now);
+        if let (Some((_, before)), Some(after)) = (&self.config, &config)
+            && !delivers(before)
+            && delivers(after)
+        {
+            // It was enabled: what was learnt of the endpoint before is worth nothing.
+            *self.lane.flow() = Flow::new(self.outlet.options.limits, self.outlet.store.lane_mark(self.number)?);
+            (self.low, self.retry_low) = (Seq(0), Millis(0));
+        }
         self.config = config.clone().map(|config| (version, config));
         Ok(config)
     }
 }
-
-/// How long to wait for room among the node's attempts.
-const NODE_FULL_MS: u64 = 20;
 
 enum Round {
     /// Nothing more to do until then, or until somebody rings.
@@ -132,10 +201,24 @@ enum Round {
     Ended,
 }
 
+/// Why no more is sent now.
+enum Stop {
+    /// There is nothing that could be; whoever changes that rings.
+    Nothing,
+    Until(Millis),
+    /// The window is full; to be rung when no more than so many are in flight.
+    Room {
+        ring_at: usize,
+    },
+}
+
 enum Sent {
     Yes,
     InFlight,
+    /// The node has no room; the lane is rung when it has.
     NodeFull,
+    /// The lane's pace forbids it until then.
+    TooSoon(Millis),
 }
 
 impl Actor for Courier {

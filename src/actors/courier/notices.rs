@@ -1,4 +1,4 @@
-//! What a lane tells about itself: `delivery/dead`, `subscription/disabled`.
+//! What a lane tells about itself: `delivery/dead`, `subscription/disabled`, `subscription/recovered`.
 //!
 //! Always true: an event about a subscription never goes to it; a failing delivery of a system event makes no further
 //! one; `delivery/dead` comes at most once per subscription and minute, with a count. Not here: when a delivery is dead
@@ -18,7 +18,7 @@ use crate::domain::subscription::{Halt, Subscription};
 use crate::domain::time::Millis;
 use crate::domain::topic::{self, Kind};
 use crate::error::Result;
-use crate::store::Wait;
+use crate::store::{Tx, Wait};
 
 /// `delivery/dead` at most so often per subscription.
 const DEAD_EVERY: Duration = Duration::from_secs(60);
@@ -95,10 +95,12 @@ impl Outlet {
                 subscription.halt = Halt::Disabled { since: now, reason: reason.to_owned() };
                 subscription.updated_at = now;
                 tx.put_object(&subscription)?;
+                let mark = tx.lane_mark(subscription.lane)?;
+                tx.put_lane_mark(subscription.lane, mark.disabled(now))?;
                 let what = SystemEvent::SubscriptionDisabled {
                     subscription: shown(&subscription),
                     reason: reason.to_owned(),
-                    failing_since: None,
+                    failing_since: mark.failing_since,
                     pending: tx.lane_counts(subscription.lane)?.pending,
                 };
                 tx.append_event(&system_event(&subscription, &what, now)).map(drop)
@@ -107,6 +109,17 @@ impl Outlet {
         self.rings.subscriptions_changed();
         Ok(())
     }
+}
+
+/// Tells that an endpoint accepts again.
+pub(super) fn recovered(tx: &mut Tx<'_>, subscription: &Subscription, since: Millis, now: Millis) -> Result<()> {
+    let what = SystemEvent::SubscriptionRecovered {
+        subscription: shown(subscription),
+        failing_since: since,
+        recovered_at: now,
+        pending: tx.lane_counts(subscription.lane)?.pending,
+    };
+    tx.append_event(&system_event(subscription, &what, now)).map(drop)
 }
 
 fn shown(subscription: &Subscription) -> system::Subscription {

@@ -1,30 +1,32 @@
 //! Where attempts run: one current-thread HTTP runtime per core, each with its own client.
 //!
 //! Always true: an attempt commits its own outcome (commit 4) before its claim is dropped; a fault of ours uses up no
-//! try; a panic loses one attempt, never the delivery. Not here: which delivery is next (`Courier`).
+//! try; a panic loses one attempt, never the delivery. The node's room for attempts is shared: a lane that finds none is
+//! rung when there is some again, first come first served. Not here: which delivery is next (`Courier`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::bodies::{Bodies, Body};
 use super::lane::{Claim, Lane, LaneConfig};
-use super::notices::LastDead;
+use super::notices::{self, LastDead};
 use crate::actors::handle::Rings;
 use crate::clock::Clock;
 use crate::destinations::http::keys::{KeyRing, StoredKey};
 use crate::destinations::{Driver, Parcel, Report};
-use crate::domain::delivery::{DeliveryState, LaneSignal, Settled, settle};
+use crate::domain::delivery::{Cause, DeliveryState, LaneSignal, settle};
+use crate::domain::flow::{Limits, Mark, Seen};
 use crate::domain::id::{DeliveryId, EventId, LaneNo, WorkspaceNo};
 use crate::domain::retry::Pace;
 use crate::domain::time::Millis;
 use crate::error::{Error, Result};
-use crate::store::{DeliveryRow, Due, Settlement, Slot, Store, Turn, Wait};
+use crate::store::{DeliveryRow, Due, Settlement, Slot, Store, Turn, Tx};
 use crate::telemetry::Metrics;
 
 /// Settings of all lanes.
@@ -32,6 +34,8 @@ use crate::telemetry::Metrics;
 pub struct Options {
     /// Schedule, jitter and the longest Retry-After.
     pub pace: Pace,
+    /// Window, breaker and recovery.
+    pub limits: Limits,
     /// Attempts under way on the node at most.
     pub in_flight_total: NonZeroUsize,
     /// Memory for bodies.
@@ -59,6 +63,10 @@ pub struct Outlet {
     runtimes: Vec<Runtime>,
     next: AtomicUsize,
     room: Arc<Semaphore>,
+    /// Lanes that found no room.
+    waiting: Mutex<VecDeque<LaneNo>>,
+    /// Lanes that have a courier.
+    lanes: AtomicUsize,
     bodies: Bodies,
     keys: Mutex<HashMap<WorkspaceNo, Arc<KeyRing>>>,
 }
@@ -74,8 +82,20 @@ impl Outlet {
         let runtimes = (0..threads.get()).map(|n| start_runtime(n, make.clone())).collect::<Result<_>>()?;
         let room = Arc::new(Semaphore::new(options.in_flight_total.get()));
         let bodies = Bodies::new(options.bodies_bytes_max);
-        let (next, keys) = (AtomicUsize::new(0), Mutex::default());
-        Ok(Self { store, clock, rings, metrics, options, runtimes, next, room, bodies, keys })
+        Ok(Self {
+            store,
+            clock,
+            rings,
+            metrics,
+            options,
+            runtimes,
+            next: AtomicUsize::new(0),
+            room,
+            waiting: Mutex::default(),
+            lanes: AtomicUsize::new(0),
+            bodies,
+            keys: Mutex::default(),
+        })
     }
 
     /// The driver that tests addresses and destinations; it belongs to the first runtime, whose handle comes with it.
@@ -110,114 +130,276 @@ impl Outlet {
         self.room.close();
     }
 
-    /// Sends one claimed delivery off; answers false when the node has no room for another attempt.
-    pub(super) fn send(self: &Arc<Self>, config: Arc<LaneConfig>, lane: Arc<Lane>, claim: Claim, due: Due) -> bool {
-        let Ok(permit) = self.room.clone().try_acquire_owned() else { return false };
-        let index = self.next.fetch_add(1, Ordering::Relaxed) % self.runtimes.len().max(1);
-        let Some(runtime) = self.runtimes.get(index) else { return false };
-        let (outlet, driver) = (self.clone(), runtime.driver.clone());
-        runtime.handle.spawn(async move {
-            match outlet.attempt(driver.as_ref(), &config, &lane, &due).await {
-                Ok(()) => claim.settle(),
-                Err(error) => {
-                    tracing::error!(
-                        lane = config.subscription.lane.0,
-                        error = error.chain(),
-                        "an attempt was not settled"
-                    );
-                    // The claim goes after a pause, so that a store in trouble is not asked in a tight loop.
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                    drop(claim);
-                }
+    /// A place for one more attempt. None: the node is full; the lane is rung when there is one.
+    pub(super) fn enter(self: &Arc<Self>, lane: LaneNo) -> Option<Room> {
+        let permit = self.room.clone().try_acquire_owned().ok();
+        if permit.is_none() {
+            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            if !waiting.contains(&lane) {
+                waiting.push_back(lane);
             }
-            drop(permit);
-        });
-        true
+        }
+        permit.map(|permit| Room { permit: Some(permit), outlet: self.clone() })
     }
 
-    async fn attempt(&self, driver: &dyn Driver, config: &LaneConfig, lane: &Lane, due: &Due) -> Result<()> {
-        let subscription = &config.subscription;
-        let number = subscription.lane;
-        let Some(body) = self.bodies.get(&self.store, due.event, subscription)? else {
-            return self.expire(number, due).await;
+    /// Attempts that one lane may have under way: all that it wants while there is plenty of room, its share otherwise.
+    pub(super) fn share(&self) -> usize {
+        let total = self.options.in_flight_total.get();
+        if self.room.available_permits() > total / 4 {
+            return total;
+        }
+        (total / self.lanes.load(Ordering::Relaxed).max(1)).max(1)
+    }
+
+    /// How many lanes share the room.
+    pub(super) fn shared_by(&self, lanes: usize) {
+        self.lanes.store(lanes, Ordering::Relaxed);
+    }
+
+    /// Sends one claimed delivery off.
+    pub(super) fn send(self: &Arc<Self>, room: Room, config: Arc<LaneConfig>, lane: Arc<Lane>, claim: Claim, due: Due) {
+        let index = self.next.fetch_add(1, Ordering::Relaxed) % self.runtimes.len().max(1);
+        let Some(runtime) = self.runtimes.get(index) else { return };
+        let (outlet, driver) = (self.clone(), runtime.driver.clone());
+        runtime.handle.spawn(async move {
+            let hold = Hold { claim, _room: room };
+            if let Err((error, hold)) = outlet.attempt(driver.as_ref(), &config, &lane, &due, hold).await {
+                hold.fail(&tokio::runtime::Handle::current(), config.subscription.lane, &error);
+            }
+        });
+    }
+
+    /// Makes the attempt and hands its outcome to the store. An error is ours, and gives the claim back.
+    async fn attempt(
+        self: &Arc<Self>,
+        driver: &dyn Driver,
+        config: &Arc<LaneConfig>,
+        lane: &Arc<Lane>,
+        due: &Due,
+        hold: Hold,
+    ) -> std::result::Result<(), (Error, Hold)> {
+        let ready = match self.prepare(config, due) {
+            Ok(Ready::Send(row, body)) => (row, body),
+            Ok(Ready::Write(row)) => {
+                self.post(config, lane, due, *row, None, hold).await;
+                return Ok(());
+            }
+            // Cancelled or erased since it was claimed.
+            Ok(Ready::Nothing) => {
+                hold.claim.settle(false);
+                return Ok(());
+            }
+            Err(error) => return Err((error, hold)),
+        };
+        let (row, body) = ready;
+        let DeliveryState::Due { attempts, .. } = row.state else { return Ok(()) };
+        let parcel = parcel(config, &body, due, attempts + 1, row.replay, self.clock.now());
+        match driver.deliver(&parcel).await {
+            Ok(report) => self.settle(config, lane, due, *row, &body, report, hold).await,
+            Err(error) => Err((error, hold)),
+        }
+    }
+
+    /// What is to be sent, or what becomes of the delivery without sending anything.
+    fn prepare(&self, config: &LaneConfig, due: &Due) -> Result<Ready> {
+        let number = config.subscription.lane;
+        let Some(body) = self.body(config, due)? else {
+            let Some(mut row) = self.store.delivery(number, due.seq)? else { return Ok(Ready::Nothing) };
+            let cause = Cause::Expired;
+            row.state = DeliveryState::Dead { at: self.clock.now(), cause };
+            self.metrics.deliveries_dead.with([cause.slug()]).inc();
+            return Ok(Ready::Write(Box::new(row)));
         };
         let mut row = match due.turn {
-            Turn::Retry(_) => match self.store.delivery(number, due.seq)? {
+            Turn::Retry => match self.store.delivery(number, due.seq)? {
                 Some(row) => row,
-                // Cancelled or erased since it was claimed.
-                None => return Ok(()),
+                None => return Ok(Ready::Nothing),
             },
             Turn::First | Turn::Again(_) => DeliveryRow::unattempted(due, body.event.accepted_at),
         };
-        let DeliveryState::Due { attempts, tries, .. } = row.state else { return Ok(()) };
+        let DeliveryState::Due { attempts, tries, .. } = row.state else { return Ok(Ready::Nothing) };
         let now = self.clock.now();
         let first_wait = config.pace.schedule.wait(0).unwrap_or_default();
         if attempts == 0 && now < row.made_at.after(first_wait) {
             row.state = DeliveryState::Due { at: row.made_at.after(first_wait), tries, attempts };
-            return self.commit(Settlement { lane: number, due: *due, row }).await;
+            return Ok(Ready::Write(Box::new(row)));
         }
         if due.turn == Turn::First {
             self.metrics.accept_to_first_attempt.observe(now.since(body.event.accepted_at).as_secs_f64());
         }
-        let report = driver.deliver(&parcel(config, &body, due, attempts + 1, row.replay, now)).await?;
-        self.settle(config, lane, due, row, &body, report).await
+        Ok(Ready::Send(Box::new(row), body))
     }
 
+    fn body(&self, config: &LaneConfig, due: &Due) -> Result<Option<Body>> {
+        let (version, include) = (config.subscription.api_version, &config.include);
+        let merged = match due.record {
+            Some(_) => self.store.merged(config.subscription.lane, due.seq)?,
+            None => None,
+        };
+        match merged {
+            Some(merged) => Bodies::merged(&self.store, due.event, merged, version, include),
+            None => self.bodies.get(&self.store, due.event, version, include),
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what an attempt knows when it ends")]
     async fn settle(
-        &self,
-        config: &LaneConfig,
-        lane: &Lane,
+        self: &Arc<Self>,
+        config: &Arc<LaneConfig>,
+        lane: &Arc<Lane>,
         due: &Due,
         mut row: DeliveryRow,
         body: &Body,
         report: Report,
-    ) -> Result<()> {
+        hold: Hold,
+    ) -> std::result::Result<(), (Error, Hold)> {
         let now = self.clock.now();
-        self.metrics.attempts.with([report.outcome.slug()]).inc();
-        self.metrics.attempt.observe(f64::from(report.attempt.duration_ms) / 1000.0);
-        let Settled { state, lane: signal } =
-            settle(row.state, report.outcome, &config.pace, now, &mut fastrand::Rng::new());
-        row.state = state;
-        row.attempts.push(report.attempt);
-        let dead = match row.state {
-            DeliveryState::Dead { cause, .. } => Some(cause),
-            _ => None,
+        let Report { outcome, attempt } = report;
+        self.metrics.attempts.with([outcome.slug()]).inc();
+        self.metrics.attempt.observe(f64::from(attempt.duration_ms) / 1000.0);
+        let (mark, back) = match outcome.sign() {
+            Some(sign) => {
+                let seen = Seen { delivery: due.seq, began: attempt.at, duration_ms: attempt.duration_ms, sign };
+                lane.observe(seen, now)
+            }
+            None => (None, None),
         };
-        let attempts = u32::try_from(row.attempts.len()).unwrap_or(u32::MAX);
-        self.commit(Settlement { lane: config.subscription.lane, due: *due, row }).await?;
-        if let Some(cause) = dead {
+        let settled = settle(row.state, outcome, &config.pace, now, &mut fastrand::Rng::new());
+        row.state = settled.state;
+        row.attempts.push(attempt);
+        if let DeliveryState::Dead { cause, .. } = row.state {
             self.metrics.deliveries_dead.with([cause.slug()]).inc();
-            let dead = LastDead {
-                delivery: DeliveryId::new(due.seq, config.subscription.lane),
-                event: EventId::new(due.event, config.subscription.workspace),
-                topic: body.topic.to_string(),
-                cause,
-                attempts,
-            };
+            let attempts = u32::try_from(row.attempts.len()).unwrap_or(u32::MAX);
+            let delivery = DeliveryId::new(due.seq, config.subscription.lane);
+            let event = EventId::new(due.event, config.subscription.workspace);
+            let dead = LastDead { delivery, event, topic: body.topic.to_string(), cause, attempts };
             self.note_dead(config, lane, dead, now);
         }
-        match signal {
-            LaneSignal::Healthy | LaneSignal::Failing => {}
-            LaneSignal::SlowUntil(until) => lane.slow_down(until),
-            LaneSignal::Disable => self.disable(config.subscription.id, "gone").await?,
+        let gives_up = match settled.lane {
+            LaneSignal::Healthy => None,
+            LaneSignal::Failing => lane.flow().is_given_up(now).then_some("failing"),
+            LaneSignal::SlowUntil(until) => {
+                lane.slow_down(until);
+                lane.flow().is_given_up(now).then_some("failing")
+            }
+            LaneSignal::Disable => Some("gone"),
+        };
+        self.post(config, lane, due, row, Some(After { mark, back, at: now }), hold).await;
+        if let Some(reason) = gives_up
+            && let Err(error) = self.disable(config.subscription.id, reason).await
+        {
+            // The next failure asks again.
+            tracing::error!(error = error.chain(), "a subscription could not be disabled");
         }
         Ok(())
     }
 
-    async fn commit(&self, settlement: Settlement) -> Result<()> {
-        self.store.append(Wait::Applied, move |tx| tx.settle_delivery(&settlement)).await
-    }
-
-    /// Ends a delivery whose event is past its time.
-    async fn expire(&self, number: LaneNo, due: &Due) -> Result<()> {
-        let now = self.clock.now();
-        let Some(mut row) = self.store.delivery(number, due.seq)? else { return Ok(()) };
-        let cause = crate::domain::delivery::Cause::Expired;
-        row.state = DeliveryState::Dead { at: now, cause };
-        self.metrics.deliveries_dead.with([cause.slug()]).inc();
-        self.commit(Settlement { lane: number, due: *due, row }).await
+    /// Commits what became of a delivery; its claim ends once that is applied.
+    async fn post(
+        &self,
+        config: &Arc<LaneConfig>,
+        lane: &Arc<Lane>,
+        due: &Due,
+        row: DeliveryRow,
+        after: Option<After>,
+        hold: Hold,
+    ) {
+        let accepted = matches!(row.state, DeliveryState::Delivered { .. });
+        let next = match row.state {
+            DeliveryState::Due { at, .. } => Some(at),
+            _ => None,
+        };
+        let settlement = Settlement { lane: config.subscription.lane, due: *due, row };
+        let (config, lane) = (config.clone(), lane.clone());
+        let (number, runtime) = (config.subscription.lane, tokio::runtime::Handle::current());
+        let (rings, tells) = (self.rings.clone(), after.as_ref().is_some_and(|after| after.back.is_some()));
+        let write = move |tx: &mut Tx<'_>| {
+            tx.settle_delivery(&settlement)?;
+            after.map_or(Ok(()), |after| after.write(tx, &config))
+        };
+        let done = move |written: Result<()>| match written {
+            Ok(()) => {
+                if let Some(at) = next {
+                    lane.ring_at(at);
+                }
+                if tells {
+                    rings.router();
+                }
+                hold.claim.settle(accepted);
+            }
+            Err(error) => hold.fail(&runtime, number, &error),
+        };
+        self.store.post(write, done).await;
     }
 }
+
+/// What becomes of a claimed delivery.
+enum Ready {
+    Send(Box<DeliveryRow>, Body),
+    /// It is not sent now, or never: this is its row.
+    Write(Box<DeliveryRow>),
+    /// It is not owed any more.
+    Nothing,
+}
+
+/// What an attempt says about its lane, written with its outcome.
+struct After {
+    mark: Option<Mark>,
+    /// The endpoint is back; since when it had failed.
+    back: Option<Millis>,
+    at: Millis,
+}
+
+impl After {
+    fn write(self, tx: &mut Tx<'_>, config: &LaneConfig) -> Result<()> {
+        let subscription = &config.subscription;
+        if let Some(mark) = self.mark
+            && tx.has_lane(subscription.lane)?
+        {
+            tx.put_lane_mark(subscription.lane, mark)?;
+        }
+        match self.back {
+            Some(since) => notices::recovered(tx, subscription, since, self.at),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A place among the node's attempts; given up, it rings the lane that has waited longest for one.
+pub(super) struct Room {
+    permit: Option<OwnedSemaphorePermit>,
+    outlet: Arc<Outlet>,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        drop(self.permit.take());
+        let next = self.outlet.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        if let Some(lane) = next {
+            self.outlet.rings.lane(lane);
+        }
+    }
+}
+
+/// What an attempt holds until its outcome is in the store.
+struct Hold {
+    claim: Claim,
+    _room: Room,
+}
+
+impl Hold {
+    /// A fault of ours: it is given back after a pause, so that a store in trouble is not asked in a tight loop.
+    fn fail(self, runtime: &Handle, lane: LaneNo, error: &Error) {
+        tracing::error!(lane = lane.0, error = error.chain(), "an attempt was not settled");
+        runtime.spawn(async move {
+            tokio::time::sleep(FAILED_PAUSE).await;
+            drop(self);
+        });
+    }
+}
+
+/// After a fault of ours.
+const FAILED_PAUSE: Duration = Duration::from_secs(1);
 
 fn parcel(config: &LaneConfig, body: &Body, due: &Due, attempt: u32, replay: bool, now: Millis) -> Parcel {
     Parcel {

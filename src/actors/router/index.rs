@@ -9,6 +9,7 @@ use crate::domain::id::{LaneNo, Seq, WorkspaceNo};
 use crate::domain::subscription::{Include, Subscription, WhileDisabled};
 use crate::domain::time::Millis;
 use crate::domain::topic::TopicPattern;
+use crate::store::Care;
 
 /// What the router needs of a subscription.
 #[derive(Debug)]
@@ -53,15 +54,15 @@ impl Index {
         self.entries.push(Entry { subscription, patterns });
     }
 
-    /// The lanes that get the event at `seq`.
-    pub fn lanes(&self, seq: Seq, event: &Event, now: Millis) -> Vec<LaneNo> {
+    /// The lanes that get the event at `seq`, each with how it cares for records.
+    pub fn lanes(&self, seq: Seq, event: &Event, now: Millis) -> Vec<(LaneNo, Care)> {
         let named = self.named.get(&(event.workspace, event.topic.clone()));
         let patterned = self.patterned.get(&event.workspace);
         let numbers = named.into_iter().chain(patterned).flatten();
         numbers
             .filter_map(|n| self.entries.get(*n))
             .filter(|e| e.wants(seq, event, now))
-            .map(|e| e.subscription.lane)
+            .map(|e| (e.subscription.lane, Care::of(&e.subscription)))
             .collect()
     }
 }
@@ -120,6 +121,10 @@ pub(super) mod tests {
             from: Seq(10),
             created_at: Millis(0),
             updated_at: Millis(0),
+            ordered: false,
+            coalesce: false,
+            rate_milli: None,
+            filter: None,
         }
     }
 
@@ -148,7 +153,7 @@ pub(super) mod tests {
     fn lanes(subscriptions: Vec<Subscription>, seq: u64, event: &Event) -> Vec<u32> {
         let mut index = Index::default();
         subscriptions.into_iter().for_each(|s| index.add(s));
-        index.lanes(Seq(seq), event, Millis(1)).into_iter().map(|lane| lane.0).collect()
+        index.lanes(Seq(seq), event, Millis(1)).into_iter().map(|(lane, _)| lane.0).collect()
     }
 
     #[test]

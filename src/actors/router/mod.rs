@@ -13,11 +13,11 @@ use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
 use super::handle::Rings;
 use super::supervisor::Wake;
 use crate::clock::Clock;
+use crate::domain::event::{Event, RecordKey};
 use crate::domain::id::{LaneNo, Seq};
 use crate::domain::subscription::Subscription;
-use crate::domain::time::Millis;
 use crate::error::Result;
-use crate::store::{Store, Wait};
+use crate::store::{Arrival, Care, Store, Wait};
 pub use index::Index;
 
 /// Events looked at in one commit.
@@ -86,11 +86,13 @@ async fn step(store: Store, clock: Clock, rings: Rings, index: Option<(u64, Arc<
         return Ok(Step { index: (version, index), more });
     }
     let now = clock.now();
-    let mut owed: Vec<(LaneNo, Seq, Millis)> = Vec::new();
-    for (seq, event) in &events {
-        owed.extend(index.lanes(*seq, event, now).into_iter().map(|lane| (lane, *seq, event.accepted_at)));
+    let mut owed: Vec<Owed> = Vec::new();
+    for (number, (seq, event)) in events.iter().enumerate() {
+        for (lane, care) in index.lanes(*seq, event, now) {
+            owed.push(Owed { lane, seq: *seq, number, care, record: care.record(event) });
+        }
     }
-    let mut lanes: Vec<LaneNo> = owed.iter().map(|(lane, _, _)| *lane).collect();
+    let mut lanes: Vec<LaneNo> = owed.iter().map(|owed| owed.lane).collect();
     lanes.sort_unstable();
     lanes.dedup();
     // Between the last event of a full step and `until` there may be more; otherwise all up to `until` has been seen.
@@ -105,8 +107,12 @@ async fn step(store: Store, clock: Clock, rings: Rings, index: Option<(u64, Arc<
                     there.insert(lane);
                 }
             }
-            for (lane, seq, made_at) in owed.iter().filter(|(lane, _, _)| there.contains(lane)) {
-                tx.put_fresh(*lane, *seq, *made_at)?;
+            for owed in owed.iter().filter(|owed| there.contains(&owed.lane)) {
+                let Some((_, event)) = events.get(owed.number) else { continue };
+                match owed.record {
+                    None => tx.put_fresh(owed.lane, owed.seq, event.accepted_at)?,
+                    Some(record) => tx.owe_record(owed.lane, owed.care, &arrival(owed.seq, event, record))?,
+                }
             }
             tx.put_routed(reached)
         })
@@ -114,6 +120,20 @@ async fn step(store: Store, clock: Clock, rings: Rings, index: Option<(u64, Arc<
     rings.routed(reached);
     lanes.into_iter().for_each(|lane| rings.lane(lane));
     Ok(Step { index: (version, index), more })
+}
+
+/// One delivery to make: the event at `number` of the step, for a lane.
+struct Owed {
+    lane: LaneNo,
+    seq: Seq,
+    number: usize,
+    care: Care,
+    record: Option<RecordKey>,
+}
+
+fn arrival(seq: Seq, event: &Event, record: RecordKey) -> Arrival<'_> {
+    let is_update = event.update_type.as_deref() == Some("updated");
+    Arrival { event: seq, made_at: event.accepted_at, record, is_update, changed_fields: &event.changed_fields }
 }
 
 fn build(store: &Store) -> Result<Index> {

@@ -15,7 +15,7 @@ use crate::domain::connection::{Connection, Integration};
 use crate::domain::id::{ConnectionId, InboxId};
 use crate::domain::time::Millis;
 use crate::error::Result;
-use crate::store::{InboxRow, InboxState, Rows, Wait};
+use crate::store::{InboxRequest, InboxRow, InboxState, Rows, Wait};
 
 /// Webhooks looked at in one commit.
 const ROWS_MAX: usize = 100;
@@ -101,7 +101,7 @@ type Sorted = (InboxId, InboxRow, std::result::Result<Vec<GlobalEvent>, CallErro
 
 /// One row per event and connection that listens, and the webhooks settled, in one commit.
 async fn hand_over(deps: &Deps, sorted: Vec<Sorted>, listeners: Listeners, now: Millis) -> Result<()> {
-    let mut handed: Vec<InboxRow> = Vec::new();
+    let mut handed: Vec<([u8; 12], InboxRequest)> = Vec::new();
     let mut settled: Vec<(InboxId, InboxRow, Millis)> = Vec::new();
     for (id, mut row, events) in sorted {
         let (state, due) = match events {
@@ -111,14 +111,14 @@ async fn hand_over(deps: &Deps, sorted: Vec<Sorted>, listeners: Listeners, now: 
         row.state = state;
         settled.push((id, row, due));
     }
-    let owners: Vec<[u8; 12]> = handed.iter().map(|row| row.owner).collect();
+    let owners: Vec<[u8; 12]> = handed.iter().map(|(owner, _)| *owner).collect();
     let metrics = deps.metrics.clone();
     deps.store
         .append(Wait::Applied, move |tx| {
-            for row in handed {
+            for (owner, request) in handed {
                 // One that was deleted meanwhile gets nothing.
-                if tx.object_anywhere::<Connection>(&row.owner)?.is_some() {
-                    tx.put_inbox(&row)?;
+                if tx.object_anywhere::<Connection>(&owner)?.is_some() {
+                    tx.put_inbox(&owner, &request)?;
                 }
             }
             for (id, row, due) in settled {
@@ -142,7 +142,7 @@ fn pass_on(
     events: Vec<GlobalEvent>,
     listeners: &Listeners,
     now: Millis,
-    handed: &mut Vec<InboxRow>,
+    handed: &mut Vec<([u8; 12], InboxRequest)>,
 ) -> InboxState {
     let (mut handed_to, mut notes) = (Vec::new(), Vec::new());
     for event in events {
@@ -153,9 +153,8 @@ fn pass_on(
         }
         for (connection, name) in found {
             handed_to.push(connection.0);
-            handed.push(InboxRow {
+            let request = InboxRequest {
                 workspace: row.workspace,
-                owner: connection.0,
                 webhook_key: row.webhook_key.clone(),
                 received_at: row.received_at,
                 method: row.method.clone(),
@@ -164,9 +163,8 @@ fn pass_on(
                 body: event.payload.get().as_bytes().to_vec(),
                 verdict: row.verdict.clone(),
                 event: Some(name.clone()),
-                log: Vec::new(),
-                state: InboxState::Waiting { tries: 0 },
-            });
+            };
+            handed.push((connection.0, request));
         }
     }
     InboxState::Done { at: now, events: Vec::new(), handed_to, note: notes.join("; ") }

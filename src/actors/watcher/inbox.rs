@@ -69,24 +69,38 @@ enum What {
     Fetch,
 }
 
+/// What a step came to.
+enum Stepped {
+    On,
+    /// The app could not be asked about any of them: no use in asking about the next ones now.
+    Quiet(Duration),
+    /// The connection is gone, or its credentials are refused.
+    Stop,
+}
+
 /// Works through the webhooks that are due. True: the connection is gone, or its credentials are refused.
 pub async fn work(deps: &Deps, account: &Arc<Account>) -> Result<bool> {
-    let owner = account.connection.id.0;
+    let id = account.connection.id;
     for _ in 0..ROUNDS_MAX {
         let now = deps.clock.now();
-        let (rows, _) = deps.store.inbox_due(&owner, now, ROWS_MAX)?;
+        if deps.memory.quiet_until(&deps.rings, id).is_some_and(|until| now < until) {
+            return Ok(false);
+        }
+        let (rows, _) = deps.store.inbox_due(&id.0, now, ROWS_MAX)?;
         if rows.is_empty() {
             return Ok(false);
         }
-        if step(deps, account, rows).await? {
-            return Ok(true);
+        match step(deps, account, rows).await? {
+            Stepped::On => {}
+            Stepped::Quiet(wait) => deps.memory.quiet(&deps.rings, id, deps.clock.now().after(wait)),
+            Stepped::Stop => return Ok(true),
         }
     }
     Ok(false)
 }
 
-/// One commit's worth. Answers whether the connection stops.
-async fn step(deps: &Deps, account: &Arc<Account>, rows: Vec<(InboxId, InboxRow)>) -> Result<bool> {
+/// One commit's worth.
+async fn step(deps: &Deps, account: &Arc<Account>, rows: Vec<(InboxId, InboxRow)>) -> Result<Stepped> {
     let mut items = Vec::new();
     let mut jobs: Vec<Job> = Vec::new();
     let mut commit = Commit::default();
@@ -95,17 +109,31 @@ async fn step(deps: &Deps, account: &Arc<Account>, rows: Vec<(InboxId, InboxRow)
             Ok(changes) => take(account, &mut jobs, id, &row, changes),
             Err(error @ CallError::Unauthorized(_)) => {
                 account.give_up(deps, &error.to_string()).await?;
-                return Ok(true);
+                return Ok(Stepped::Stop);
             }
             Err(error) => fate_of(&error),
         };
         items.push(Item { id, row, fate });
     }
     let fetched = fetch(deps, account, jobs, &mut items).await?;
-    let Some(jobs) = fetched else { return Ok(true) };
+    let Some(jobs) = fetched else { return Ok(Stepped::Stop) };
     judge(deps, account, jobs, &mut items, &mut commit).await?;
+    let quiet = quiet(&items);
     settle(deps, items, &mut commit);
-    Ok(commit.run(deps, account).await? == Standing::Gone)
+    Ok(match (commit.run(deps, account).await?, quiet) {
+        (Standing::Gone, _) => Stepped::Stop,
+        (Standing::There, Some(wait)) => Stepped::Quiet(wait),
+        (Standing::There, None) => Stepped::On,
+    })
+}
+
+/// How long to ask nothing, if the app could not be asked about any of these.
+fn quiet(items: &[Item]) -> Option<Duration> {
+    let wait = |item: &Item| match item.fate {
+        Fate::Later { wait } => Some(wait),
+        Fate::Understood { .. } | Fate::Failed { .. } => None,
+    };
+    items.iter().map(wait).collect::<Option<Vec<_>>>()?.into_iter().min()
 }
 
 /// What a stored request says.

@@ -177,8 +177,10 @@ async fn one(run: &mut Run<'_>, c: &Collection, task: Task, whole: bool, approve
 fn next(deps: &Deps, account: &Account, hook: Option<Millis>) -> Result<Option<Millis>> {
     let id = account.connection.id;
     let mut times: Vec<Millis> = hook.into_iter().collect();
-    let (due, later) = deps.store.inbox_due(&id.0, deps.clock.now(), 1)?;
-    times.extend(if due.is_empty() { later } else { Some(deps.clock.now()) });
+    let now = deps.clock.now();
+    let (due, later) = deps.store.inbox_due(&id.0, now, 1)?;
+    let quiet = deps.memory.quiet_until(&deps.rings, id).unwrap_or_default();
+    times.extend(if due.is_empty() { later } else { Some(now) }.map(|at| at.max(quiet)));
     if !deps.store.sync_requests(id)?.is_empty() {
         times.push(deps.clock.now().after(FULL_WAIT));
     }

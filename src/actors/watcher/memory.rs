@@ -1,4 +1,5 @@
-//! What watchers remember between two looks: request budgets, and who wants the apps' own records.
+//! What watchers remember between two looks: request budgets, apps that could not be asked, and who wants the apps' own
+//! records.
 //!
 //! Always true: losing it costs nothing but a fresh budget or another read of the store; its size is bounded.
 
@@ -25,6 +26,8 @@ type Wishes = (u64, Arc<HashSet<WorkspaceNo>>);
 #[derive(Default)]
 pub struct Memory {
     budgets: Mutex<HashMap<ConnectionId, (Millis, Arc<Budget>)>>,
+    /// With the version of the connections then: a change may have mended it.
+    quiet: Mutex<HashMap<ConnectionId, (u64, Millis)>>,
     raw: Mutex<Option<Wishes>>,
 }
 
@@ -42,6 +45,21 @@ impl Memory {
         let (used, budget) = budgets.entry(id).or_insert_with(fresh);
         *used = now;
         budget.clone()
+    }
+
+    /// The app of a connection could not be asked about its webhooks: it is left alone until then.
+    pub fn quiet(&self, rings: &Rings, id: ConnectionId, until: Millis) {
+        let mut quiet = self.quiet.lock().unwrap_or_else(PoisonError::into_inner);
+        if quiet.len() >= BUDGETS_MAX {
+            quiet.clear();
+        }
+        quiet.insert(id, (rings.owners_version(), until));
+    }
+
+    /// Until when a connection's app is left alone.
+    pub fn quiet_until(&self, rings: &Rings, id: ConnectionId) -> Option<Millis> {
+        let known = self.quiet.lock().unwrap_or_else(PoisonError::into_inner).get(&id).copied();
+        known.filter(|(version, _)| *version == rings.owners_version()).map(|(_, until)| until)
     }
 
     /// Whether any subscription of the workspace wants every change of the apps' own records.

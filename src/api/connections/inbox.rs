@@ -123,23 +123,24 @@ pub(super) fn routes() -> Vec<Route> {
 }
 
 fn view(id: InboxId, row: InboxRow) -> InboxView {
-    let headers = row
+    let InboxRow { request, log, state, .. } = row;
+    let headers = request
         .headers
         .into_iter()
         .map(|(name, value)| HeaderView { name, value: String::from_utf8_lossy(&value).into_owned() });
-    let (body, body_base64) = match String::from_utf8(row.body) {
+    let (body, body_base64) = match String::from_utf8(request.body) {
         Ok(text) => (Some(text), None),
         Err(binary) => (None, Some(STANDARD.encode(binary.as_bytes()))),
     };
     let mut view = InboxView {
         inbox_id: id.to_string(),
-        received_at: row.received_at.rfc3339_millis(),
+        received_at: request.received_at.rfc3339_millis(),
         state: "waiting",
-        verdict: row.verdict,
-        webhook_key: Some(row.webhook_key).filter(|key| !key.is_empty()),
-        event: row.event,
-        method: row.method,
-        uri: row.uri,
+        verdict: request.verdict,
+        webhook_key: Some(request.webhook_key).filter(|key| !key.is_empty()),
+        event: request.event,
+        method: request.method,
+        uri: request.uri,
         headers: headers.collect(),
         body,
         body_base64,
@@ -148,9 +149,9 @@ fn view(id: InboxId, row: InboxRow) -> InboxView {
         event_ids: Vec::new(),
         handed_to: Vec::new(),
         note: None,
-        log: row.log,
+        log: log,
     };
-    match row.state {
+    match state {
         InboxState::Waiting { tries } => view.tries = Some(tries),
         InboxState::Done { at, events, handed_to, note } => {
             view.state = "done";

@@ -19,7 +19,7 @@ use crate::domain::id::{ConnectionId, DeliveryId, EventId, SubscriptionId, Works
 use crate::domain::subscription::Subscription;
 use crate::domain::time::Millis;
 use crate::error::{Code, Error, Result};
-use crate::store::{DeliveryRow, Rows, Tx};
+use crate::store::{Care, DeliveryRow, Rows, Tx};
 
 /// Why something failed.
 #[derive(Serialize, JsonSchema)]
@@ -208,7 +208,8 @@ async fn resend(call: Call) -> Result<Reply> {
         let Some(event) = tx.event(row.event)? else {
             return Err(Error::new(Code::EventNotFound, "the event is past its retention and cannot be sent again"));
         };
-        let (fresh, now) = (tx.put_resend(to.lane, row.event)?, tx.now());
+        let care = Care::of(&to);
+        let (fresh, now) = (tx.put_resend(to.lane, care, row.event, care.record(&event))?, tx.now());
         let state = DeliveryState::Due { at: now, tries: 0, attempts: 0 };
         let made = DeliveryRow { event: row.event, made_at: now, replay: true, state, attempts: Vec::new() };
         let delivery = view(fresh, &made, Some(&event), &to, true);

@@ -15,7 +15,7 @@ use super::reply::Reply;
 use super::route::{Access, Route, group};
 use crate::connectors::{WebhookRequest, WebhookResponse, verify};
 use crate::error::{Code, Error, Result};
-use crate::store::{InboxRow, InboxState};
+use crate::store::InboxRequest;
 use door::Door;
 pub use door::Doors;
 
@@ -59,8 +59,8 @@ async fn take_in(call: Call, webhook_key: &str) -> Result<Reply> {
         let answer = door.answer(&request, state.options.webhook_answer_timeout).await;
         return answer.map_or_else(|| Ok(accepted()), reply);
     }
-    let row = row(&door, webhook_key, &call, &request, verdict);
-    if let Err(error) = state.store.accept(move |tx| tx.put_inbox(&row)).await {
+    let (owner, stored) = (door.owner, stored(&door, webhook_key, &call, &request, verdict));
+    if let Err(error) = state.store.accept(move |tx| tx.put_inbox(&owner, &stored)).await {
         count(&door.connector.key, "unavailable");
         return Err(error);
     }
@@ -72,10 +72,15 @@ async fn take_in(call: Call, webhook_key: &str) -> Result<Reply> {
     }
 }
 
-fn row(door: &Door, webhook_key: &str, call: &Call, request: &WebhookRequest, verdict: verify::Verdict) -> InboxRow {
-    InboxRow {
+fn stored(
+    door: &Door,
+    webhook_key: &str,
+    call: &Call,
+    request: &WebhookRequest,
+    verdict: verify::Verdict,
+) -> InboxRequest {
+    InboxRequest {
         workspace: door.workspace,
-        owner: door.owner,
         webhook_key: webhook_key.to_owned(),
         received_at: request.received_at,
         method: request.method.clone(),
@@ -84,8 +89,6 @@ fn row(door: &Door, webhook_key: &str, call: &Call, request: &WebhookRequest, ve
         body: request.body.to_vec(),
         verdict: verdict.slug().to_owned(),
         event: None,
-        log: Vec::new(),
-        state: InboxState::Waiting { tries: 0 },
     }
 }
 

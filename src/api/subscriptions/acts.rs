@@ -153,6 +153,7 @@ async fn enable(call: Call) -> Result<Reply> {
         enabled.halt = Halt::No;
         enabled.updated_at = tx.now();
         tx.put_object(&enabled)?;
+        tx.count_failures_anew(lane)?;
         let subscription = view(tx, &enabled, tx.now())?;
         Ok((Reply::json(&OneSubscription { subscription })?, ()))
     };

@@ -26,6 +26,8 @@ const UPDATE_TYPES_MAX: usize = 20;
 const WORD_BYTES_MAX: usize = 64;
 const HEADERS_MAX: usize = 20;
 const HEADER_BYTES_MAX: usize = 4096;
+/// Deliveries per second that a subscription can ask to be limited to.
+const RATE_MAX: f64 = 10_000.0;
 const TIMEOUT_SECONDS_MAX: u32 = 60;
 /// Custom topics of a workspace that are looked at.
 const CUSTOM_TOPICS_MAX: usize = 10_000;
@@ -60,15 +62,6 @@ pub(super) fn supported(settings: &Settings) -> Result<()> {
     };
     if matches!(settings.filter, Some(Some(_))) {
         return later("`filter`", "narrow the subscription with `topic`, `updateType`, `userId` or `connectionId`");
-    }
-    if settings.ordering == Some(Some(OrderingWord::Record)) {
-        return later("`ordering`: `record`", "leave it out, and keep the greatest `webhook-id` of each record");
-    }
-    if settings.coalesce == Some(Some(true)) {
-        return later("`coalesce`: true", "leave it out");
-    }
-    if matches!(settings.rate_per_second, Some(Some(_))) {
-        return later("`ratePerSecond`", "leave it out, and set `maxInFlight`");
     }
     Ok(())
 }
@@ -140,6 +133,15 @@ pub(super) fn apply(
     }
     if let Some(number) = settings.max_in_flight {
         to.max_in_flight = within("maxInFlight", number, defaults.max_in_flight, defaults.max_in_flight_max)?;
+    }
+    if let Some(word) = settings.ordering {
+        to.ordered = word == Some(OrderingWord::Record);
+    }
+    if let Some(wish) = settings.coalesce {
+        to.coalesce = wish.unwrap_or(false);
+    }
+    if let Some(rate) = settings.rate_per_second {
+        to.rate_milli = rate.map(per_second).transpose()?;
     }
     if let Some(number) = settings.timeout_seconds {
         to.timeout_seconds = within("timeoutSeconds", number, defaults.timeout_seconds, TIMEOUT_SECONDS_MAX)?;
@@ -221,6 +223,15 @@ fn within(field: &str, number: Option<u32>, default: u32, max: u32) -> Result<u3
         Some(number) if (1..=max).contains(&number) => Ok(number),
         Some(_) => Err(Error::invalid(format!("{field}: use a number from 1 to {max}"))),
     }
+}
+
+/// Deliveries in a thousand seconds.
+fn per_second(rate: f64) -> Result<u32> {
+    if !(0.001..=RATE_MAX).contains(&rate) {
+        return Err(Error::invalid(format!("ratePerSecond: use a number from 0.001 to {RATE_MAX}")));
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 1 to ten millions")]
+    Ok((rate * 1000.0).round() as u32)
 }
 
 fn lay_headers(prefix: &str, wish: Option<BTreeMap<String, Option<String>>>, to: &mut HeaderValues) -> Result<()> {

@@ -100,6 +100,10 @@ fn blank(tx: &mut Tx<'_>, context: &Context, address: String, topics: Vec<String
         from: tx.next_seq()?,
         created_at: now,
         updated_at: now,
+        ordered: false,
+        coalesce: false,
+        rate_milli: None,
+        filter: None,
     })
 }
 
@@ -175,6 +179,7 @@ async fn change(call: Call) -> Result<Reply> {
     let (context, id) = (Context::of(&call)?, id_of(&call)?);
     let change = move |tx: &mut Tx<'_>| {
         let mut changed = find(tx, context.workspace, id)?;
+        let delivered = changed.delivers(tx.now());
         let mut headers: HeaderValues = tx.secret(&id.0, Slot::HeaderValues)?.unwrap_or_default();
         if let Some(topics) = topics {
             changed.topics = check::topics(tx, &context, &topics)?;
@@ -184,6 +189,9 @@ async fn change(call: Call) -> Result<Reply> {
         refuse_rival(tx, &changed)?;
         changed.updated_at = tx.now();
         tx.put_object(&changed)?;
+        if !delivered && changed.delivers(tx.now()) {
+            tx.count_failures_anew(changed.lane)?;
+        }
         tx.put_secret(&id.0, Slot::HeaderValues, &headers)?;
         let subscription = view(tx, &changed, tx.now())?;
         Ok((Reply::json(&OneSubscription { subscription })?, changed.lane))

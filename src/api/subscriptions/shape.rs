@@ -86,13 +86,13 @@ settings! {
     while_disabled: WhileDisabledWord,
     /// RFC 3339; it stops delivering then.
     expires_at: String,
-    /// `record` is not in this version.
+    /// `record`: events of one record arrive in order, one at a time; other records flow past.
     ordering: OrderingWord,
-    /// True is not in this version.
+    /// True: while deliveries wait, successive never-attempted updates of a record collapse into the newest.
     coalesce: bool,
     /// Attempts at the same time, at most.
     max_in_flight: u32,
-    /// Not in this version.
+    /// Deliveries per second, at most: 0.001 to 10,000.
     rate_per_second: f64,
     /// For the whole exchange of one attempt: 1 to 60.
     timeout_seconds: u32,
@@ -207,6 +207,8 @@ pub(super) struct SubscriptionView {
     ordering: OrderingWord,
     coalesce: bool,
     max_in_flight: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate_per_second: Option<f64>,
     timeout_seconds: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_schedule: Option<Vec<u32>>,
@@ -256,9 +258,10 @@ pub(super) fn view(rows: &Rows, of: &Subscription, now: Millis) -> Result<Subscr
         include: of.include.iter().map(|include| (*include).into()).collect(),
         while_disabled: of.while_disabled.into(),
         expires_at: of.expires_at.map(Millis::rfc3339_millis),
-        ordering: OrderingWord::None,
-        coalesce: false,
+        ordering: if of.ordered { OrderingWord::Record } else { OrderingWord::None },
+        coalesce: of.coalesce,
         max_in_flight: of.max_in_flight,
+        rate_per_second: of.per_second(),
         timeout_seconds: of.timeout_seconds,
         retry_schedule: of.retry_schedule.clone(),
         headers: of.header_names.iter().map(|name| (name.clone(), MASK)).collect(),

@@ -84,6 +84,10 @@ pub async fn subscribe(
                 from: Seq(0),
                 created_at: tx.now(),
                 updated_at: tx.now(),
+                ordered: false,
+                coalesce: false,
+                rate_milli: None,
+                filter: None,
             };
             change(&mut subscription);
             let secret = HmacKey::generate()?.expose().to_owned();

@@ -106,8 +106,9 @@ async fn a_record_created_by_webhook_during_a_scan_stays() {
     let record = json!({"id": "c_999999", "first_name": "Late", "created_at": "2026-01-01T00:00:00.000Z",
         "updated_at": "2026-01-01T00:00:00.000Z"});
     let soon = Millis(desk.deps.clock.now().0 + 60_000);
-    desk.webhook(None, json!({"id": "e1", "event": "contact.created", "account_id": "acc_1", "data": record}), soon)
-        .await;
+    let told = json!({"id": "e1", "event": "contact.created", "account_id": "acc_1", "data": record});
+    let id = desk.webhook(None, told, soon).await;
+    desk.hurry(id).await;
     desk.scan("contacts").await;
     assert_eq!(desk.told(), vec![("created".to_owned(), "c_999999".to_owned())]);
     assert!(desk.live("contacts").iter().any(|row| row.remote_id == "c_999999"));

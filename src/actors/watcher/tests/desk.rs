@@ -23,7 +23,7 @@ use crate::domain::time::Millis;
 use crate::domain::workspace::User;
 use crate::outbound::{Client, Options};
 use crate::sandbox;
-use crate::store::{InboxRow, InboxState, Slot, Store, Wait};
+use crate::store::{InboxRequest, InboxState, Slot, Store, Wait};
 use crate::telemetry::Metrics;
 
 pub const FAR: Millis = Millis(u64::MAX / 4);
@@ -224,9 +224,8 @@ impl Desk {
 
     /// Stores a webhook as the door does.
     pub async fn webhook(&self, event: Option<&str>, body: Value, received_at: Millis) -> InboxId {
-        let row = InboxRow {
+        let request = InboxRequest {
             workspace: WorkspaceNo::DEFAULT,
-            owner: self.id.0,
             webhook_key: String::new(),
             received_at,
             method: "POST".into(),
@@ -235,10 +234,9 @@ impl Desk {
             body: body.to_string().into_bytes(),
             verdict: "verified".into(),
             event: event.map(str::to_owned),
-            log: Vec::new(),
-            state: InboxState::Waiting { tries: 0 },
         };
-        self.deps.store.change(move |tx| tx.put_inbox(&row)).await.unwrap()
+        let owner = self.id.0;
+        self.deps.store.change(move |tx| tx.put_inbox(&owner, &request)).await.unwrap()
     }
 
     pub fn inbox(&self, id: InboxId) -> InboxState {
@@ -249,6 +247,7 @@ impl Desk {
     pub async fn hurry(&self, id: InboxId) {
         let row = self.deps.store.inbox_row(&self.id.0, id).unwrap().unwrap();
         let now = self.deps.clock.now();
+        self.deps.memory.quiet(&self.deps.rings, self.id, now);
         self.deps.store.change(move |tx| tx.settle_inbox(id, &row, now)).await.unwrap();
     }
 

@@ -7,7 +7,7 @@ use crate::actors::watcher::look;
 use crate::domain::connection::{Connection, EventSwitch, InitialSync, Integration};
 use crate::domain::event::{Payload, Source};
 use crate::domain::id::{IntegrationId, WorkspaceNo};
-use crate::store::{InboxRow, InboxState};
+use crate::store::{InboxRequest, InboxState};
 
 fn told(kind: &str, data: &Value) -> Value {
     json!({"id": "evt_1", "event": format!("contact.{kind}"), "account_id": "acc_1", "data": data})
@@ -155,9 +155,8 @@ async fn a_global_webhook_reaches_exactly_the_connections_that_listen() {
     });
     change.await.unwrap();
     let body = json!({"id": "evt", "event": "opportunity.updated", "account_id": "acc_2", "data": {"amount": 1.50}});
-    let row = InboxRow {
+    let request = InboxRequest {
         workspace: WorkspaceNo::DEFAULT,
-        owner: integration.id.0,
         webhook_key: "changes".into(),
         received_at: desk.deps.clock.now(),
         method: "POST".into(),
@@ -166,10 +165,9 @@ async fn a_global_webhook_reaches_exactly_the_connections_that_listen() {
         body: body.to_string().into_bytes(),
         verdict: "verified".into(),
         event: None,
-        log: Vec::new(),
-        state: InboxState::Waiting { tries: 0 },
     };
-    let id = desk.deps.store.change(move |tx| tx.put_inbox(&row)).await.unwrap();
+    let owner = integration.id.0;
+    let id = desk.deps.store.change(move |tx| tx.put_inbox(&owner, &request)).await.unwrap();
     look(&desk.deps, integration.id.0).await.unwrap();
     let settled = desk.deps.store.inbox_row(&integration.id.0, id).unwrap().unwrap().state;
     let InboxState::Done { handed_to, .. } = settled else { panic!("{settled:?}") };

@@ -1,0 +1,301 @@
+//! Deliveries per second while a waiting queue drains, beside the limit measured in the same run: a bare client that only
+//! signs and posts the same bodies to the same receiver on the same number of threads.
+//!
+//! With all signatures and with HMAC alone, to 1, 10 and 1,000 endpoints. The receiver is a process of its own on the
+//! same cores. Not here: taking events in (`node`), latency (`end_to_end`).
+//!
+//! `cargo bench --bench deliver -- hmac 1` measures one cell of the table.
+
+#![allow(clippy::print_stdout, reason = "a bench prints what it measured")]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use tempfile::TempDir;
+use tidemill::app::{self, Engine};
+use tidemill::config::Config;
+use tidemill::destinations::http::keys::{KeyKind, KeyRing, StoredKey};
+use tidemill::destinations::http::sign::{self, HmacKey};
+use tidemill::domain::body;
+use tidemill::domain::event::{Event, Payload, Source};
+use tidemill::domain::id::{EventId, Seq, SubscriptionId, WorkspaceId, WorkspaceNo};
+use tidemill::domain::secret::Secret;
+use tidemill::domain::subscription::{
+    ApiVersion, Halt, Signing, SigningSecret, SigningSecrets, Subscription, WhileDisabled,
+};
+use tidemill::domain::time::Millis;
+use tidemill::domain::workspace::Workspace;
+use tidemill::outbound::Bytes;
+use tidemill::store::Slot;
+use tidemill::telemetry::Metrics;
+
+use support::median;
+
+const RUNS: usize = 3;
+const BODY_BYTES: usize = 1024;
+const THREADS: usize = 2;
+/// Requests that the bare client keeps in flight, and the most that a node with few endpoints does.
+const IN_FLIGHT: usize = 64;
+const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+/// One cell of the table.
+#[derive(Clone, Copy)]
+struct Cell {
+    name: &'static str,
+    signing: Signing,
+    endpoints: usize,
+    deliveries: usize,
+    goal: f64,
+}
+
+const HMAC: Signing = Signing { rsa: false, hmac: true, ed25519: false };
+const ALL: Signing = Signing { rsa: true, hmac: true, ed25519: true };
+
+fn main() {
+    if std::env::args().any(|a| a == "--sink") {
+        return support::sink();
+    }
+    let cells =
+        [(1, 80_000, 8_000), (10, 80_000, 8_000), (1000, 80_000, 8_000)].into_iter().flat_map(|(n, many, few)| {
+            [
+                Cell { name: "hmac", signing: HMAC, endpoints: n, deliveries: many, goal: 0.5 },
+                Cell { name: "all", signing: ALL, endpoints: n, deliveries: few, goal: 0.85 },
+            ]
+        });
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
+    for cell in cells {
+        let is_wanted = |w: &String| *w == cell.name || *w == cell.endpoints.to_string();
+        if wanted.iter().all(is_wanted) {
+            measure(cell);
+        }
+    }
+}
+
+fn measure(cell: Cell) {
+    let (mut ours, mut bare) = (Vec::new(), Vec::new());
+    for _ in 0..RUNS {
+        bare.push(bare_rate(cell));
+        ours.push(actix_rt::System::new().block_on(node_rate(cell)));
+    }
+    let (ours, bare) = (median(ours), median(bare));
+    println!(
+        "deliveries, {}, {} endpoints: {ours:.0}/s; bare client {bare:.0}/s; ratio {:.2} (goal >= {})",
+        cell.name,
+        cell.endpoints,
+        ours / bare,
+        cell.goal
+    );
+}
+
+fn payload(n: usize) -> String {
+    format!(r#"{{"id":"c-{n}","note":"{}"}}"#, "x".repeat(BODY_BYTES - 200))
+}
+
+fn event(n: usize, now: Millis) -> Event {
+    Event {
+        workspace: WorkspaceNo(0),
+        topic: "shop/carts".into(),
+        update_type: Some("created".into()),
+        connection: None,
+        user: None,
+        app: None,
+        user_name: None,
+        username: None,
+        happened_at: now,
+        accepted_at: now,
+        payload: Payload::Plain(payload(n)),
+        changed_fields: Vec::new(),
+        previous: None,
+        raw: None,
+        source: Source::Published,
+        unified_change: true,
+        about: None,
+    }
+}
+
+fn keys() -> Vec<StoredKey> {
+    let key = |kind| StoredKey::generate(kind, Millis(0), Millis(0)).expect("a key");
+    vec![key(KeyKind::Rsa), key(KeyKind::Ed25519)]
+}
+
+/// The limit: the same signatures and posts, and nothing else.
+fn bare_rate(cell: Cell) -> f64 {
+    let port = support::port();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let _sink = runtime.block_on(support::beside(&["--sink"], port));
+    let events = cell.deliveries / cell.endpoints;
+    let bodies: Arc<Vec<Bytes>> = Arc::new(
+        (0..events)
+            .map(|n| {
+                let id = EventId::new(Seq(n as u64 + 1), WorkspaceNo(0));
+                body::render(&event(n, Millis(1_700_000_000_000)), id, ApiVersion::V2024_03, &[]).into()
+            })
+            .collect(),
+    );
+    let ring = Arc::new(KeyRing::open(&keys(), Duration::ZERO).expect("a ring"));
+    let next = Arc::new(AtomicUsize::new(0));
+    let started = Instant::now();
+    let threads: Vec<_> = (0..THREADS)
+        .map(|_| {
+            let (bodies, ring, next) = (bodies.clone(), ring.clone(), next.clone());
+            std::thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+                let local = tokio::task::LocalSet::new();
+                local.block_on(&runtime, async move {
+                    let client = Client::builder(TokioExecutor::new()).build(HttpConnector::new());
+                    let work = (0..IN_FLIGHT / THREADS).map(|_| {
+                        let (client, bodies, ring, next) = (client.clone(), bodies.clone(), ring.clone(), next.clone());
+                        tokio::task::spawn_local(bare_client(client, cell, port, bodies, ring, next))
+                    });
+                    for one in work.collect::<Vec<_>>() {
+                        one.await.expect("it ends");
+                    }
+                });
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|t| t.join().expect("joined"));
+    (events * cell.endpoints) as f64 / started.elapsed().as_secs_f64()
+}
+
+async fn bare_client(
+    client: Client<HttpConnector, Full<Bytes>>,
+    cell: Cell,
+    port: u16,
+    bodies: Arc<Vec<Bytes>>,
+    ring: Arc<KeyRing>,
+    next: Arc<AtomicUsize>,
+) {
+    let secret = HmacKey::parse(&Secret::new(SECRET)).expect("a secret");
+    loop {
+        let n = next.fetch_add(1, Ordering::Relaxed);
+        let Some(body) = bodies.get(n / cell.endpoints) else { return };
+        let address = format!("http://127.0.0.1:{port}/{}", n % cell.endpoints);
+        let id = EventId::new(Seq(n as u64 + 1), WorkspaceNo(0)).to_string();
+        let mut request = hyper::Request::post(&address).header("content-type", "application/json");
+        if cell.signing.rsa {
+            let digest = sign::rsa_digest(&address, body);
+            let signature = sign::rsa(ring.rsa(Millis(0)), &digest).expect("signed");
+            request = request.header("x-alloy-signature", signature);
+        }
+        let message = sign::standard_message(&id, 1_700_000_000, body);
+        let ed25519 = ring.ed25519(Millis(0)).filter(|_| cell.signing.ed25519).map(AsRef::as_ref);
+        request = request
+            .header("x-alloy-topic", "shop/carts")
+            .header("webhook-signature", sign::standard(&message, [&secret], ed25519))
+            .header("webhook-id", id)
+            .header("webhook-timestamp", 1_700_000_000)
+            .header("tidemill-attempt", 1);
+        let request = request.body(Full::new(body.clone())).expect("a request");
+        let answer = client.request(request).await.expect("an answer");
+        assert!(answer.status().is_success());
+        answer.into_body().collect().await.expect("a body");
+    }
+}
+
+/// A node with a waiting queue, from the moment its subscriptions are enabled until all is delivered.
+async fn node_rate(cell: Cell) -> f64 {
+    let port = support::port();
+    let _sink = support::beside(&["--sink"], port).await;
+    let folder = TempDir::new().expect("a folder");
+    let engine = start(&folder);
+    let lanes = subscribe(&engine, cell, port).await;
+    let events = cell.deliveries / cell.endpoints;
+    for chunk in 0..events.div_ceil(500) {
+        let upto = events.min((chunk + 1) * 500);
+        let publish = move |tx: &mut tidemill::store::Tx<'_>| {
+            let now = tx.now();
+            (chunk * 500..upto).try_for_each(|n| tx.append_event(&event(n, now)).map(drop))
+        };
+        engine.store.change(publish).await.expect("published");
+    }
+    let last = *engine.store.durable().borrow();
+    while engine.store.routed().expect("readable") < last {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let accepted = engine.metrics.attempts.with(["accepted"]);
+    let started = Instant::now();
+    enable(&engine, lanes).await;
+    while accepted.get() < (events * cell.endpoints) as u64 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let rate = (events * cell.endpoints) as f64 / started.elapsed().as_secs_f64();
+    engine.drain(Duration::from_secs(5)).await.expect("drained");
+    rate
+}
+
+fn start(folder: &TempDir) -> Engine {
+    let env = [
+        ("TIDEMILL__STORAGE__PATH", folder.path().join("data").display().to_string()),
+        ("TIDEMILL__STORAGE__FREE_BYTES_MIN", "1".into()),
+        ("TIDEMILL__DELIVERY__ALLOW_NETWORKS", "[\"127.0.0.0/8\"]".into()),
+    ];
+    let env = env.into_iter().map(|(name, value)| (name.to_owned(), value));
+    let config = Config::load(None, env).expect("a valid configuration");
+    Engine::start(Arc::new(config), app::wall_clock(), Metrics::new().expect("metrics")).expect("the engine starts")
+}
+
+async fn subscribe(engine: &Engine, cell: Cell, port: u16) -> Vec<Subscription> {
+    let made = engine.store.change(move |tx| {
+        let (id, now) = (WorkspaceId(tx.fresh_id()?), tx.now());
+        tx.put_object(&Workspace { no: WorkspaceNo(0), id, name: "default".into(), created_at: now })?;
+        tx.put_secret(&id.0, Slot::SigningKeys, &keys())?;
+        (0..cell.endpoints)
+            .map(|n| {
+                let subscription = Subscription {
+                    id: SubscriptionId(tx.fresh_id()?),
+                    workspace: WorkspaceNo(0),
+                    lane: tx.next_lane()?,
+                    address: format!("http://127.0.0.1:{port}/{n}"),
+                    topics: vec!["*".into()],
+                    is_enabled: false,
+                    halt: Halt::No,
+                    user: None,
+                    connection: None,
+                    api_version: ApiVersion::V2024_03,
+                    description: String::new(),
+                    update_types: Vec::new(),
+                    include: Vec::new(),
+                    while_disabled: WhileDisabled::Hold,
+                    expires_at: None,
+                    max_in_flight: if cell.endpoints == 1 { 64 } else { 16 },
+                    timeout_seconds: 15,
+                    retry_schedule: None,
+                    header_names: Vec::new(),
+                    signing: cell.signing,
+                    from: Seq(0),
+                    created_at: now,
+                    updated_at: now,
+                    ordered: false,
+                    coalesce: false,
+                    rate_milli: None,
+                    filter: None,
+                };
+                let secrets = SigningSecrets { all: vec![SigningSecret { text: SECRET.into(), until: None }] };
+                tx.put_secret(&subscription.id.0, Slot::SigningSecrets, &secrets)?;
+                tx.put_object(&subscription)?;
+                Ok(subscription)
+            })
+            .collect()
+    });
+    let made: Vec<Subscription> = made.await.expect("subscribed");
+    engine.rings.subscriptions_changed();
+    made
+}
+
+async fn enable(engine: &Engine, subscriptions: Vec<Subscription>) {
+    let lanes: Vec<_> = subscriptions.iter().map(|s| s.lane).collect();
+    let write = move |tx: &mut tidemill::store::Tx<'_>| {
+        subscriptions.into_iter().try_for_each(|s| tx.put_object(&Subscription { is_enabled: true, ..s }))
+    };
+    engine.store.change(write).await.expect("enabled");
+    engine.rings.subscriptions_changed();
+    lanes.into_iter().for_each(|lane| engine.rings.lane(lane));
+}
