@@ -7,11 +7,10 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::wall_clock;
 use crate::config::Config;
 use crate::connectors::{Connector, Registry, SpecError};
 use crate::error::{Error, Result};
-use crate::store::{self, Store};
+use crate::store;
 
 /// How the tests of connectors went.
 #[derive(Debug, Default)]
@@ -21,34 +20,45 @@ pub struct Tests {
     pub failed: usize,
 }
 
-/// Opens a store, reads all of it, and says what is in it. With `upgrade_dry_run`, only which version it has and which
-/// one this build would make of it.
+/// Reads all of a store, and says what is in it. With `upgrade_dry_run`, only what the next start would do to it. Nothing
+/// is written.
 ///
 /// # Errors
-/// There is no store, a node uses it, the key does not open it, or it is damaged.
+/// There is no store, a node uses it, the key does not open it, it is of a newer version, or it is damaged.
 pub fn check_store(config: &Config, upgrade_dry_run: bool) -> Result<String> {
     let path = &config.storage.path;
+    if upgrade_dry_run {
+        return Ok(plan_text(&store::upgrade_plan(&config.storage)?));
+    }
     if !store::exists(path) {
         return Err(Error::invalid(format!("there is no store in {}; set storage.path", path.display())));
     }
-    if upgrade_dry_run {
-        let (found, current) = store::versions(&config.storage)?;
-        return Ok(match found == current {
-            true => format!("the store has version {found}, as this build writes it: nothing to upgrade\n"),
-            false => format!("the store has version {found}; the next start makes version {current} of it\n"),
-        });
-    }
     let key = store::master_key(path, config.security.master_key.as_ref())?;
-    let store = Store::open(&config.storage, &key, &wall_clock(), Arc::new(|_| ()))?;
-    let health = store.health()?;
+    let health = store::inspect(&config.storage, &key)?;
     let mut text = format!("store {}, version {}\n", path.display(), health.version);
     for (table, rows, bytes) in &health.tables {
         let _ = writeln!(text, "  {table:<20} {rows:>12} rows {bytes:>15} bytes");
     }
-    let _ =
-        writeln!(text, "files and buffers: {} bytes; free on the disk: {} bytes", store.bytes(), store.free_bytes());
+    let free = store::free_bytes(path);
+    let _ = writeln!(text, "files and buffers: {} bytes; free on the disk: {free} bytes", health.bytes);
     text.push_str("every row was read: no damage\n");
     Ok(text)
+}
+
+fn plan_text(plan: &store::Plan) -> String {
+    let (found, current) = (plan.found, plan.current);
+    if plan.steps.is_empty() {
+        return format!("the store has version {found}, as this build writes it: nothing to upgrade\n");
+    }
+    let mut text = format!("the store has version {found}; the next start makes version {current} of it:\n");
+    let _ = match plan.is_under_way {
+        true => writeln!(text, "  an upgrade was interrupted: it goes on, with the checkpoint that it made"),
+        false => writeln!(text, "  keep it as it is, by hard links, in {}", plan.checkpoint.display()),
+    };
+    for (from, name) in &plan.steps {
+        let _ = writeln!(text, "  {from} to {}: {name}", from + 1);
+    }
+    text
 }
 
 fn told(error: &SpecError) -> Error {

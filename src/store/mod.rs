@@ -14,6 +14,7 @@ mod idempotency;
 mod inbox;
 pub mod keys;
 mod master;
+mod open;
 mod order;
 mod pulls;
 mod registry;
@@ -28,10 +29,11 @@ mod writer;
 
 pub use counts::{Count, LaneCounts};
 pub use deliveries::{DeliveryRow, Due, Place, Settlement, Turn};
-pub use health::{Health, versions};
+pub use health::{Health, inspect, upgrade_plan};
 pub use idempotency::{Answer, Remembered};
 pub use inbox::{InboxRequest, InboxRow, InboxState};
 pub use master::master_key;
+pub use open::{exists, free_bytes, in_use};
 pub use order::{Arrival, Care, Merged};
 pub use pulls::PullSummary;
 pub use registry::{Entity, Page};
@@ -39,13 +41,13 @@ pub use retention::{Cutoffs, SweepMarks};
 pub use rows::Rows;
 pub use secrets::Slot;
 pub use tables::Table;
+pub use upgrade::Plan;
 pub use writer::{OnCommit, Tx, Wait};
 
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use rocksdb::{Cache, DB, DBRecoveryMode, Options as RocksOptions};
 use serde::Deserialize;
 use tokio::sync::watch;
 
@@ -98,10 +100,9 @@ impl Store {
     /// # Errors
     /// Another process has it; the key does not open it; it is of a newer version; a file of it is corrupt. Each says so.
     pub fn open(options: &Options, master_key: &[u8; 32], clock: &Clock, on_commit: OnCommit) -> Result<Self> {
-        let fresh = !exists(&options.path);
-        std::fs::create_dir_all(&options.path).map_err(|e| at(&options.path, "cannot be created", e))?;
-        let rows = Rows { db: open_db(options)?, vault: Vault::new(master_key) };
-        upgrade::run(&rows, fresh)?;
+        let (db, cache) = open::open(options)?;
+        let mut rows = Rows { db, vault: Vault::new(master_key) };
+        upgrade::run(&mut rows, options, &cache)?;
         if let Some(bytes) = rows.raw(Table::Meta, writer::META_CLOCK)? {
             clock.raise(Millis(u64::from_be_bytes(codec::fixed("meta", &bytes)?)));
         }
@@ -206,63 +207,4 @@ impl Rows {
         let part = |seconds: f64, part: &str| seconds * 60.0 + part.parse::<f64>().unwrap_or(0.0);
         clock.map_or(0.0, |clock| clock.split(':').fold(0.0, part))
     }
-}
-
-/// Whether a store is in the folder already.
-pub fn exists(path: &Path) -> bool {
-    path.join("db").join("CURRENT").exists()
-}
-
-fn at(path: &Path, what: &str, error: impl std::error::Error + Send + Sync + 'static) -> Error {
-    let mut told = Error::internal(error);
-    told.message = format!("{} {what}", path.display());
-    told
-}
-
-fn open_db(options: &Options) -> Result<DB> {
-    let cache = Cache::new_lru_cache(options.block_cache_bytes.get());
-    let mut db = RocksOptions::default();
-    db.create_if_missing(true);
-    db.create_missing_column_families(true);
-    db.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
-    db.set_db_write_buffer_size(options.write_buffer_bytes.get());
-    // Enough log that memtables fill before it forces them out.
-    db.set_max_total_wal_size(4 * options.write_buffer_bytes.get() as u64);
-    db.set_max_open_files(i32::try_from(options.open_files_max.get()).unwrap_or(i32::MAX));
-    db.set_max_background_jobs(i32::try_from(options.background_threads.get()).unwrap_or(2));
-    db.set_bytes_per_sync(1 << 20);
-    db.set_keep_log_file_num(4);
-    db.set_max_log_file_size(4 << 20);
-    db.set_log_level(rocksdb::LogLevel::Warn);
-    let each = options.write_buffer_bytes.get() / 4;
-    let families = Table::ALL.iter().map(|t| t.descriptor(&cache, each));
-    let path = options.path.join("db");
-    DB::open_cf_descriptors(&db, &path, families).map_err(|error| {
-        let text = error.to_string();
-        let locked = text.contains("lock hold by current process") || text.contains("While lock file");
-        if locked {
-            let message = "is in use: another process has this store open; stop it, or set another storage.path";
-            at(&options.path, message, error)
-        } else if error.kind() == rocksdb::ErrorKind::Corruption {
-            at(&options.path, "is damaged: restore a backup, or move it away to start anew", error)
-        } else {
-            at(&options.path, "cannot be opened", error)
-        }
-    })
-}
-
-/// Bytes free on the disk that holds `path`; everything when the system will not say.
-#[allow(unsafe_code, reason = "statvfs has no safe form in the standard library")]
-pub fn free_bytes(path: &Path) -> u64 {
-    use std::os::unix::ffi::OsStrExt;
-    let Ok(path) = std::ffi::CString::new(path.as_os_str().as_bytes()) else { return u64::MAX };
-    let mut stat = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
-    // SAFETY: `path` ends with a zero byte and `stat` is a whole statvfs that the call fills.
-    let stat = unsafe {
-        if libc::statvfs(path.as_ptr(), stat.as_mut_ptr()) != 0 {
-            return u64::MAX;
-        }
-        stat.assume_init()
-    };
-    stat.f_bavail.saturating_mul(stat.f_frsize)
 }

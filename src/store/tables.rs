@@ -3,7 +3,7 @@
 //! Always true: a name here is never reused for another kind of row. Not here: the bytes of keys (`keys`), of values
 //! (`codec`).
 
-use rocksdb::{BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, Options as RocksOptions};
+use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, Options as RocksOptions};
 
 /// How rows of a family come and go.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -78,8 +78,8 @@ tables! {
 }
 
 impl Table {
-    /// The family with its options; all share one block cache.
-    pub(super) fn descriptor(self, cache: &Cache, write_buffer_bytes: usize) -> ColumnFamilyDescriptor {
+    /// The family's options; all share one block cache.
+    pub(super) fn options(self, cache: &Cache, write_buffer_bytes: usize) -> RocksOptions {
         let mut block = BlockBasedOptions::default();
         block.set_block_cache(cache);
         block.set_block_size(16 * 1024);
@@ -101,6 +101,6 @@ impl Table {
             Habit::Count => options.set_merge_operator_associative("add", super::codec::add),
         }
         options.set_block_based_table_factory(&block);
-        ColumnFamilyDescriptor::new(self.name(), options)
+        options
     }
 }
