@@ -5,12 +5,10 @@
 //! (`connections::leave`).
 
 use super::state::State;
-use crate::domain::connection::{Connection, ConnectionStatus, Integration};
-use crate::domain::event::{Event, Payload, Source};
+use crate::domain::connection::{Connection, Integration};
 use crate::domain::id::{ConnectionId, LaneNo, Seq, WorkspaceNo};
-use crate::domain::models::system::{self, SystemEvent};
+use crate::domain::models::system::{Subject, SystemEvent};
 use crate::domain::subscription::Subscription;
-use crate::domain::time::Millis;
 use crate::domain::workspace::{ApiKey, CustomTopic, User, Workspace};
 use crate::error::{Code, Error, Result};
 use crate::store::{Entity, Slot, Tx};
@@ -64,8 +62,8 @@ pub(super) fn connection(tx: &mut Tx<'_>, gone: &Connection, reason: &str, touch
     }
     tx.erase_connection(gone)?;
     let user = tx.user_by_id(gone.workspace, gone.user)?;
-    let told = SystemEvent::ConnectionDeleted { connection: shown(gone), reason: reason.to_owned() };
-    let event = event_about(gone, user.as_ref(), &told, tx.now());
+    let told = SystemEvent::ConnectionDeleted { connection: gone.into(), reason: reason.to_owned() };
+    let event = told.event(Subject::Connection(gone, user.as_ref()), tx.now());
     tx.append_event(&event)?;
     touched.owners.push(gone.id.0);
     touched.events = true;
@@ -84,52 +82,6 @@ fn narrowed_step(tx: &mut Tx<'_>, parent: &[u8; 12]) -> Result<Touched> {
 /// Deletes the subscriptions narrowed to a connection.
 pub(super) async fn empty_connection(state: &State, id: ConnectionId) -> Result<()> {
     repeat(state, move |tx| narrowed_step(tx, &id.0)).await
-}
-
-/// The word for a connection's status.
-pub(super) fn status_word(status: &ConnectionStatus) -> &'static str {
-    match status {
-        ConnectionStatus::Active => "active",
-        ConnectionStatus::Paused => "paused",
-        ConnectionStatus::AuthFailed { .. } => "authFailed",
-        ConnectionStatus::Error { .. } => "error",
-    }
-}
-
-/// A connection, as its events show it.
-pub(super) fn shown(connection: &Connection) -> system::Connection {
-    system::Connection {
-        id: connection.id,
-        user: connection.user,
-        integration: connection.integration,
-        connector: connection.connector.clone(),
-        app: connection.app.clone(),
-        category: connection.category.clone(),
-        status: status_word(&connection.status).to_owned(),
-    }
-}
-
-/// A system event about a connection.
-pub(super) fn event_about(connection: &Connection, user: Option<&User>, told: &SystemEvent, now: Millis) -> Event {
-    Event {
-        workspace: connection.workspace,
-        topic: told.topic().as_str().to_owned(),
-        update_type: Some(told.topic().verb().to_owned()),
-        about: None,
-        connection: Some(connection.id),
-        user: Some(connection.user),
-        app: Some(connection.app.clone()),
-        user_name: user.map(|user| user.display_name().to_owned()),
-        username: user.map(|user| user.username.clone()),
-        happened_at: now,
-        accepted_at: now,
-        payload: Payload::Plain(told.payload()),
-        changed_fields: Vec::new(),
-        previous: None,
-        raw: None,
-        source: Source::Engine,
-        unified_change: true,
-    }
 }
 
 /// Repeats a step until nothing is left for it to do.

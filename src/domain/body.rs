@@ -4,7 +4,7 @@
 //! payload passes byte for byte; the keys of the contract are always there, null where there is nothing to say. The same
 //! event, version and include give the same bytes. Not here: headers and signatures (`destinations`).
 
-use super::event::{Event, Payload, Source};
+use super::event::{Event, Payload};
 use super::id::{ConnectionId, EventId, UserId, WorkspaceNo};
 use super::models::Model;
 use super::subscription::Include;
@@ -69,7 +69,6 @@ pub fn example(model: &Model, version: ApiVersion) -> Vec<u8> {
     // Subscriptions and their deliveries belong to no connection.
     let of_a_connection = model.example.contains_key("connectionId") || !model.system;
     let event = Event {
-        workspace: WorkspaceNo::DEFAULT,
         topic: model.topic.clone(),
         update_type: Some(update_type.to_owned()),
         connection: of_a_connection.then_some(EXAMPLE_CONNECTION),
@@ -77,15 +76,7 @@ pub fn example(model: &Model, version: ApiVersion) -> Vec<u8> {
         app: of_a_connection.then(|| example_app(&model.topic).to_owned()),
         user_name: of_a_connection.then(|| "Gregg's Account".to_owned()),
         username: of_a_connection.then(|| "gregg".to_owned()),
-        happened_at: happened,
-        accepted_at: happened,
-        payload,
-        changed_fields: Vec::new(),
-        previous: None,
-        raw: None,
-        source: Source::Engine,
-        unified_change: true,
-        about: None,
+        ..Event::blank(WorkspaceNo::DEFAULT, payload, happened)
     };
     render(&event, EventId([0; 12]), version, &[])
 }

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::domain::event::Source;
 use crate::domain::id::Seq;
 use crate::domain::models::Catalogue;
 

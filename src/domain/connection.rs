@@ -56,6 +56,18 @@ pub enum ConnectionStatus {
     },
 }
 
+impl ConnectionStatus {
+    /// As the API and events call it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Paused => "paused",
+            Self::AuthFailed { .. } => "authFailed",
+            Self::Error { .. } => "error",
+        }
+    }
+}
+
 /// One user's authorised account at one app.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Connection {

@@ -5,8 +5,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::connection::Connection;
 use super::id::{ConnectionId, InboxId, PullId, SubscriptionId, UserId, WorkspaceNo};
 use super::time::Millis;
+use super::workspace::User;
 
 /// One event, as it stands in the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +67,41 @@ impl Event {
                 let space = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, self.topic.as_bytes());
                 is_name.then(|| uuid::Uuid::new_v5(&space, id.as_bytes()).into_bytes())
             }
+        }
+    }
+
+    /// An event of the engine, seen now, of nobody and without a topic: what makes it says the rest.
+    pub fn blank(workspace: WorkspaceNo, payload: Payload, now: Millis) -> Self {
+        Self {
+            workspace,
+            topic: String::new(),
+            update_type: None,
+            connection: None,
+            user: None,
+            app: None,
+            user_name: None,
+            username: None,
+            happened_at: now,
+            accepted_at: now,
+            payload,
+            changed_fields: Vec::new(),
+            previous: None,
+            raw: None,
+            source: Source::Engine,
+            unified_change: true,
+            about: None,
+        }
+    }
+
+    /// The same, of a connection and its user.
+    pub fn of(connection: &Connection, user: Option<&User>, payload: Payload, now: Millis) -> Self {
+        Self {
+            connection: Some(connection.id),
+            user: Some(connection.user),
+            app: Some(connection.app.clone()),
+            user_name: user.map(|user| user.display_name().to_owned()),
+            username: user.map(|user| user.username.clone()),
+            ..Self::blank(connection.workspace, payload, now)
         }
     }
 }

@@ -11,9 +11,8 @@ use super::lane::{Lane, LaneConfig};
 use super::outlet::Outlet;
 use crate::actors::handle::Wakes;
 use crate::domain::delivery::{AttemptError, Cause};
-use crate::domain::event::{Event, Payload, Source};
 use crate::domain::id::{DeliveryId, EventId, SubscriptionId};
-use crate::domain::models::system::{self, SystemEvent};
+use crate::domain::models::system::{self, Subject, SystemEvent};
 use crate::domain::subscription::{Halt, Subscription};
 use crate::domain::time::Millis;
 use crate::domain::topic::{self, Kind};
@@ -73,7 +72,7 @@ impl Outlet {
         let outlet = self.clone();
         let Some((runtime, _)) = self.driver() else { return };
         runtime.spawn(async move {
-            let told = system_event(&subscription, &dead_event(&subscription, count, last), now);
+            let told = dead_event(&subscription, count, last).event(Subject::Subscription(&subscription), now);
             let written = outlet.store.append(Wait::Applied, move |tx| tx.append_event(&told)).await;
             if let Err(error) = written {
                 tracing::error!(error = error.chain(), "delivery/dead could not be written");
@@ -98,12 +97,12 @@ impl Outlet {
                 let mark = tx.lane_mark(subscription.lane)?;
                 tx.put_lane_mark(subscription.lane, mark.disabled(now))?;
                 let what = SystemEvent::SubscriptionDisabled {
-                    subscription: shown(&subscription),
+                    subscription: (&subscription).into(),
                     reason: reason.to_owned(),
                     failing_since: mark.failing_since,
                     pending: tx.lane_counts(subscription.lane)?.pending,
                 };
-                tx.append_event(&system_event(&subscription, &what, now)).map(drop)
+                tx.append_event(&what.event(Subject::Subscription(&subscription), now)).map(drop)
             })
             .await?;
         self.rings.subscriptions_changed();
@@ -114,51 +113,24 @@ impl Outlet {
 /// Tells that an endpoint accepts again.
 pub(super) fn recovered(tx: &mut Tx<'_>, subscription: &Subscription, since: Millis, now: Millis) -> Result<()> {
     let what = SystemEvent::SubscriptionRecovered {
-        subscription: shown(subscription),
+        subscription: subscription.into(),
         failing_since: since,
         recovered_at: now,
         pending: tx.lane_counts(subscription.lane)?.pending,
     };
-    tx.append_event(&system_event(subscription, &what, now)).map(drop)
-}
-
-fn shown(subscription: &Subscription) -> system::Subscription {
-    system::Subscription { id: subscription.id, address: subscription.address.clone() }
+    tx.append_event(&what.event(Subject::Subscription(subscription), now)).map(drop)
 }
 
 fn dead_event(subscription: &Subscription, count: u64, last: LastDead) -> SystemEvent {
     let message = last.cause.error().map_or("the event was kept no longer", AttemptError::sentence).to_owned();
     let code = last.cause.error().map_or(last.cause.slug(), AttemptError::slug).to_owned();
     SystemEvent::DeliveryDead {
-        subscription: shown(subscription),
+        subscription: subscription.into(),
         count,
         delivery: last.delivery,
         event: last.event,
         topic: last.topic,
         error: system::Fault { code, message },
         attempt_count: last.attempts,
-    }
-}
-
-fn system_event(subscription: &Subscription, what: &SystemEvent, now: Millis) -> Event {
-    let topic = what.topic();
-    Event {
-        workspace: subscription.workspace,
-        topic: topic.as_str().to_owned(),
-        update_type: Some(topic.verb().to_owned()),
-        connection: None,
-        user: subscription.user,
-        app: None,
-        user_name: None,
-        username: None,
-        happened_at: now,
-        accepted_at: now,
-        payload: Payload::Plain(what.payload()),
-        changed_fields: Vec::new(),
-        previous: None,
-        raw: None,
-        source: Source::Engine,
-        unified_change: true,
-        about: Some(subscription.id),
     }
 }

@@ -11,11 +11,10 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use url::Url;
 
-use super::told;
 use crate::actors::Deps;
 use crate::connectors::{CallError, Connector, Credentials, Parameters, Session};
 use crate::domain::connection::{Connection, ConnectionStatus, Integration};
-use crate::domain::models::system::{Fault, SystemEvent};
+use crate::domain::models::system::{Fault, Subject, SystemEvent};
 use crate::domain::secret::Secret;
 use crate::domain::snapshot::raw_hash;
 use crate::domain::workspace::User;
@@ -159,9 +158,9 @@ impl Account {
                 connection.updated_at = now;
                 tx.put_object(&connection)?;
                 let error = Fault { code: "unauthorized".to_owned(), message };
-                let shown = told::connection(&connection);
+                let shown = (&connection).into();
                 let what = SystemEvent::ConnectionAuthenticationFailure { connection: shown, error, failed_at: now };
-                tx.append_event(&told::event(&connection, user.as_ref(), &what, now))?;
+                tx.append_event(&what.event(Subject::Connection(&connection, user.as_ref()), now))?;
                 Ok(true)
             })
             .await

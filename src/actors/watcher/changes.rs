@@ -6,7 +6,6 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::account::Account;
-use super::told;
 use crate::actors::Deps;
 use crate::connectors::{AppRecord, Collection};
 use crate::domain::connection::{CollectionState, InitialSync, Remap};
@@ -219,7 +218,7 @@ fn event(
         },
         source: sighting.source.clone(),
         unified_change,
-        ..told::blank(&account.connection, account.user.as_ref(), payload, scope.now)
+        ..Event::of(&account.connection, account.user.as_ref(), payload, scope.now)
     })
 }
 

@@ -13,7 +13,7 @@ use super::told;
 use crate::actors::Deps;
 use crate::connectors::{CallError, Detection, Subscribed};
 use crate::domain::connection::{Connection, WebhookState};
-use crate::domain::models::system::SystemEvent;
+use crate::domain::models::system::{Subject, SystemEvent};
 use crate::domain::secret::Secret;
 use crate::domain::time::Millis;
 use crate::error::{Error, Result};
@@ -160,7 +160,7 @@ async fn note(
                 tx.put_secret_text(&id.0, Slot::WebhookState, state)?;
             }
             if let Some(what) = told {
-                tx.append_event(&told::event(&connection, user.as_ref(), &what, now))?;
+                tx.append_event(&what.event(Subject::Connection(&connection, user.as_ref()), now))?;
             }
             Ok(())
         })

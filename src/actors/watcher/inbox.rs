@@ -14,7 +14,6 @@ use serde_json::value::RawValue;
 use super::account::Account;
 use super::changes::{Seen, Sighting};
 use super::commit::{Absorb, Commit, Standing};
-use super::told;
 use crate::actors::Deps;
 use crate::connectors::spec::WebhookBody;
 use crate::connectors::{CallError, Change, ChangeKind, Collection, WebhookRequest};
@@ -178,7 +177,7 @@ async fn understand(
 /// A connector event without a mapping: delivered unchanged.
 fn plain(deps: &Deps, account: &Account, id: InboxId, row: &InboxRow, event: &str, payload: String) -> Event {
     let now = deps.clock.now();
-    let blank = told::blank(&account.connection, account.user.as_ref(), Payload::Plain(payload.clone()), now);
+    let blank = Event::of(&account.connection, account.user.as_ref(), Payload::Plain(payload.clone()), now);
     Event {
         topic: format!("{}/{event}", account.connector().key),
         happened_at: row.received_at,

@@ -15,7 +15,7 @@ use crate::actors::Deps;
 use crate::connectors::{CallError, Collection};
 use crate::domain::connection::{CollectionState, Pull, SyncRequest};
 use crate::domain::id::PullId;
-use crate::domain::models::system::{self, SystemEvent};
+use crate::domain::models::system::{self, Subject, SystemEvent};
 use crate::domain::pull::{STALLED_AFTER, Task};
 use crate::domain::time::Millis;
 use crate::error::Result;
@@ -300,7 +300,8 @@ impl<'a> Run<'a> {
 
     /// A system event about this connection.
     pub fn event(&self, what: &SystemEvent) -> crate::domain::event::Event {
-        told::event(&self.account.connection, self.account.user.as_ref(), what, self.deps.clock.now())
+        let about = Subject::Connection(&self.account.connection, self.account.user.as_ref());
+        what.event(about, self.deps.clock.now())
     }
 
     fn shown(&self) -> system::Pull {

@@ -10,13 +10,12 @@ use super::prepare;
 use super::shape::{ChangedConnection, Fresh, OneConnection, StatusWord};
 use super::{find, id_of, viewer};
 use crate::api::call::Call;
-use crate::api::cascade::{event_about, shown};
 use crate::api::connectors;
 use crate::api::parameters::Split;
 use crate::api::reply::Reply;
 use crate::connectors::Credentials;
 use crate::domain::connection::{Connection, ConnectionStatus};
-use crate::domain::models::system::SystemEvent;
+use crate::domain::models::system::{Subject, SystemEvent};
 use crate::domain::secret::Secret;
 use crate::domain::time::Millis;
 use crate::error::{Code, Error, Result};
@@ -143,8 +142,8 @@ fn put(tx: &mut Tx<'_>, patch: Patch, viewer: &super::Viewer) -> Result<(Connect
     bring_forward(tx, &before, &after, viewer, changed.contains(&"credentials"))?;
     let user = tx.user_by_id(after.workspace, after.user)?;
     let changed = changed.into_iter().map(str::to_owned).collect();
-    let told = SystemEvent::ConnectionUpdated { connection: shown(&after), changed };
-    tx.append_event(&event_about(&after, user.as_ref(), &told, now))?;
+    let told = SystemEvent::ConnectionUpdated { connection: (&after).into(), changed };
+    tx.append_event(&told.event(Subject::Connection(&after, user.as_ref()), now))?;
     Ok((after, fresh))
 }
 

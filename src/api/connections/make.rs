@@ -8,14 +8,13 @@ use super::prepare::{self, Prepared};
 use super::shape::{ConnectionView, Fresh, NewConnection, OneConnection, Viewer};
 use crate::actors::watcher::account::integration_parameters;
 use crate::api::call::{Call, not_found, user_of};
-use crate::api::cascade::{event_about, shown};
 use crate::api::parameters::Split;
 use crate::api::reply::Reply;
 use crate::api::{connectors, integrations};
 use crate::connectors::{Connector, Parameters};
 use crate::domain::connection::{Connection, ConnectionStatus, InitialSync, Integration, Remap, WebhookState};
 use crate::domain::id::{ConnectionId, WorkspaceNo};
-use crate::domain::models::system::SystemEvent;
+use crate::domain::models::system::{Subject, SystemEvent};
 use crate::domain::secret::Secret;
 use crate::domain::time::Millis;
 use crate::domain::workspace::User;
@@ -148,11 +147,11 @@ fn put(tx: &mut Tx<'_>, viewer: &Viewer, plan: Plan) -> Result<(ConnectionId, Co
         tx.put_secret(&id.0, Slot::WebhookTokens, &vec![token.clone()])?;
         tx.put_token(&token, &id.0)?;
         fresh.token = Some(token);
-        SystemEvent::ConnectionCreated(shown(&connection))
+        SystemEvent::ConnectionCreated((&connection).into())
     } else {
-        SystemEvent::ConnectionUpdated { connection: shown(&connection), changed: vec!["credentials".to_owned()] }
+        SystemEvent::ConnectionUpdated { connection: (&connection).into(), changed: vec!["credentials".to_owned()] }
     };
-    tx.append_event(&event_about(&connection, Some(&user), &told, now))?;
+    tx.append_event(&told.event(Subject::Connection(&connection, Some(&user)), now))?;
     let view = viewer.view(tx, &connection, fresh)?;
     Ok((id, view))
 }

@@ -10,7 +10,6 @@ use serde_json::{Map, Value};
 use super::collections::{self, CollectionView};
 use crate::actors::Deps;
 use crate::api::body;
-use crate::api::cascade::status_word;
 use crate::api::parameters::Split;
 use crate::connectors::Parameters;
 use crate::domain::connection::{Connection, ConnectionStatus, EventSwitch, InitialSync, Remap};
@@ -238,7 +237,7 @@ impl Viewer {
             app: connection.app.clone(),
             category: connection.category.clone(),
             account: connection.account.clone(),
-            status: status_word(&connection.status),
+            status: connection.status.word(),
             error: error(&connection.status),
             webhook_uri: token.map(|token| format!("{}/in/c/{token}", self.base)),
             parameters: split.shown(),

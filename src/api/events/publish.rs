@@ -143,8 +143,8 @@ fn check(rows: &Rows, workspace: WorkspaceNo, new: NewEvent, now: Millis) -> Res
             .ok_or_else(|| Error::invalid("eventTimestamp: use RFC 3339, such as 2024-04-19T16:57:18Z"))?,
         None => now,
     };
+    let payload = Payload::Plain(new.data_payload.get().to_owned());
     Ok(Event {
-        workspace,
         topic: new.topic,
         update_type: new.update_type,
         connection: connection.as_ref().map(|c| c.id),
@@ -153,14 +153,8 @@ fn check(rows: &Rows, workspace: WorkspaceNo, new: NewEvent, now: Millis) -> Res
         user_name: user.as_ref().map(|u| u.display_name().to_owned()),
         username: user.map(|u: User| u.username),
         happened_at,
-        accepted_at: now,
-        payload: Payload::Plain(new.data_payload.get().to_owned()),
-        changed_fields: Vec::new(),
-        previous: None,
-        raw: None,
         source: Source::Published,
-        unified_change: true,
-        about: None,
+        ..Event::blank(workspace, payload, now)
     })
 }
 

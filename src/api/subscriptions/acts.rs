@@ -18,7 +18,7 @@ use crate::api::route::Route;
 use crate::destinations::Trial;
 use crate::destinations::http::sign::HmacKey;
 use crate::domain::body;
-use crate::domain::event::{Event, Payload, Source};
+use crate::domain::event::{Event, Payload};
 use crate::domain::failure::Failure;
 use crate::domain::id::{EventId, Seq};
 use crate::domain::subscription::{Halt, SigningSecret, SigningSecrets, Subscription};
@@ -212,23 +212,10 @@ async fn test(call: Call) -> Result<Reply> {
 fn ping(of: &Subscription, now: Millis) -> Event {
     let payload = serde_json::json!({"subscriptionId": of.id.to_string(), "message": "a test of this subscription"});
     Event {
-        workspace: of.workspace,
         topic: PING.to_owned(),
         update_type: Some("ping".to_owned()),
-        connection: None,
-        user: None,
-        app: None,
-        user_name: None,
-        username: None,
-        happened_at: now,
-        accepted_at: now,
-        payload: Payload::Plain(payload.to_string()),
-        changed_fields: Vec::new(),
-        previous: None,
-        raw: None,
-        source: Source::Engine,
-        unified_change: true,
         about: Some(of.id),
+        ..Event::blank(of.workspace, Payload::Plain(payload.to_string()), now)
     }
 }
 

@@ -4,9 +4,12 @@
 
 use serde_json::{Value, json};
 
+use crate::domain::event::{Event, Payload};
 use crate::domain::id::{ConnectionId, DeliveryId, EventId, IntegrationId, PullId, SubscriptionId, UserId};
 use crate::domain::time::Millis;
 use crate::domain::topic::SystemTopic;
+use crate::domain::workspace::User;
+use crate::domain::{connection, subscription};
 
 /// A connection, as its events show it.
 #[derive(Clone, Debug)]
@@ -21,6 +24,20 @@ pub struct Connection {
     pub category: String,
     /// `active`, `paused`, `authFailed` or `error`.
     pub status: String,
+}
+
+impl From<&connection::Connection> for Connection {
+    fn from(stored: &connection::Connection) -> Self {
+        Self {
+            id: stored.id,
+            user: stored.user,
+            integration: stored.integration,
+            connector: stored.connector.clone(),
+            app: stored.app.clone(),
+            category: stored.category.clone(),
+            status: stored.status.word().to_owned(),
+        }
+    }
 }
 
 /// Which connection and pull.
@@ -67,6 +84,20 @@ pub struct Fault {
 pub struct Subscription {
     pub id: SubscriptionId,
     pub address: String,
+}
+
+impl From<&subscription::Subscription> for Subscription {
+    fn from(stored: &subscription::Subscription) -> Self {
+        Self { id: stored.id, address: stored.address.clone() }
+    }
+}
+
+/// Whom one of the engine's doings concerns.
+#[derive(Clone, Copy)]
+pub enum Subject<'a> {
+    Connection(&'a connection::Connection, Option<&'a User>),
+    /// The event never goes to that one.
+    Subscription(&'a subscription::Subscription),
 }
 
 /// A webhook URL that a person must paste again.
@@ -187,6 +218,20 @@ impl SystemEvent {
             Self::SubscriptionRecovered { .. } => SystemTopic::SubscriptionRecovered,
             Self::DeliveryDead { .. } => SystemTopic::DeliveryDead,
         }
+    }
+
+    /// The event of the log that tells of it.
+    pub fn event(&self, of: Subject<'_>, now: Millis) -> Event {
+        let payload = Payload::Plain(self.payload());
+        let event = match of {
+            Subject::Connection(connection, user) => Event::of(connection, user, payload, now),
+            Subject::Subscription(subscription) => Event {
+                user: subscription.user,
+                about: Some(subscription.id),
+                ..Event::blank(subscription.workspace, payload, now)
+            },
+        };
+        Event { topic: self.topic().as_str().to_owned(), update_type: Some(self.topic().verb().to_owned()), ..event }
     }
 
     /// The `dataPayload`, as JSON object text.
