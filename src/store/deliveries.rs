@@ -10,6 +10,7 @@ use super::codec;
 use super::counts::Count;
 use super::keys::{self, Key, Queued};
 use super::order::Care;
+use super::resends::Resend;
 use super::rows::{Rows, Walk};
 use super::tables::Table;
 use super::writer::Tx;
@@ -285,6 +286,7 @@ impl Tx<'_> {
         let (seq, now) = (self.next_seq()?, self.now());
         let due = Due { seq, event, turn: Turn::Again(now), place: Place::Fresh, record };
         self.owe_in_order(lane, care, due, now)?;
+        self.note_resend(&Resend { lane, event, seq, is_live: true })?;
         Ok(DeliveryId::new(seq, lane))
     }
 
@@ -342,6 +344,10 @@ impl Tx<'_> {
         }
         if let Some(record) = due.record {
             self.settle_record(lane, record, due, ended.is_some())?;
+        }
+        // A dead one can be asked for once more, so it still needs its event.
+        if row.replay && ended.is_some_and(|count| count != Count::Dead) {
+            self.note_resend(&Resend { lane, event: row.event, seq, is_live: false })?;
         }
         self.put(Table::Deliveries, Key::lane(lane).seq(seq), row)
     }

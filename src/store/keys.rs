@@ -110,6 +110,8 @@ pub enum Queued {
     Newest = 6,
     /// What a delivery carries of those that collapsed into it: lane, 7, sequence.
     Merged = 7,
+    /// Asked for again, whether or not it is still owed: lane, 8, sequence of the event, sequence.
+    Resent = 8,
 }
 
 /// lane (4), state (1).
@@ -150,6 +152,7 @@ mod tests {
             (queue(LaneNo(1), Queued::Head).bytes(&[7; 16]), "000000010507070707070707070707070707070707"),
             (queue(LaneNo(1), Queued::Newest).bytes(&[7; 16]), "000000010607070707070707070707070707070707"),
             (queue(LaneNo(1), Queued::Merged).seq(Seq(2)), "00000001070000000000000002"),
+            (queue(LaneNo(1), Queued::Resent).seq(Seq(2)).seq(Seq(3)), "000000010800000000000000020000000000000003"),
             (Key::lane(LaneNo(1)).seq(Seq(2)), "000000010000000000000002"),
             (Key::workspace(WorkspaceNo(9)).seq(Seq(2)), "000000090000000000000002"),
             (

@@ -18,6 +18,7 @@ mod open;
 mod order;
 mod pulls;
 mod registry;
+mod resends;
 mod retention;
 mod rows;
 mod secrets;

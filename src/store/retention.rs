@@ -1,14 +1,17 @@
 //! Dropping what is past its time, by range.
 //!
-//! Always true: an event that a delivery still needs (owed or dead) is never dropped; what is dropped is a whole range,
-//! so nothing is scanned row by row to delete it, except what has no order by time: that is swept, a bounded number of
-//! rows at a look. Not here: when to look, and how long things are kept (`actors::janitor`).
+//! Always true: an event that a delivery still needs (owed or dead, asked for again or not) is never dropped; what is
+//! dropped is a whole range, so nothing is scanned row by row to delete it, except what has no order by time: that is
+//! swept, a bounded number of rows at a look. Not here: when to look, and how long things are kept (`actors::janitor`).
+
+use std::collections::BTreeSet;
 
 use super::Store;
 use super::codec;
 use super::counts::{Count, hour};
 use super::idempotency::{Answer, KEPT};
 use super::keys::{self, Key, Queued};
+use super::resends::Resend;
 use super::rows::{Rows, Walk};
 use super::tables::Table;
 use super::writer::Tx;
@@ -45,14 +48,47 @@ pub struct SweepMarks {
     idempotency: Vec<u8>,
 }
 
+/// The events that go: all before a position, but for those that deliveries need which were asked for again.
+#[derive(Clone, Debug, Default)]
+struct Gone {
+    before: Seq,
+    /// Deliveries that were made before this position are past their time.
+    overdue: Seq,
+    kept: BTreeSet<Seq>,
+}
+
+impl Gone {
+    fn has(&self, event: Seq) -> bool {
+        event < self.before && !self.kept.contains(&event)
+    }
+    fn is_needed_by(&self, resend: &Resend) -> bool {
+        resend.is_live && resend.seq >= self.overdue
+    }
+    /// What goes, as ranges from a position up to another.
+    fn ranges(&self) -> Vec<(Seq, Seq)> {
+        let mut from = Seq(0);
+        let ends = self.kept.range(..self.before).copied().chain([self.before]);
+        ends.map(|end| (std::mem::replace(&mut from, end.next()), end)).filter(|(from, end)| from < end).collect()
+    }
+}
+
 /// What is to be deleted.
 #[derive(Default)]
 struct Plan {
     ranges: Vec<(Table, Vec<u8>, Vec<u8>)>,
+    /// Ranges of events and of their index, deleted only if no delivery asked for meanwhile needs what is in them.
+    events: Vec<(Table, Vec<u8>, Vec<u8>)>,
+    gone: Gone,
     rows: Vec<(Table, Vec<u8>)>,
     /// Lanes with deliveries that are owed and past their time.
     overdue: Vec<(LaneNo, Seq)>,
     marks: SweepMarks,
+}
+
+impl Plan {
+    fn is_empty(&self) -> bool {
+        self.ranges.is_empty() && self.events.is_empty() && self.rows.is_empty() && self.overdue.is_empty()
+    }
 }
 
 impl Store {
@@ -60,14 +96,16 @@ impl Store {
     pub async fn drop_past(&self, cutoffs: Cutoffs, marks: SweepMarks, swept_max: usize) -> Result<SweepMarks> {
         let plan = self.blocking(move |rows| rows.plan(&cutoffs, marks, swept_max)).await?;
         let marks = plan.marks.clone();
-        if plan.ranges.is_empty() && plan.rows.is_empty() && plan.overdue.is_empty() {
+        if plan.is_empty() {
             return Ok(marks);
         }
         self.change(move |tx| {
             for (lane, before) in plan.overdue {
                 tx.expire_some(lane, before, swept_max)?;
             }
-            for (table, from, to) in plan.ranges {
+            // A delivery may have been asked for since the plan was made; then the events wait for the next look.
+            let events = if tx.needs_any(&plan.gone)? { Vec::new() } else { plan.events };
+            for (table, from, to) in plan.ranges.into_iter().chain(events) {
                 tx.delete_range(table, &from, &to)?;
             }
             for (table, key) in plan.rows {
@@ -83,47 +121,79 @@ impl Store {
 impl Rows {
     fn plan(&self, cutoffs: &Cutoffs, marks: SweepMarks, swept_max: usize) -> Result<Plan> {
         let mut plan = Plan::default();
-        let lanes = self.owners(Table::Counts, 4)?;
+        let lanes = self.lanes_counted()?;
         let mut needed_from = cutoffs.events;
-        for lane in &lanes {
-            let lane = LaneNo(u32::from_be_bytes(codec::fixed("counts", lane)?));
+        for lane in lanes.iter().copied() {
             let needed = self.needed_since(lane)?;
             needed_from = needed.map_or(needed_from, |at| at.min(needed_from));
             self.plan_lane(lane, needed, cutoffs, &mut plan)?;
         }
-        let events = self.seq_at(needed_from)?;
-        let end = Key::new().seq(events).as_ref().to_vec();
-        self.plan_range(Table::Events, &[], end, &mut plan)?;
-        let mut workspaces = Vec::new();
+        self.plan_events(self.seq_at(needed_from)?, cutoffs, &lanes, &mut plan)?;
+        self.plan_owners(cutoffs, &mut plan)?;
+        self.sweep(cutoffs, marks, swept_max, &mut plan)?;
+        Ok(plan)
+    }
+
+    /// Plans which events go, with their index and with what tells of deliveries asked for again.
+    fn plan_events(&self, before: Seq, cutoffs: &Cutoffs, lanes: &[LaneNo], plan: &mut Plan) -> Result<()> {
+        let mut gone = Gone { before, overdue: self.seq_at(cutoffs.undelivered)?, kept: BTreeSet::new() };
+        let mut resends = Vec::new();
+        for lane in lanes {
+            let of_lane = self.resends_before(*lane, before, NEEDED_MAX)?;
+            if let Some(last) = of_lane.last().filter(|_| of_lane.len() == NEEDED_MAX) {
+                // What is after it was not looked at.
+                gone.before = gone.before.min(last.event);
+            }
+            resends.extend(of_lane);
+        }
+        gone.kept = resends.iter().filter(|resend| gone.is_needed_by(resend)).map(|resend| resend.event).collect();
+        plan.rows.extend(resends.iter().filter(|r| gone.has(r.event)).map(|r| (Table::Queue, r.key())));
+        let mut prefixes = vec![(Table::Events, Key::new())];
         self.every_object::<Workspace>(|w| {
-            workspaces.push(w.no);
+            prefixes.push((Table::EventsByWorkspace, Key::workspace(w.no)));
             Ok(())
         })?;
-        for no in workspaces {
-            let prefix = Key::workspace(no);
-            self.plan_range(
-                Table::EventsByWorkspace,
-                prefix.as_ref(),
-                prefix.clone().seq(events).as_ref().into(),
-                &mut plan,
-            )?;
+        for (table, prefix) in prefixes {
+            for (from, end) in gone.ranges() {
+                let (from, end) = (prefix.clone().seq(from), prefix.clone().seq(end));
+                plan.events.extend(self.some_in(table, from.as_ref(), end.as_ref().to_vec())?);
+            }
         }
-        self.plan_owners(cutoffs, &mut plan)?;
-        self.sweep(events, cutoffs, marks, swept_max, &mut plan)?;
-        Ok(plan)
+        plan.gone = gone;
+        Ok(())
+    }
+
+    /// Whether a delivery that was asked for again needs one of the events that go.
+    fn needs_any(&self, gone: &Gone) -> Result<bool> {
+        for lane in self.lanes_counted()? {
+            let resends = self.resends_before(lane, gone.before, NEEDED_MAX)?;
+            if resends.iter().any(|resend| gone.has(resend.event) && gone.is_needed_by(resend)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The lanes that have counts: every one with a delivery.
+    fn lanes_counted(&self) -> Result<Vec<LaneNo>> {
+        let lane = |key: &Vec<u8>| codec::fixed("counts", key).map(|bytes| LaneNo(u32::from_be_bytes(bytes)));
+        self.owners(Table::Counts, 4)?.iter().map(lane).collect()
     }
 
     /// Plans to delete `from..to` if there is anything in it.
     fn plan_range(&self, table: Table, from: &[u8], to: Vec<u8>, plan: &mut Plan) -> Result<()> {
+        plan.ranges.extend(self.some_in(table, from, to)?);
+        Ok(())
+    }
+
+    /// The range, if there is anything in it.
+    fn some_in(&self, table: Table, from: &[u8], to: Vec<u8>) -> Result<Option<(Table, Vec<u8>, Vec<u8>)>> {
         let mut some = false;
         self.walk(table, from, &to, Walk::Forward, |_, _| {
             some = true;
             Ok(false)
         })?;
-        if some {
-            plan.ranges.push((table, from.to_vec(), to));
-        }
-        Ok(())
+        Ok(some.then(|| (table, from.to_vec(), to)))
     }
 
     fn plan_lane(&self, lane: LaneNo, needed: Option<Millis>, cutoffs: &Cutoffs, plan: &mut Plan) -> Result<()> {
@@ -183,9 +253,10 @@ impl Rows {
         Ok(())
     }
 
-    fn sweep(&self, events: Seq, cutoffs: &Cutoffs, marks: SweepMarks, max: usize, plan: &mut Plan) -> Result<()> {
+    fn sweep(&self, cutoffs: &Cutoffs, marks: SweepMarks, max: usize, plan: &mut Plan) -> Result<()> {
+        let gone = plan.gone.clone();
         plan.marks.by_record = self.sweep_table(Table::EventsByRecord, marks.by_record, max, plan, |key, _| {
-            Ok(Seq(keys::number_at(key, 28).unwrap_or_default()) < events)
+            Ok(gone.has(Seq(keys::number_at(key, 28).unwrap_or_default())))
         })?;
         plan.marks.snapshots = self.sweep_table(Table::Snapshots, marks.snapshots, max, plan, |_, value| {
             let row: SnapshotRow = codec::decode(value)?;

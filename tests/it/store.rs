@@ -7,11 +7,11 @@ use tempfile::TempDir;
 use tidemill::clock::Clock;
 use tidemill::config::Config;
 use tidemill::domain::delivery::{Cause, DeliveryState};
-use tidemill::domain::id::{EventId, LaneNo, Seq};
+use tidemill::domain::id::{EventId, LaneNo, Seq, WorkspaceNo};
 use tidemill::domain::time::Millis;
 use tidemill::store::{Care, Cutoffs, DeliveryRow, Due, Settlement, Store, SweepMarks, Turn, Wait};
 
-use crate::support::engine::{config, event};
+use crate::support::engine::{config, event, workspace};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const FREE: Care = Care { ordered: false, coalesce: false };
@@ -84,6 +84,40 @@ async fn what_is_owed_outlives_its_time_and_what_is_not_goes() {
 }
 
 #[actix::test]
+async fn an_event_that_was_asked_for_again_outlives_its_time() {
+    let folder = TempDir::new().expect("a folder");
+    let start = Millis(1_700_000_000_000);
+    let clock = Clock::virtual_at(start);
+    let store = open(&config(&folder), &clock).expect("a store");
+    workspace(&store).await;
+    let lane = LaneNo(1);
+    let mut all = Vec::new();
+    for _ in 0..3 {
+        let id = append(&store, &clock).await;
+        let due = owe(&store, lane, id, clock.now()).await;
+        settle(&store, lane, due, DeliveryState::Delivered { at: clock.now() }, clock.now()).await;
+        all.push(id.parts().0);
+    }
+    let event = all[1];
+    clock.raise(start.after(DAY * 29));
+    let again = store.change(move |tx| tx.put_resend(lane, event)).await.expect("owed again").parts().0;
+    assert_eq!(store.resends(lane, event, 10).expect("read"), [again]);
+    clock.raise(start.after(DAY * 32));
+    let there = |store: &Store| all.iter().map(|seq| store.event(*seq).expect("read").is_some()).collect::<Vec<_>>();
+    let look = || store.drop_past(cutoffs(clock.now(), DAY * 30), SweepMarks::default(), 100);
+    look().await.expect("dropped");
+    assert_eq!(there(&store), [false, true, false], "only what is owed stays");
+    assert_eq!(store.workspace_events(WorkspaceNo(0), None, 10).expect("read"), [event]);
+
+    let due = store.fresh_deliveries(lane, Seq(0), 1).expect("read")[0];
+    settle(&store, lane, due, DeliveryState::Delivered { at: clock.now() }, clock.now()).await;
+    assert_eq!(store.resends(lane, event, 10).expect("read"), [again], "it is found as long as its event");
+    look().await.expect("dropped");
+    assert_eq!(there(&store), [false, false, false]);
+    assert!(store.resends(lane, event, 10).expect("read").is_empty());
+}
+
+#[actix::test]
 async fn an_outcome_for_an_erased_lane_leaves_nothing_behind() {
     let folder = TempDir::new().expect("a folder");
     let clock = Clock::virtual_at(Millis(1_700_000_000_000));
@@ -149,5 +183,5 @@ async fn a_refused_change_takes_everything_back() {
     let (events, _) = store.events_after(Seq(0), Seq(u64::MAX - 1), 10).expect("read");
     assert!(events.is_empty());
     let next = append(&store, &clock).await;
-    assert!(store.event_by_id(tidemill::domain::id::WorkspaceNo(0), next).expect("read").is_some());
+    assert!(store.event_by_id(WorkspaceNo(0), next).expect("read").is_some());
 }

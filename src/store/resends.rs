@@ -1,0 +1,69 @@
+//! Deliveries that were asked for again, by the event that they deliver: so that they are found from it, and so that it
+//! outlives its time while they need it.
+//!
+//! Always true: a row is made in the commit of its delivery, says whether that one is still owed or dead, and goes with
+//! the event. Not here: what is owed (`deliveries`), what may go (`retention`).
+
+use super::keys::{self, Queued};
+use super::rows::{Rows, Walk};
+use super::tables::Table;
+use super::writer::Tx;
+use crate::domain::id::{LaneNo, Seq};
+use crate::error::Result;
+
+/// Values of the rows.
+const LIVE: &[u8] = &[1];
+const ENDED: &[u8] = &[0];
+
+/// One delivery that was asked for again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Resend {
+    pub lane: LaneNo,
+    pub event: Seq,
+    pub seq: Seq,
+    /// Owed, or dead.
+    pub is_live: bool,
+}
+
+impl Resend {
+    /// The key of its row.
+    pub(super) fn key(&self) -> Vec<u8> {
+        keys::queue(self.lane, Queued::Resent).seq(self.event).seq(self.seq).as_ref().to_vec()
+    }
+}
+
+impl Rows {
+    /// The deliveries of an event that were asked for again in a lane, oldest first, at most `limit`.
+    pub fn resends(&self, lane: LaneNo, event: Seq, limit: usize) -> Result<Vec<Seq>> {
+        let mut seqs = Vec::new();
+        self.walk_prefix(Table::Queue, &keys::queue(lane, Queued::Resent).seq(event), |key, _| {
+            seqs.push(Seq(keys::number_at(key, 13).unwrap_or_default()));
+            Ok(seqs.len() < limit)
+        })?;
+        Ok(seqs)
+    }
+
+    /// The same of all events before `before`, oldest event first.
+    pub(super) fn resends_before(&self, lane: LaneNo, before: Seq, limit: usize) -> Result<Vec<Resend>> {
+        let prefix = keys::queue(lane, Queued::Resent);
+        let end = prefix.clone().seq(before);
+        let mut all = Vec::new();
+        self.walk(Table::Queue, prefix.as_ref(), end.as_ref(), Walk::Forward, |key, value| {
+            all.push(Resend {
+                lane,
+                event: Seq(keys::number_at(key, 5).unwrap_or_default()),
+                seq: Seq(keys::number_at(key, 13).unwrap_or_default()),
+                is_live: value == LIVE,
+            });
+            Ok(all.len() < limit)
+        })?;
+        Ok(all)
+    }
+}
+
+impl Tx<'_> {
+    /// Notes a delivery that was asked for again, or that it has ended.
+    pub(super) fn note_resend(&mut self, resend: &Resend) -> Result<()> {
+        self.put_raw(Table::Queue, resend.key(), if resend.is_live { LIVE } else { ENDED })
+    }
+}
