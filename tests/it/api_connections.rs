@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tidemill::clock::Clock;
+use tidemill::domain::event::{Event, Payload, Source};
+use tidemill::domain::id::WorkspaceNo;
 use tidemill::domain::time::Millis;
 use tidemill::sandbox::{self, Handle, Options};
 
@@ -174,6 +176,22 @@ async fn a_connection_fills_the_snapshot_and_shows_how_it_stands() {
         all.iter().any(|p| p["pullId"] == pull.as_str() && p["outcome"] == "completed")
     };
     desk.until(&format!("{one}/pulls"), found).await;
+    desk.node.stop().await;
+}
+
+#[actix::test]
+async fn an_event_leads_back_to_the_look_that_found_it() {
+    let desk = Desk::new().await;
+    let mut wish = desk.wish(&desk.integration().await);
+    (wish["initialSync"], wish["collections"]) = (json!("emit"), json!(["crm/users"]));
+    desk.connect(wish).await;
+    let found = |answer: &Value| answer["events"].as_array().is_some_and(|all| !all.is_empty());
+    let all = desk.until(&at("events?topic=crm/users&limit=1"), found).await;
+    let event =
+        desk.node.get(&at(&format!("events/{}", text(&all["events"][0]["eventId"])))).await.ok()["event"].clone();
+    assert_eq!((&event["source"]["kind"], &event["pull"]["mode"]), (&json!("scan"), &json!("first")), "{event}");
+    assert_eq!(event["source"]["pullId"], event["pull"]["pullId"]);
+    assert_eq!(event["deliveries"], json!([]));
     desk.node.stop().await;
 }
 
@@ -351,6 +369,17 @@ async fn the_inbox_shows_what_arrived_and_takes_it_up_again() {
         |answer: &Value| answer["inbox"].as_array().is_some_and(|all| all.iter().all(|r| r["state"] == "done"));
     let done = desk.until(&all, settled).await;
     let id = text(&done["inbox"][0]["inboxId"]);
+    // An event that came of it leads back to it.
+    let (connection, webhook) =
+        (made["connectionId"].as_str().expect("an id").parse().ok(), id.parse().expect("an id"));
+    let append = move |tx: &mut tidemill::store::Tx<'_>| {
+        let blank = Event::blank(WorkspaceNo::DEFAULT, Payload::Plain("{}".into()), tx.now());
+        let source = Source::Webhook(webhook);
+        tx.append_event(&Event { topic: "crm/contacts".into(), connection, source, ..blank })
+    };
+    let event = node.engine.store.change(append).await.expect("appended");
+    let event = node.get(&at(&format!("events/{event}"))).await.ok()["event"].clone();
+    assert_eq!((&event["source"]["inboxId"], &event["webhook"]["state"]), (&json!(id), &json!("done")), "{event}");
     assert_eq!(node.post(&format!("{all}/{id}/reprocess"), json!({})).await.ok()["state"], "waiting");
     desk.until(&all, settled).await;
     node.post(&format!("{all}/{}/reprocess", "ff".repeat(12)), json!({})).await.refused(404, "inbox-not-found");

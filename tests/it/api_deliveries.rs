@@ -93,6 +93,48 @@ async fn deliveries_are_listed_shown_and_sent_again() {
     let sent = node.post(&format!("{DELIVERIES}/{id}/resend"), json!({})).await.ok()["delivery"].clone();
     assert_eq!((&sent["eventId"], &sent["replay"]), (&one["eventId"], &json!(true)));
     until(&node, DELIVERIES, |list| list.len() == 7).await;
+    traced(&node, one["eventId"].as_str().expect("an id"), sent["deliveryId"].as_str().expect("an id")).await;
+    node.stop().await;
+}
+
+/// The event shows its three deliveries, the one that was asked for again after the first of its lane.
+async fn traced(node: &Node, event: &str, again: &str) {
+    let tried_twice = format!("{DELIVERIES}/{again}");
+    for _ in 0..200 {
+        if node.get(&tried_twice).await.ok()["delivery"]["attemptCount"] == 1 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let shown = node.get(&format!("/2024-03/one/events/{event}")).await.ok()["event"].clone();
+    assert_eq!((&shown["source"]["kind"], &shown["body"]["topic"]), (&json!("published"), &json!("crm/contacts")));
+    let all = shown["deliveries"].as_array().expect("a trace");
+    let of = |status: &str| all.iter().filter(|d| d["status"] == status).collect::<Vec<_>>();
+    assert_eq!((all.len(), of("delivered").len(), of("retrying").len()), (3, 1, 2), "{shown}");
+    assert_eq!(of("delivered")[0]["attempts"][0]["status"], 200);
+    assert_eq!(of("retrying")[1]["deliveryId"], again);
+    assert_eq!(
+        (&of("retrying")[1]["replay"], &of("retrying")[1]["attempts"][0]["status"]),
+        (&json!(true), &json!(500))
+    );
+    assert_eq!(shown["moreDeliveries"], false);
+}
+
+#[actix::test]
+async fn what_is_in_flight_is_listed_and_shown_as_such() {
+    let node = Node::start().await;
+    let silent = Server::start(|_| Act::Hang(Vec::new())).await;
+    let body = json!({"address": format!("http://{}/", silent.address), "topic": ["*"], "timeoutSeconds": 60});
+    node.post(HOOKS, body).await.ok();
+    publish(&node, "crm/contacts").await;
+    let flying = until(&node, &format!("{DELIVERIES}?status=inFlight"), |list| list.len() == 1).await;
+    assert_eq!((&flying[0]["status"], &flying[0]["attemptCount"]), (&json!("inFlight"), &json!(0)));
+    assert!(flying[0].get("nextAttemptAt").is_none(), "{flying:?}");
+    let one = format!("{DELIVERIES}/{}", flying[0]["deliveryId"].as_str().expect("an id"));
+    assert_eq!(node.get(&one).await.ok()["delivery"]["status"], "inFlight");
+    assert_eq!(node.get(DELIVERIES).await.ok()["deliveries"][0]["status"], "inFlight");
+    let pending = node.get(&format!("{DELIVERIES}?status=pending")).await.ok();
+    assert_eq!(pending["deliveries"], json!([]));
     node.stop().await;
 }
 

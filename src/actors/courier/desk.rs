@@ -67,6 +67,7 @@ impl Desk {
             Entry::Vacant(place) => {
                 let flow = Flow::new(self.outlet.options.limits, self.outlet.store.lane_mark(number)?);
                 let lane = Arc::new(Lane::new(number, self.outlet.rings.clone(), flow));
+                self.outlet.flights.begin(number, lane.clone());
                 let kept = begin(&lane);
                 place.insert((lane, kept))
             }
@@ -74,6 +75,7 @@ impl Desk {
         let ended = lane.has_ended();
         if ended {
             self.lanes.remove(&number);
+            self.outlet.flights.end(number);
         } else if !self.supervisor.wake("courier", kept) {
             *kept = begin(lane);
             self.supervisor.wake("courier", kept);

@@ -85,6 +85,13 @@ impl Lane {
     pub(super) fn is_in_flight(&self, seq: Seq) -> bool {
         self.flying().deliveries.contains(&seq)
     }
+    /// Which ones.
+    pub(super) fn flying(&self) -> Vec<Seq> {
+        self.set().iter().copied().collect()
+    }
+    pub(super) fn is_flying(&self, seq: Seq) -> bool {
+        self.set().contains(&seq)
+    }
     /// Claims a delivery; None if it is in flight already.
     pub(super) fn claim(self: &Arc<Self>, seq: Seq) -> Option<Claim> {
         self.flying().deliveries.insert(seq).then(|| Claim { lane: self.clone(), seq, ending: Ending::Unsettled })

@@ -6,12 +6,14 @@
 
 mod bodies;
 mod desk;
+mod flights;
 mod lane;
 mod notices;
 pub mod outlet;
 mod trial;
 
 pub use desk::Desk;
+pub use flights::Flights;
 
 use std::sync::Arc;
 

@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::bodies::{Bodies, Body};
+use super::flights::Flights;
 use super::lane::{Claim, Lane, LaneConfig};
 use super::notices::{self, LastDead};
 use crate::actors::handle::Rings;
@@ -60,6 +61,8 @@ pub struct Outlet {
     pub rings: Rings,
     pub metrics: Metrics,
     pub options: Options,
+    /// What is in flight.
+    pub flights: Flights,
     runtimes: Vec<Runtime>,
     next: AtomicUsize,
     room: Arc<Semaphore>,
@@ -88,6 +91,7 @@ impl Outlet {
             rings,
             metrics,
             options,
+            flights: Flights::default(),
             runtimes,
             next: AtomicUsize::new(0),
             room,

@@ -70,6 +70,41 @@ struct InboxView {
     log: Vec<String>,
 }
 
+/// A webhook as an event's trace shows it: without its headers and body, which its inbox has.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::api) struct WebhookView {
+    received_at: String,
+    /// `waiting`, `done` or `parked`.
+    state: &'static str,
+    /// What the check of the signature said.
+    verdict: String,
+    /// The connector's event, if a global webhook handed it on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event: Option<String>,
+    /// When it was understood or parked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    settled_at: Option<String>,
+}
+
+impl WebhookView {
+    /// As it is shown.
+    pub(in crate::api) fn of(row: &InboxRow) -> Self {
+        let (state, settled_at) = match &row.state {
+            InboxState::Waiting { .. } => ("waiting", None),
+            InboxState::Done { at, .. } => ("done", Some(at.rfc3339_millis())),
+            InboxState::Parked { at, .. } => ("parked", Some(at.rfc3339_millis())),
+        };
+        Self {
+            received_at: row.received_at.rfc3339_millis(),
+            state,
+            verdict: row.verdict.clone(),
+            event: row.event.clone(),
+            settled_at,
+        }
+    }
+}
+
 #[derive(Serialize, JsonSchema)]
 struct Inbox {
     inbox: Vec<InboxView>,

@@ -15,7 +15,9 @@ mod sync;
 
 use std::sync::Arc;
 
+pub(super) use self::inbox::WebhookView;
 use self::shape::{ChangedConnection, Connections, Fresh, NewConnection, OneConnection, Viewer};
+pub(super) use self::sync::PullView;
 use super::call::{Call, not_found, user_of};
 use super::cascade::{self, Touched};
 use super::integrations;

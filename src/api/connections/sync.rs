@@ -53,7 +53,7 @@ struct AskedFor {
 /// One look at the app.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct PullView {
+pub(in crate::api) struct PullView {
     pull_id: String,
     collection: String,
     /// `first`, `incremental` or `full`.
@@ -147,23 +147,26 @@ pub(super) fn runs(connection: &Connection) -> Result<()> {
     }
 }
 
-fn view(pull: Pull) -> PullView {
-    PullView {
-        pull_id: pull.id.to_string(),
-        collection: pull.collection,
-        mode: pull.mode,
-        outcome: pull.outcome,
-        started_at: pull.started_at.rfc3339_millis(),
-        ended_at: pull.ended_at.map(|at| at.rfc3339_millis()),
-        error: Some(pull.error).filter(|error| !error.is_empty()),
-        pages: pull.pages,
-        records: pull.records,
-        created: pull.created,
-        updated: pull.updated,
-        deleted: pull.deleted,
-        unchanged: pull.unchanged,
-        remapped: pull.remapped,
-        unmapped: pull.unmapped,
+impl PullView {
+    /// As it is shown.
+    pub(in crate::api) fn of(pull: Pull) -> Self {
+        Self {
+            pull_id: pull.id.to_string(),
+            collection: pull.collection,
+            mode: pull.mode,
+            outcome: pull.outcome,
+            started_at: pull.started_at.rfc3339_millis(),
+            ended_at: pull.ended_at.map(|at| at.rfc3339_millis()),
+            error: Some(pull.error).filter(|error| !error.is_empty()),
+            pages: pull.pages,
+            records: pull.records,
+            created: pull.created,
+            updated: pull.updated,
+            deleted: pull.deleted,
+            unchanged: pull.unchanged,
+            remapped: pull.remapped,
+            unmapped: pull.unmapped,
+        }
     }
 }
 
@@ -174,7 +177,7 @@ async fn pulls(call: Call) -> Result<Reply> {
         find(rows, workspace, id)?;
         let (found, next) = rows.pulls(id, before, page.limit)?;
         let next = next.map(|id| paging::next(id.0));
-        Reply::json(&Pulls { pulls: found.into_iter().map(view).collect(), next })
+        Reply::json(&Pulls { pulls: found.into_iter().map(PullView::of).collect(), next })
     };
     call.read(read).await
 }

@@ -8,18 +8,21 @@ mod walk;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use self::walk::{Filter, Place, Status};
+use self::walk::{Filter, Hit, Place, Status};
 use super::call::{Call, not_found, user_of};
 use super::paging::{self, Paging};
 use super::reply::Reply;
 use super::route::{PAGED, Param, Route, group};
+use crate::actors::courier::Flights;
 use crate::domain::delivery::{Attempt, AttemptError, DeliveryState};
-use crate::domain::event::Event;
-use crate::domain::id::{ConnectionId, DeliveryId, EventId, SubscriptionId, WorkspaceNo};
+use crate::domain::id::{ConnectionId, DeliveryId, EventId, Seq, SubscriptionId, WorkspaceNo};
 use crate::domain::subscription::Subscription;
 use crate::domain::time::Millis;
 use crate::error::{Code, Error, Result};
 use crate::store::{Care, DeliveryRow, Rows, Tx};
+
+/// Deliveries shown of one event, and of those asked for again in one lane.
+const OF_EVENT_MAX: usize = 250;
 
 /// Why something failed.
 #[derive(Serialize, JsonSchema)]
@@ -57,7 +60,7 @@ struct AttemptView {
 /// One event owed to one subscription.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct DeliveryView {
+pub(super) struct DeliveryView {
     delivery_id: String,
     subscription_id: String,
     event_id: String,
@@ -114,22 +117,23 @@ pub(super) fn routes() -> Vec<Route> {
     group("deliveries", routes)
 }
 
-fn view(id: DeliveryId, row: &DeliveryRow, event: Option<&Event>, to: &Subscription, whole: bool) -> DeliveryView {
+fn view(hit: &Hit<'_>, whole: bool) -> DeliveryView {
+    let Hit { id, row, status, event, subscription } = hit;
     let dead = match row.state {
         DeliveryState::Dead { cause, .. } => cause.error(),
         _ => None,
     };
     let last = row.attempts.last().and_then(|attempt| attempt.error).or(dead);
     let due = match row.state {
-        DeliveryState::Due { at, .. } => Some(at),
+        DeliveryState::Due { at, .. } if *status != Status::InFlight => Some(at),
         _ => None,
     };
     DeliveryView {
         delivery_id: id.to_string(),
-        subscription_id: to.id.to_string(),
-        event_id: EventId::new(row.event, to.workspace).to_string(),
-        topic: event.map(|event| event.topic.clone()),
-        status: Status::of(&row.state).text(),
+        subscription_id: subscription.id.to_string(),
+        event_id: EventId::new(row.event, subscription.workspace).to_string(),
+        topic: event.as_ref().map(|event| event.topic.clone()),
+        status: status.text(),
         attempt_count: row.attempts.len(),
         next_attempt_at: due.map(Millis::rfc3339_millis),
         last_error: last.map(ErrorView::of),
@@ -164,15 +168,15 @@ async fn list(call: Call) -> Result<Reply> {
         from: call.query_time("from")?,
         to: call.query_time("to")?,
     };
+    let flights = call.state.outlet.flights.clone();
     let read = move |rows: &Rows| {
         filter.user = user.map(|text| user_of(rows, workspace, &text)).transpose()?.map(|user| user.id);
         let lanes = match of {
             Some(id) => vec![find_subscription(rows, workspace, id)?],
             None => rows.subscriptions(workspace, None, walk::LANES_MAX)?.items,
         };
-        let found = walk::page(rows, &lanes, &filter, place, page.limit)?;
-        let show = |hit: &walk::Hit<'_>| view(hit.id, &hit.row, hit.event.as_ref(), hit.subscription, false);
-        let deliveries = found.hits.iter().map(show).collect();
+        let found = walk::page(rows, &flights, &lanes, &filter, place, page.limit)?;
+        let deliveries = found.hits.iter().map(|hit| view(hit, false)).collect();
         Reply::json(&Deliveries { deliveries, next: found.next.map(|place| paging::next(place.id().0)) })
     };
     call.read(read).await
@@ -182,38 +186,62 @@ fn find_subscription(rows: &Rows, workspace: WorkspaceNo, id: SubscriptionId) ->
     rows.subscription(workspace, id)?.ok_or_else(|| not_found(Code::SubscriptionNotFound, &id.to_string()))
 }
 
-/// A delivery with its subscription, if that is in this workspace.
-fn find(rows: &Rows, workspace: WorkspaceNo, id: DeliveryId) -> Result<(DeliveryRow, Subscription)> {
-    let missing = || not_found(Code::DeliveryNotFound, &id.to_string());
-    let (seq, lane) = id.parts();
-    let subscription = rows.subscription_by_lane(lane)?.filter(|s| s.workspace == workspace).ok_or_else(missing)?;
-    let row = rows.delivery(lane, seq)?.ok_or_else(missing)?;
-    Ok((row, subscription))
+/// The deliveries of one event with their attempts: of each subscription the first, then those that were asked for
+/// again. And whether there are more than are shown.
+pub(super) fn of_event(
+    rows: &Rows,
+    flights: &Flights,
+    workspace: WorkspaceNo,
+    event: Seq,
+) -> Result<(Vec<DeliveryView>, bool)> {
+    let mut shown = Vec::new();
+    for subscription in rows.subscriptions(workspace, None, walk::LANES_MAX)?.items {
+        let again = rows.resends(subscription.lane, event, OF_EVENT_MAX)?;
+        for seq in std::iter::once(event).chain(again) {
+            let Some(hit) = Hit::find(rows, flights, &subscription, seq)? else { continue };
+            if shown.len() == OF_EVENT_MAX {
+                return Ok((shown, true));
+            }
+            shown.push(view(&hit, true));
+        }
+    }
+    Ok((shown, false))
+}
+
+/// The subscription that a delivery is owed to, if it is in this workspace.
+fn owner(rows: &Rows, workspace: WorkspaceNo, id: DeliveryId) -> Result<Subscription> {
+    let subscription = rows.subscription_by_lane(id.parts().1)?.filter(|s| s.workspace == workspace);
+    subscription.ok_or_else(|| not_found(Code::DeliveryNotFound, &id.to_string()))
 }
 
 async fn show(call: Call) -> Result<Reply> {
     let (workspace, id) = (call.workspace()?, call.id::<DeliveryId>("deliveryId", Code::DeliveryNotFound)?);
+    let flights = call.state.outlet.flights.clone();
     let read = move |rows: &Rows| {
-        let (row, to) = find(rows, workspace, id)?;
-        let event = rows.event(row.event)?;
-        Reply::json(&OneDelivery { delivery: view(id, &row, event.as_ref(), &to, true) })
+        let subscription = owner(rows, workspace, id)?;
+        let hit = Hit::find(rows, &flights, &subscription, id.parts().0)?;
+        let hit = hit.ok_or_else(|| not_found(Code::DeliveryNotFound, &id.to_string()))?;
+        Reply::json(&OneDelivery { delivery: view(&hit, true) })
     };
     call.read(read).await
 }
 
 async fn resend(call: Call) -> Result<Reply> {
     let (workspace, id) = (call.workspace()?, call.id::<DeliveryId>("deliveryId", Code::DeliveryNotFound)?);
+    let flights = call.state.outlet.flights.clone();
     let change = move |tx: &mut Tx<'_>| {
-        let (row, to) = find(tx, workspace, id)?;
-        let Some(event) = tx.event(row.event)? else {
+        let missing = || not_found(Code::DeliveryNotFound, &id.to_string());
+        let to = owner(tx, workspace, id)?;
+        let mut hit = Hit::find(tx, &flights, &to, id.parts().0)?.ok_or_else(missing)?;
+        let Some(record) = hit.event.as_ref().map(|event| Care::of(&to).record(event)) else {
             return Err(Error::new(Code::EventNotFound, "the event is past its retention and cannot be sent again"));
         };
-        let care = Care::of(&to);
-        let (fresh, now) = (tx.put_resend(to.lane, care, row.event, care.record(&event))?, tx.now());
+        let (event, now) = (hit.row.event, tx.now());
+        hit.id = tx.put_resend(to.lane, Care::of(&to), event, record)?;
         let state = DeliveryState::Due { at: now, tries: 0, attempts: 0 };
-        let made = DeliveryRow { event: row.event, made_at: now, replay: true, state, attempts: Vec::new() };
-        let delivery = view(fresh, &made, Some(&event), &to, true);
-        Ok((Reply::json(&OneDelivery { delivery })?, to.lane))
+        hit.row = DeliveryRow { event, made_at: now, replay: true, state, attempts: Vec::new() };
+        hit.status = Status::Pending;
+        Ok((Reply::json(&OneDelivery { delivery: view(&hit, true) })?, to.lane))
     };
     let (reply, lane) = call.change(change).await?;
     call.state.rings.lane(lane);

@@ -5,6 +5,7 @@
 
 use std::collections::{BinaryHeap, VecDeque};
 
+use crate::actors::courier::Flights;
 use crate::domain::delivery::DeliveryState;
 use crate::domain::event::{Event, Payload};
 use crate::domain::id::{ConnectionId, DeliveryId, LaneNo, Seq, UserId};
@@ -55,9 +56,10 @@ impl Status {
         })
     }
 
-    /// What a stored state is called. An attempt under way is not stored: such a delivery counts as what it was before.
-    pub(super) fn of(state: &DeliveryState) -> Self {
+    /// What a stored state is called; that an attempt is under way is not stored.
+    fn of(state: &DeliveryState, is_flying: bool) -> Self {
         match state {
+            DeliveryState::Due { .. } if is_flying => Self::InFlight,
             DeliveryState::Due { attempts: 0, .. } => Self::Pending,
             DeliveryState::Due { .. } => Self::Retrying,
             DeliveryState::Delivered { .. } => Self::Delivered,
@@ -80,8 +82,8 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    fn takes_row(&self, row: &DeliveryRow) -> bool {
-        self.status.is_none_or(|status| status == Status::of(&row.state))
+    fn takes_row(&self, row: &DeliveryRow, status: Status) -> bool {
+        self.status.is_none_or(|wanted| wanted == status)
             && self.from.is_none_or(|from| row.made_at >= from)
             && self.to.is_none_or(|to| row.made_at < to)
     }
@@ -123,12 +125,29 @@ impl Place {
     }
 }
 
-/// One delivery of a page.
+/// One delivery as it stands.
 pub(super) struct Hit<'a> {
     pub(super) id: DeliveryId,
     pub(super) row: DeliveryRow,
+    pub(super) status: Status,
     pub(super) event: Option<Event>,
     pub(super) subscription: &'a Subscription,
+}
+
+impl<'a> Hit<'a> {
+    /// The delivery at `seq` of a subscription's lane, if there is one.
+    pub(super) fn find(
+        rows: &Rows,
+        flights: &Flights,
+        subscription: &'a Subscription,
+        seq: Seq,
+    ) -> Result<Option<Self>> {
+        let lane = subscription.lane;
+        let Some(row) = rows.delivery(lane, seq)? else { return Ok(None) };
+        let status = Status::of(&row.state, flights.has(lane, seq));
+        let event = rows.event(row.event)?;
+        Ok(Some(Self { id: DeliveryId::new(seq, lane), row, status, event, subscription }))
+    }
 }
 
 /// A page.
@@ -147,13 +166,13 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     /// The next row down, without taking it.
-    fn peek(&mut self, rows: &Rows, filter: &Filter) -> Result<Option<Place>> {
+    fn peek(&mut self, rows: &Rows, flights: &Flights, filter: &Filter) -> Result<Option<Place>> {
         if self.ahead.is_empty() && self.chunk > 0 {
             let lane = self.subscription.lane;
-            let read = if filter.status == Some(Status::Dead) {
-                dead(rows, lane, self.before, self.chunk)?
-            } else {
-                rows.deliveries(lane, self.before, self.chunk)?
+            let read = match filter.status {
+                Some(Status::Dead) => at(rows, lane, rows.dead_deliveries(lane, self.before, self.chunk)?)?,
+                Some(Status::InFlight) => at(rows, lane, flying(flights, lane, self.before, self.chunk))?,
+                _ => rows.deliveries(lane, self.before, self.chunk)?,
             };
             if read.is_empty() {
                 self.chunk = 0;
@@ -165,10 +184,16 @@ impl Reader<'_> {
     }
 }
 
-/// Dead letters have an index of their own.
-fn dead(rows: &Rows, lane: LaneNo, before: Option<Seq>, limit: usize) -> Result<Vec<(DeliveryId, DeliveryRow)>> {
+/// What is in flight in a lane before `before`, newest first.
+fn flying(flights: &Flights, lane: LaneNo, before: Option<Seq>, limit: usize) -> Vec<Seq> {
+    let seqs = flights.of(lane).into_iter().rev();
+    seqs.filter(|seq| before.is_none_or(|before| *seq < before)).take(limit).collect()
+}
+
+/// The deliveries at these places, which an index gave.
+fn at(rows: &Rows, lane: LaneNo, seqs: Vec<Seq>) -> Result<Vec<(DeliveryId, DeliveryRow)>> {
     let mut found = Vec::new();
-    for seq in rows.dead_deliveries(lane, before, limit)? {
+    for seq in seqs {
         found.extend(rows.delivery(lane, seq)?.map(|row| (DeliveryId::new(seq, lane), row)));
     }
     Ok(found)
@@ -177,6 +202,7 @@ fn dead(rows: &Rows, lane: LaneNo, before: Option<Seq>, limit: usize) -> Result<
 /// The page below `place`.
 pub(super) fn page<'a>(
     rows: &Rows,
+    flights: &Flights,
     lanes: &'a [Subscription],
     filter: &Filter,
     place: Option<Place>,
@@ -190,7 +216,7 @@ pub(super) fn page<'a>(
     let mut readers: Vec<Reader<'a>> = lanes.iter().map(reader).collect();
     let mut heap: BinaryHeap<(Place, usize)> = BinaryHeap::new();
     for (index, reader) in readers.iter_mut().enumerate() {
-        heap.extend(reader.peek(rows, filter)?.map(|place| (place, index)));
+        heap.extend(reader.peek(rows, flights, filter)?.map(|place| (place, index)));
     }
     let mut hits = Vec::new();
     let mut looked = 0;
@@ -198,13 +224,14 @@ pub(super) fn page<'a>(
         let Some(reader) = readers.get_mut(index) else { continue };
         let Some((id, row)) = reader.ahead.pop_front() else { continue };
         looked += 1;
-        if filter.takes_row(&row) {
+        let status = Status::of(&row.state, flights.has(reader.subscription.lane, at.seq));
+        if filter.takes_row(&row, status) {
             let event = rows.event(row.event)?;
             if filter.takes_event(event.as_ref()) {
-                hits.push(Hit { id, row, event, subscription: reader.subscription });
+                hits.push(Hit { id, row, status, event, subscription: reader.subscription });
             }
         }
-        heap.extend(reader.peek(rows, filter)?.map(|place| (place, index)));
+        heap.extend(reader.peek(rows, flights, filter)?.map(|place| (place, index)));
         if hits.len() == limit || looked == ROWS_MAX {
             let next = (!heap.is_empty()).then_some(at);
             return Ok(Found { hits, next });

@@ -1,26 +1,23 @@
-//! `/one/events`: the log, one event with its trace, and publishing.
+//! `/one/events`: the log, one event with its trace (`trace`), and publishing (`publish`).
 //!
 //! Always true: nothing is shown that a crash could still take back; a list looks at a bounded number of rows, so a page
 //! may be short while `next` is present; newest first. Not here: deliveries by themselves (`deliveries`).
 
 mod publish;
+mod trace;
 
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::value::RawValue;
 
-use super::call::{Call, not_found};
+use super::call::Call;
 use super::paging::{self, Paging};
 use super::reply::Reply;
 use super::route::{PAGED, Param, Route, group};
-use crate::domain::body;
 use crate::domain::event::{Event, Payload, Source};
 use crate::domain::id::{ConnectionId, EventId, Seq, WorkspaceNo};
 use crate::domain::record::record_id;
-use crate::domain::subscription::Include;
 use crate::domain::time::Millis;
-use crate::domain::version::ApiVersion;
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Result};
 use crate::store::Rows;
 
 /// Rows looked at for one page.
@@ -46,10 +43,6 @@ struct EventView {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     changed_fields: Vec<String>,
     source: SourceView,
-    /// What a subscriber of this version gets; only where one event is shown.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<serde_json::Value>")]
-    body: Option<Box<RawValue>>,
 }
 
 /// How the engine came to know.
@@ -62,11 +55,6 @@ struct SourceView {
     inbox_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pull_id: Option<String>,
-}
-
-#[derive(Serialize, JsonSchema)]
-struct OneEvent {
-    event: EventView,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -92,7 +80,8 @@ pub(super) fn routes() -> Vec<Route> {
             .gives::<publish::Taken>()
             .status(202),
         Route::get(all, "List events", list).query(PAGED).query(FILTERS).gives::<Events>(),
-        Route::get("/{version}/one/events/{eventId}", "Show an event with its trace", show).gives::<OneEvent>(),
+        Route::get("/{version}/one/events/{eventId}", "Show an event with its trace", trace::show)
+            .gives::<trace::OneEvent>(),
     ];
     group("events", routes)
 }
@@ -166,24 +155,6 @@ fn find(rows: &Rows, workspace: WorkspaceNo, filter: &Filter, before: Seq, limit
     Ok(Events { events, next })
 }
 
-async fn show(call: Call) -> Result<Reply> {
-    let id: EventId = call.id("eventId", Code::EventNotFound)?;
-    let (workspace, version) = (call.workspace()?, call.version);
-    let durable = *call.state.store.durable().borrow();
-    let event = call.read(move |rows| trace(rows, workspace, id, version, durable)).await?;
-    Reply::json(&OneEvent { event })
-}
-
-fn trace(rows: &Rows, workspace: WorkspaceNo, id: EventId, version: ApiVersion, durable: Seq) -> Result<EventView> {
-    let missing = || not_found(Code::EventNotFound, &id.to_string());
-    let (seq, _) = id.parts();
-    let event = rows.event_by_id(workspace, id)?.filter(|_| seq <= durable).ok_or_else(missing)?;
-    let text = String::from_utf8(body::render(&event, id, version, &Include::ALL)).map_err(Error::internal)?;
-    let mut view = view(seq, &event);
-    view.body = Some(RawValue::from_string(text).map_err(Error::internal)?);
-    Ok(view)
-}
-
 fn view(seq: Seq, event: &Event) -> EventView {
     let (kind, inbox_id, pull_id) = match &event.source {
         Source::Webhook(id) => ("webhook", Some(id.to_string()), None),
@@ -207,6 +178,5 @@ fn view(seq: Seq, event: &Event) -> EventView {
         remote_id,
         changed_fields: event.changed_fields.clone(),
         source: SourceView { kind, inbox_id, pull_id },
-        body: None,
     }
 }
