@@ -19,6 +19,7 @@ use crate::connectors::spec::WebhookBody;
 use crate::connectors::{CallError, Change, ChangeKind, Collection, WebhookRequest};
 use crate::domain::event::{Event, Payload, Source};
 use crate::domain::id::InboxId;
+use crate::domain::record::record_id;
 use crate::domain::secret::Secret;
 use crate::domain::time::Millis;
 use crate::error::Result;
@@ -114,6 +115,7 @@ async fn step(deps: &Deps, account: &Arc<Account>, rows: Vec<(InboxId, InboxRow)
         };
         items.push(Item { id, row, fate });
     }
+    doubt(deps, account, &mut jobs)?;
     let fetched = fetch(deps, account, jobs, &mut items).await?;
     let Some(jobs) = fetched else { return Ok(Stepped::Stop) };
     judge(deps, account, jobs, &mut items, &mut commit).await?;
@@ -221,6 +223,32 @@ fn take(account: &Account, jobs: &mut Vec<Job>, id: InboxId, row: &InboxRow, cha
         }
     }
     Fate::Understood { note: notes.join("; ") }
+}
+
+/// A webhook tells what was so once, and apps send them in any order: where it would bring a record back that is gone,
+/// or take one away that was seen since, the app is asked what is so now.
+fn doubt(deps: &Deps, account: &Account, jobs: &mut [Job]) -> Result<()> {
+    let id = account.connection.id;
+    let mut gone = HashSet::new();
+    for job in jobs {
+        let (What::Seen(seen), Some(c)) = (&job.what, account.connector().collection(&job.collection)) else {
+            continue;
+        };
+        let record = record_id(id, &c.topic, &job.remote_id).into_bytes();
+        let row = deps.store.snapshot_rows(id, &c.key, &[record])?.pop().flatten();
+        let is_doubtful = match seen {
+            Seen::Record { .. } => gone.contains(&record) || row.is_some_and(|row| !row.is_live()),
+            Seen::Gone { observed_at, .. } => {
+                gone.insert(record);
+                row.is_some_and(|row| row.is_live() && row.version.observed_at > *observed_at)
+            }
+            Seen::Missing { .. } => false,
+        };
+        if is_doubtful {
+            job.what = What::Fetch;
+        }
+    }
+    Ok(())
 }
 
 /// Fetches what must be fetched. None: the connection stops.

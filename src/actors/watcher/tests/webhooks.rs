@@ -71,6 +71,42 @@ async fn a_delete_webhook_deletes_and_a_late_update_does_not_bring_it_back() {
 }
 
 #[tokio::test]
+async fn webhooks_in_the_wrong_order_bring_nothing_back_and_take_nothing_away() {
+    let desk = Desk::sandbox(&["contacts"]).await;
+    desk.look().await;
+    // The deletion comes before the change that came before it, and before the birth of another.
+    let id = desk.app_ids("contacts").await[0].clone();
+    let path = format!("/api/contacts/{id}");
+    let changed = desk.call("PATCH", &path, Some(json!({"first_name": "Late"}))).await;
+    let born = desk.call("POST", "/api/contacts", Some(json!({"first_name": "Brief"}))).await;
+    for id in [&id, born["id"].as_str().unwrap()] {
+        desk.call("DELETE", &format!("/api/contacts/{id}"), None).await;
+        desk.webhook(None, told("deleted", &json!({"id": id})), desk.deps.clock.now()).await;
+    }
+    desk.webhook(None, told("created", &born), desk.deps.clock.now()).await;
+    desk.look().await;
+    desk.webhook(None, told("updated", &changed), desk.deps.clock.now()).await;
+    desk.look().await;
+    assert_eq!(desk.told(), vec![("deleted".to_owned(), id.clone())]);
+    desk.assert_same("contacts").await;
+    // A deletion that was stored early and understood late is no older than what is so.
+    let second = desk.app_ids("contacts").await[0].clone();
+    let path = format!("/api/contacts/{second}");
+    let early = desk.deps.clock.now();
+    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    let changed = desk.call("PATCH", &path, Some(json!({"first_name": "Last"}))).await;
+    desk.call("DELETE", &path, None).await;
+    desk.webhook(None, told("updated", &changed), desk.deps.clock.now()).await;
+    desk.look().await;
+    desk.webhook(None, told("deleted", &json!({"id": second})), early).await;
+    desk.look().await;
+    let kinds: Vec<_> = desk.told().into_iter().filter(|(_, of)| *of == second).map(|(kind, _)| kind).collect();
+    assert_eq!(kinds, ["updated", "deleted"]);
+    desk.assert_same("contacts").await;
+    desk.stop().await;
+}
+
+#[tokio::test]
 async fn a_webhook_that_nobody_understands_is_tried_five_times_and_parked() {
     let desk = Desk::sandbox(&["contacts"]).await;
     desk.look().await;
