@@ -6,3 +6,4 @@ pub mod node;
 pub mod receiver;
 pub mod server;
 pub mod shim;
+pub mod shop;
