@@ -3,6 +3,7 @@
 #![allow(clippy::cast_possible_truncation, reason = "the numbers of a test are small")]
 #![allow(clippy::disallowed_methods, reason = "a test is the world outside: it calls with a client of its own")]
 #![allow(clippy::print_stdout, reason = "a long test says how far it is")]
+
 mod api_connections;
 mod api_deliveries;
 mod api_frame;
@@ -17,6 +18,7 @@ mod engine;
 mod metrics;
 mod outbound;
 mod records;
+mod run_script;
 mod sandbox_connector;
 mod store;
 mod support;
