@@ -1,10 +1,10 @@
 //! Deleting what hangs on something that is deleted: a bounded number of things per commit.
 //!
 //! Always true: the thing itself goes last, so that a deletion that was cut short is finished by asking again; a deleted
-//! connection says so in an event. Not here: taking a webhook away at its app
-//! (`connections::leave`).
+//! connection says so in an event. Not here: taking its webhook away at its app (`actors::watcher::farewell`).
 
 use super::state::State;
+use crate::actors::watcher::farewell;
 use crate::domain::connection::{Connection, Integration};
 use crate::domain::id::{ConnectionId, LaneNo, Seq, WorkspaceNo};
 use crate::domain::models::system::{Subject, SystemEvent};
@@ -60,7 +60,7 @@ pub(super) fn connection(tx: &mut Tx<'_>, gone: &Connection, reason: &str, touch
     for token in tokens.unwrap_or_default() {
         tx.delete_token(&token)?;
     }
-    tx.erase_connection(gone)?;
+    farewell::leave(tx, gone)?;
     let user = tx.user_by_id(gone.workspace, gone.user)?;
     let told = SystemEvent::ConnectionDeleted { connection: gone.into(), reason: reason.to_owned() };
     let event = told.event(Subject::Connection(gone, user.as_ref()), tx.now());

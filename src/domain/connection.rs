@@ -109,6 +109,25 @@ pub enum WebhookState {
     Registered { uri: String, state: String, refresh_at: Option<Millis>, listed_at: Millis },
 }
 
+/// A connection that was deleted while it had a webhook at its app: what takes that away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Farewell {
+    /// As it was, with all parameters among its secret ones.
+    pub connection: Connection,
+    pub tries: u32,
+    pub due_at: Millis,
+    /// The last failure, told in one sentence.
+    pub error: String,
+}
+
+/// The wish that the selectors of the switched-on events be asked for again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reselect {
+    pub asked_at: Millis,
+    pub tries: u32,
+    pub due_at: Millis,
+}
+
 /// An event of the connector switched on for a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventSwitch {

@@ -8,7 +8,7 @@ use super::keys::{self, Key};
 use super::rows::{Rows, Walk};
 use super::tables::Table;
 use super::writer::Tx;
-use crate::domain::connection::{CollectionState, EventSwitch, Pull, SyncRequest};
+use crate::domain::connection::{CollectionState, EventSwitch, Pull, Reselect, SyncRequest};
 use crate::domain::id::{ConnectionId, PullId};
 use crate::domain::time::Millis;
 use crate::error::Result;
@@ -20,6 +20,7 @@ const STATE: u8 = 1;
 const SYNC: u8 = 2;
 const SWITCH: u8 = 3;
 const CUSTOM_FIELD: u8 = 4;
+const RESELECT: u8 = 5;
 
 impl Rows {
     /// What is remembered of a collection.
@@ -35,7 +36,8 @@ impl Rows {
             return Ok(None);
         }
         let states: Vec<CollectionState> = self.all_of(connection, STATE)?;
-        Ok(states.iter().flat_map(|state| [state.next_pull_at, state.next_scan_at]).flatten().min())
+        let reselect = self.reselect(connection)?.map(|wish| wish.due_at);
+        Ok(states.iter().flat_map(|state| [state.next_pull_at, state.next_scan_at]).flatten().chain(reselect).min())
     }
 
     /// Syncs that were asked for and have not run, oldest first.
@@ -46,6 +48,11 @@ impl Rows {
     /// Connector events switched on for a connection.
     pub fn event_switches(&self, connection: ConnectionId) -> Result<Vec<EventSwitch>> {
         self.all_of(connection, SWITCH)
+    }
+
+    /// The wish that their selectors be asked for again.
+    pub fn reselect(&self, connection: ConnectionId) -> Result<Option<Reselect>> {
+        self.get(Table::Connections, Key::owner(&connection.0).u8(RESELECT))
     }
 
     /// Names of the custom fields seen in a collection.
@@ -116,6 +123,25 @@ impl Tx<'_> {
     pub fn delete_event_switch(&mut self, connection: ConnectionId, switch: &EventSwitch) -> Result<()> {
         let name = format!("{}\n{}", switch.event, switch.selector);
         self.delete(Table::Connections, Key::owner(&connection.0).u8(SWITCH).text(&name))
+    }
+
+    /// Wishes that the selectors of the switched-on events be asked for again, if there are any.
+    pub fn ask_reselect(&mut self, connection: ConnectionId) -> Result<()> {
+        let now = self.now();
+        match self.event_switches(connection)?.is_empty() {
+            true => Ok(()),
+            false => self.put_reselect(connection, &Reselect { asked_at: now, tries: 0, due_at: now }),
+        }
+    }
+
+    /// Writes how far the wish has come.
+    pub fn put_reselect(&mut self, connection: ConnectionId, wish: &Reselect) -> Result<()> {
+        self.put(Table::Connections, Key::owner(&connection.0).u8(RESELECT), wish)
+    }
+
+    /// Forgets a wish that was granted.
+    pub fn delete_reselect(&mut self, connection: ConnectionId) -> Result<()> {
+        self.delete(Table::Connections, Key::owner(&connection.0).u8(RESELECT))
     }
 
     /// Writes the names of the custom fields seen in a collection.

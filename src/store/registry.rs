@@ -10,7 +10,7 @@ use super::keys::Key;
 use super::rows::{Rows, Walk};
 use super::tables::Table;
 use super::writer::Tx;
-use crate::domain::connection::{Connection, Integration};
+use crate::domain::connection::{Connection, Farewell, Integration};
 use crate::domain::id::{ConnectionId, IntegrationId, KeyId, LaneNo, SubscriptionId, UserId, WorkspaceId, WorkspaceNo};
 use crate::domain::subscription::Subscription;
 use crate::domain::workspace::CustomTopic;
@@ -177,6 +177,16 @@ impl Entity for CustomTopic {
     }
     fn unique(&self) -> Vec<Unique> {
         vec![Unique { space: SPACE_TOPIC, workspace: Some(self.workspace), text: self.name.clone() }]
+    }
+}
+
+impl Entity for Farewell {
+    const KIND: u8 = 8;
+    fn key(&self) -> [u8; 12] {
+        self.connection.id.0
+    }
+    fn home(&self) -> WorkspaceNo {
+        self.connection.workspace
     }
 }
 

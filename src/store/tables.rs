@@ -37,7 +37,7 @@ macro_rules! tables {
 tables! {
     /// One row per fact about the store itself: version, canary, clock, sequence, checkpoint.
     Meta = "meta", Lookup;
-    /// kind (1), id (12) → workspace, user, key, integration, connection, subscription, topic.
+    /// kind (1), id (12) → workspace, user, key, integration, connection, subscription, topic, farewell.
     Objects = "objects", Lookup;
     /// kind (1), workspace (4), id (12) → nothing: lists.
     ByWorkspace = "by_workspace", Lookup;
@@ -57,7 +57,8 @@ tables! {
     InboxDue = "inbox_queue", Queue;
     /// connection (12), collection (4), record (16) → snapshot row.
     Snapshots = "snapshots", Lookup;
-    /// connection (12), what (1), … → collection states, sync requests, event switches, custom fields.
+    /// connection (12), what (1), … → collection states, sync requests, event switches, custom fields, the
+    /// wish for new selectors.
     Connections = "connections", Lookup;
     /// connection (12), sequence (8) → one look at an app.
     Pulls = "pulls", Log;

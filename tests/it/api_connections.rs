@@ -318,6 +318,61 @@ async fn deleting_a_connection_takes_what_hangs_on_it() {
 }
 
 #[actix::test]
+async fn whoever_is_deleted_leaves_no_webhook_at_the_app() {
+    let url = ("TIDEMILL__SERVER__PUBLIC_URL", "http://127.0.0.1:1");
+    let node = Node::start_with(&[url], tidemill::api::configure).await;
+    let app = sandbox::run(Options::quiet(), Clock::start(Millis(0))).await.expect("a free port");
+    let user = text(&node.post(&at("users"), json!({"username": "ann"})).await.ok()["userId"]);
+    let desk = Desk { node, app, user };
+    let (node, http) = (&desk.node, reqwest::Client::new());
+    let hooks = |count: usize| {
+        let ask = http.get(format!("{}/api/webhooks", desk.app.url())).bearer_auth(desk.app.key(1));
+        async move {
+            let end = Instant::now() + Duration::from_secs(20);
+            loop {
+                let again = ask.try_clone().expect("no body");
+                let body = again.send().await.expect("an answer").text().await.expect("text");
+                let all: Value = serde_json::from_str(&body).expect("JSON");
+                if all["data"].as_array().map(Vec::len) == Some(count) {
+                    return;
+                }
+                assert!(Instant::now() < end, "{count} webhooks were expected: {all}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    };
+    // A connection.
+    let integration = desk.integration().await;
+    let id = text(&desk.connect(desk.wish(&integration)).await["connectionId"]);
+    hooks(1).await;
+    node.call("DELETE", &at(&format!("connections/{id}")), None).await.ok();
+    hooks(0).await;
+    // Its user.
+    desk.connect(desk.wish(&integration)).await;
+    hooks(1).await;
+    node.call("DELETE", &at("users/ann"), None).await.ok();
+    hooks(0).await;
+    // A whole workspace, with the integration that says where the app is.
+    let two = node.call_as(OPERATOR, "POST", "/workspaces", Some(json!({"name": "two"}))).await.ok();
+    let key = text(&two["key"]["apiKey"]);
+    let post = |path: &str, body: Value| {
+        let (path, key) = (at(path), key.clone());
+        async move { node.call_as(&key, "POST", &path, Some(body)).await.ok() }
+    };
+    post("users", json!({"username": "bo"})).await;
+    let parameters = json!({"baseUri": desk.app.url()});
+    let made = post("integrations", json!({"connector": "sandbox", "parameters": parameters})).await;
+    let wish = json!({"userId": "bo", "integrationId": made["integration"]["integrationId"],
+        "credentials": {"apiKey": "sandbox-key-1"}});
+    post("connections", wish).await;
+    hooks(1).await;
+    let path = format!("/workspaces/{}", text(&two["workspace"]["workspaceId"]));
+    node.call_as(OPERATOR, "DELETE", &path, None).await.ok();
+    hooks(0).await;
+    desk.node.stop().await;
+}
+
+#[actix::test]
 async fn events_of_the_connector_are_switched_on_and_off() {
     let desk = Desk::new().await;
     let made = desk.connect(desk.wish(&desk.integration().await)).await;
@@ -332,6 +387,24 @@ async fn events_of_the_connector_are_switched_on_and_off() {
     assert_eq!(node.get(&all).await.ok()["events"].as_array().map(Vec::len), Some(2));
     assert!(node.post(&all, json!({"event": "nothing"})).await.refused(422, "invalid").contains("order-changed"));
     node.post(&all, json!({"event": "opportunity-changed"})).await.refused(422, "invalid");
+    // A change of the credentials asks the connector again; here for an event whose selector is not right any more.
+    let id: [u8; 12] = hex::decode(text(&made["connectionId"])).expect("hex").try_into().expect("12 bytes");
+    let change = node.engine.store.change(move |tx| {
+        let connection = tidemill::domain::id::ConnectionId(id);
+        for mut switch in tx.event_switches(connection)?.into_iter().filter(|s| s.event == "order-changed") {
+            tx.delete_event_switch(connection, &switch)?;
+            switch.selector = "order/acc_9".to_owned();
+            tx.put_event_switch(connection, &switch)?;
+        }
+        Ok(())
+    });
+    change.await.expect("changed");
+    let one = at(&format!("connections/{}", text(&made["connectionId"])));
+    node.call("PATCH", &one, Some(json!({"credentials": {"apiKey": "sandbox-key-1"}}))).await.ok();
+    desk.until(&all, |a| {
+        a["events"].as_array().is_some_and(|l| l.iter().all(|e| text(&e["selector"]).ends_with("/acc_1")))
+    })
+    .await;
     let off = node.call("DELETE", &all, Some(json!({"event": "order-changed"}))).await.ok();
     assert_eq!(off["deleted"], true);
     node.call("DELETE", &all, Some(json!({"event": "order-changed"}))).await.refused(404, "event-not-found");

@@ -70,7 +70,7 @@ impl Lane {
             dead: Mutex::default(),
         }
     }
-    fn flying(&self) -> MutexGuard<'_, Flying> {
+    fn lock(&self) -> MutexGuard<'_, Flying> {
         self.flying.lock().unwrap_or_else(PoisonError::into_inner)
     }
     /// Window, pace and breaker.
@@ -80,25 +80,22 @@ impl Lane {
     }
     /// How many attempts are under way.
     pub(super) fn in_flight(&self) -> usize {
-        self.flying().deliveries.len()
+        self.lock().deliveries.len()
     }
-    pub(super) fn is_in_flight(&self, seq: Seq) -> bool {
-        self.flying().deliveries.contains(&seq)
-    }
-    /// Which ones.
+    /// The deliveries whose attempts are under way.
     pub(super) fn flying(&self) -> Vec<Seq> {
-        self.set().iter().copied().collect()
+        self.lock().deliveries.iter().copied().collect()
     }
     pub(super) fn is_flying(&self, seq: Seq) -> bool {
-        self.set().contains(&seq)
+        self.lock().deliveries.contains(&seq)
     }
     /// Claims a delivery; None if it is in flight already.
     pub(super) fn claim(self: &Arc<Self>, seq: Seq) -> Option<Claim> {
-        self.flying().deliveries.insert(seq).then(|| Claim { lane: self.clone(), seq, ending: Ending::Unsettled })
+        self.lock().deliveries.insert(seq).then(|| Claim { lane: self.clone(), seq, ending: Ending::Unsettled })
     }
     /// The courier stops until no more than `in_flight` are in flight. False: that is so already.
     pub(super) fn pause(&self, in_flight: usize) -> bool {
-        let mut flying = self.flying();
+        let mut flying = self.lock();
         let waits = flying.deliveries.len() > in_flight;
         flying.ring_at = waits.then_some(in_flight);
         waits
@@ -142,7 +139,7 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        let mut flying = self.lane.flying();
+        let mut flying = self.lane.lock();
         flying.deliveries.remove(&self.seq);
         let left = flying.deliveries.len();
         let rings = flying.ring_at.is_some_and(|at| left <= at) || self.ending != Ending::Accepted;

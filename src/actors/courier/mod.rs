@@ -159,7 +159,7 @@ impl Courier {
     }
 
     fn send(&self, config: &Arc<LaneConfig>, due: Due, now: Millis) -> Sent {
-        if self.lane.is_in_flight(due.seq) {
+        if self.lane.is_flying(due.seq) {
             return Sent::InFlight;
         }
         let Some(room) = self.outlet.enter(self.number) else { return Sent::NodeFull };

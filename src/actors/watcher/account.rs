@@ -52,16 +52,7 @@ impl Account {
         let rows: &Rows = &deps.store;
         let id = connection.id.0;
         let user = rows.user_by_id(connection.workspace, connection.user)?;
-        let integration = match connection.integration {
-            Some(id) => rows.integration(connection.workspace, id)?,
-            None => None,
-        };
-        let mut parameters = match &integration {
-            Some(integration) => integration_parameters(rows, integration)?,
-            None => Map::new(),
-        };
-        parameters.extend(object(&connection.parameters)?);
-        parameters.extend(secret_object(rows, &id)?);
+        let parameters = given_parameters(rows, &connection)?;
         let stored = rows.credentials(&id)?.unwrap_or_else(|| Secret::new("{}"));
         let joined = join(deps, &connection, parameters, &stored);
         let (session, base_uri, mapping) = match joined {
@@ -194,6 +185,21 @@ fn join(
     Ok((session, base_uri, mapping))
 }
 
+/// All parameters that a connection has, its integration's and secret ones included.
+pub fn given_parameters(rows: &Rows, connection: &Connection) -> Result<Parameters> {
+    let integration = match connection.integration {
+        Some(id) => rows.integration(connection.workspace, id)?,
+        None => None,
+    };
+    let mut parameters = match &integration {
+        Some(integration) => integration_parameters(rows, integration)?,
+        None => Map::new(),
+    };
+    parameters.extend(object(&connection.parameters)?);
+    parameters.extend(secret_object(rows, &connection.id.0)?);
+    Ok(parameters)
+}
+
 /// An integration's parameters, secret ones included.
 pub fn integration_parameters(rows: &Rows, integration: &Integration) -> Result<Parameters> {
     let mut parameters = object(&integration.parameters)?;
@@ -208,7 +214,8 @@ fn secret_object(rows: &Rows, owner: &[u8; 12]) -> Result<Parameters> {
     }
 }
 
-fn object(text: &str) -> Result<Parameters> {
+/// Parameters as they are stored.
+pub fn object(text: &str) -> Result<Parameters> {
     if text.is_empty() {
         return Ok(Map::new());
     }

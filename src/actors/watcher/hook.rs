@@ -9,6 +9,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::account::Account;
+use super::commit::Standing;
 use super::told;
 use crate::actors::Deps;
 use crate::connectors::{CallError, Detection, Subscribed};
@@ -124,7 +125,14 @@ async fn registered(deps: &Deps, account: &Arc<Account>, uri: &str, new: Subscri
         refresh_at: at,
         listed_at: deps.clock.now(),
     };
-    note(deps, account, state, Some(Secret::new(new.state)), None).await?;
+    let secret = Secret::new(new.state);
+    if note(deps, account, state, Some(secret.clone()), None).await? == Standing::Gone {
+        // The connection was deleted while the app was asked, so nobody else knows of this webhook.
+        if let Err(error) = account.call(deps, || account.session.unsubscribe(uri, secret.expose())).await? {
+            tracing::info!(connection = %account.connection.id, %error, "a webhook could not be taken away");
+        }
+        return Ok(None);
+    }
     Ok(at)
 }
 
@@ -148,11 +156,11 @@ async fn note(
     webhook: WebhookState,
     state: Option<Secret>,
     told: Option<SystemEvent>,
-) -> Result<()> {
+) -> Result<Standing> {
     let (id, workspace, user) = (account.connection.id, account.connection.workspace, account.user.clone());
     deps.store
         .change(move |tx| {
-            let Some(connection) = tx.connection(workspace, id)? else { return Ok(()) };
+            let Some(connection) = tx.connection(workspace, id)? else { return Ok(Standing::Gone) };
             let now = tx.now();
             let connection = Connection { webhook, updated_at: now, ..connection };
             tx.put_object(&connection)?;
@@ -162,7 +170,7 @@ async fn note(
             if let Some(what) = told {
                 tx.append_event(&what.event(Subject::Connection(&connection, user.as_ref()), now))?;
             }
-            Ok(())
+            Ok(Standing::There)
         })
         .await
 }
@@ -202,6 +210,7 @@ fn random_text() -> Result<String> {
     Ok(hex::encode(bytes))
 }
 
-fn wait(tries: u32) -> Duration {
+/// How long to wait after so many tries.
+pub fn wait(tries: u32) -> Duration {
     RETRY_START.saturating_mul(1 << tries.saturating_sub(1).min(10)).min(RETRY_MAX)
 }

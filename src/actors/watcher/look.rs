@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use super::account::{Account, Opened};
 use super::run::{Ended, FULL_WAIT, Run};
-use super::{global, hook, inbox, plan, pulls, scans};
+use super::{farewell, global, hook, inbox, plan, pulls, scans, selectors};
 use crate::actors::Deps;
 use crate::actors::handle::Owner;
 use crate::connectors::Collection;
-use crate::domain::connection::{Connection, ConnectionStatus, Integration, SyncRequest};
+use crate::domain::connection::{Connection, ConnectionStatus, Farewell, Integration, SyncRequest};
 use crate::domain::pull::Task;
 use crate::domain::time::Millis;
 use crate::error::Result;
@@ -28,8 +28,11 @@ pub async fn look(deps: &Deps, owner: Owner) -> Result<Option<Millis>> {
     if let Some(connection) = deps.store.object_anywhere::<Connection>(&owner)? {
         return look_at(deps, connection).await;
     }
-    match deps.store.object_anywhere::<Integration>(&owner)? {
-        Some(integration) => global::look(deps, integration).await,
+    if let Some(integration) = deps.store.object_anywhere::<Integration>(&owner)? {
+        return global::look(deps, integration).await;
+    }
+    match deps.store.object_anywhere::<Farewell>(&owner)? {
+        Some(farewell) => farewell::say(deps, farewell).await,
         None => Ok(None),
     }
 }
@@ -55,7 +58,7 @@ async fn look_at(deps: &Deps, connection: Connection) -> Result<Option<Millis>> 
     if inbox::work(deps, &account).await? {
         return Ok(None);
     }
-    let hook = hook::tend(deps, &account).await?;
+    let tended = [hook::tend(deps, &account).await?, selectors::tend(deps, &account).await?];
     for request in deps.store.sync_requests(connection.id)? {
         match asked(deps, &account, request).await? {
             Ended::Stop => return Ok(None),
@@ -70,7 +73,7 @@ async fn look_at(deps: &Deps, connection: Connection) -> Result<Option<Millis>> 
             Ended::Done | Ended::Later | Ended::Failed(_) => {}
         }
     }
-    next(deps, &account, hook)
+    next(deps, &account, tended.into_iter().flatten().collect())
 }
 
 /// The collections that the connection wants.
@@ -173,10 +176,9 @@ async fn one(run: &mut Run<'_>, c: &Collection, task: Task, whole: bool, approve
     Ok(ended)
 }
 
-/// When the next thing is due for the connection.
-fn next(deps: &Deps, account: &Account, hook: Option<Millis>) -> Result<Option<Millis>> {
+/// When the next thing is due for the connection, beside `times`.
+fn next(deps: &Deps, account: &Account, mut times: Vec<Millis>) -> Result<Option<Millis>> {
     let id = account.connection.id;
-    let mut times: Vec<Millis> = hook.into_iter().collect();
     let now = deps.clock.now();
     let (due, later) = deps.store.inbox_due(&id.0, now, 1)?;
     let quiet = deps.memory.quiet_until(&deps.rings, id).unwrap_or_default();

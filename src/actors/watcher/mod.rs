@@ -5,6 +5,7 @@
 //!      ──▶ pulls    what changed since         ├─▶ changes (judge) ─▶ commit: rows, cursor, events, inbox
 //!      ──▶ scans    everything, and what went  ┘
 //!      ──▶ hook     the webhook at the app        global: sorts an integration's webhooks to its connections
+//!      ──▶ selectors which of those are meant     farewell: takes a deleted connection's webhook away at the app
 //! ```
 //!
 //! Always true: one look at a time per owner; a bounded number of looks at once; an idle connection is one entry of the
@@ -14,6 +15,7 @@
 pub mod account;
 mod changes;
 mod commit;
+pub mod farewell;
 mod global;
 mod hook;
 mod inbox;
@@ -23,6 +25,7 @@ mod plan;
 mod pulls;
 mod run;
 mod scans;
+mod selectors;
 mod shell;
 mod told;
 

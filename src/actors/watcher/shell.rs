@@ -13,7 +13,7 @@ use super::look::look;
 use crate::actors::Deps;
 use crate::actors::handle::{Owner, Wakes};
 use crate::actors::supervisor::Wake;
-use crate::domain::connection::Connection;
+use crate::domain::connection::{Connection, Farewell};
 use crate::domain::time::Millis;
 use crate::error::Result;
 
@@ -60,6 +60,10 @@ impl Watchers {
                 Millis(now.0 + overdue * START_SPREAD_MS)
             });
             rings.at(due, Wakes::Owner(connection.id.0));
+            Ok(())
+        })?;
+        store.every_object::<Farewell>(|farewell| {
+            rings.at(farewell.due_at, Wakes::Owner(farewell.connection.id.0));
             Ok(())
         })?;
         for (owner, at) in store.inbox_owners()? {

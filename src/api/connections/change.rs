@@ -139,6 +139,9 @@ fn put(tx: &mut Tx<'_>, patch: Patch, viewer: &super::Viewer) -> Result<(Connect
     }
     after.updated_at = now;
     tx.put_object(&after)?;
+    if changed.iter().any(|name| ["credentials", "parameters"].contains(name)) {
+        tx.ask_reselect(after.id)?;
+    }
     bring_forward(tx, &before, &after, viewer, changed.contains(&"credentials"))?;
     let user = tx.user_by_id(after.workspace, after.user)?;
     let changed = changed.into_iter().map(str::to_owned).collect();

@@ -1,7 +1,7 @@
 //! `…/events`: events of the connector switched on and off for a connection.
 //!
 //! Always true: the selector that routes an event is the connector's own, asked for when the event is switched on. Not
-//! here: sorting a global webhook's events (`actors::watcher`).
+//! here: sorting a global webhook's events, and asking again after a change (`actors::watcher`).
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

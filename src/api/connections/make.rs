@@ -149,6 +149,7 @@ fn put(tx: &mut Tx<'_>, viewer: &Viewer, plan: Plan) -> Result<(ConnectionId, Co
         fresh.token = Some(token);
         SystemEvent::ConnectionCreated((&connection).into())
     } else {
+        tx.ask_reselect(id)?;
         SystemEvent::ConnectionUpdated { connection: (&connection).into(), changed: vec!["credentials".to_owned()] }
     };
     tx.append_event(&told.event(Subject::Connection(&connection, Some(&user)), now))?;

@@ -27,11 +27,9 @@ use super::reply::Reply;
 use super::route::{PAGED, Param, Route, group};
 use super::shapes::Deleted;
 use super::state::State;
-use crate::actors::watcher::account::{Account, Opened};
 use crate::connectors::Connector;
-use crate::domain::connection::{Connection, WebhookState};
+use crate::domain::connection::Connection;
 use crate::domain::id::{ConnectionId, IntegrationId, WorkspaceNo};
-use crate::domain::secret::Secret;
 use crate::error::{Code, Result};
 use crate::store::{Rows, Tx};
 
@@ -117,8 +115,7 @@ async fn show(call: Call) -> Result<Reply> {
 
 async fn delete(call: Call) -> Result<Reply> {
     let (workspace, id) = (call.workspace()?, id_of(&call)?);
-    let found = call.read(move |rows| find(rows, workspace, id)).await?;
-    leave(&call.state, &found).await;
+    call.read(move |rows| find(rows, workspace, id)).await?;
     cascade::empty_connection(&call.state, id).await?;
     let change = move |tx: &mut Tx<'_>| {
         let mut touched = Touched::default();
@@ -128,33 +125,4 @@ async fn delete(call: Call) -> Result<Reply> {
     let (reply, touched) = call.change(change).await?;
     touched.ring(&call.state);
     Ok(reply)
-}
-
-/// Takes the connection's own webhook away at its app, for a bounded time. An app that cannot be reached keeps nobody
-/// from leaving it: its webhooks find nothing here any more.
-pub(super) async fn leave(state: &State, connection: &Connection) {
-    let WebhookState::Registered { uri, .. } = &connection.webhook else { return };
-    let (deps, wanted, uri) = (state.deps.clone(), connection.clone(), uri.clone());
-    let opened = state
-        .store
-        .blocking(move |rows| {
-            let stored = rows.webhook_state(&wanted.id.0)?.unwrap_or_else(|| Secret::new("null"));
-            Ok((Account::open(&deps, wanted)?, stored))
-        })
-        .await;
-    let (account, stored) = match opened {
-        Ok((Opened::Ready(account), stored)) => (account, stored),
-        Ok((Opened::Wrong(why), _)) => {
-            tracing::info!(connection = %connection.id, why, "a webhook could not be taken away");
-            return;
-        }
-        Err(error) => {
-            tracing::warn!(connection = %connection.id, error = error.chain(), "a webhook could not be taken away");
-            return;
-        }
-    };
-    let question = async move { account.session.unsubscribe(&uri, stored.expose()).await };
-    if let Err(error) = prepare::ask(&state.deps, question).await {
-        tracing::info!(connection = %connection.id, %error, "a webhook could not be taken away");
-    }
 }

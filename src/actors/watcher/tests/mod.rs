@@ -3,6 +3,7 @@
 mod deletions;
 mod desk;
 mod failures;
+mod hooks;
 mod records;
 mod tiny;
 mod webhooks;

@@ -1,0 +1,85 @@
+//! Taking a connection's webhook away at its app, after the connection was deleted.
+//!
+//! Always true: what is needed for it is kept in the commit that deletes the connection, so that a crash loses nothing;
+//! an app's failure is kept with it, logged, and tried again with growing waits, a bounded number of times. Meanwhile the
+//! app's webhooks find nothing here. Not here: who deletes a connection (`api::cascade`).
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::account::{Account, Opened, given_parameters};
+use super::hook;
+use crate::actors::Deps;
+use crate::domain::connection::{Connection, Farewell, WebhookState};
+use crate::domain::secret::Secret;
+use crate::domain::time::Millis;
+use crate::error::Result;
+use crate::store::{Slot, Tx};
+
+/// Tries, over about 15 hours.
+pub const TRIES_MAX: u32 = 10;
+
+/// Deletes a connection with what it owns; what takes its webhook away stays.
+///
+/// # Errors
+/// The store's alone.
+pub fn leave(tx: &mut Tx<'_>, gone: &Connection) -> Result<()> {
+    if !matches!(gone.webhook, WebhookState::Registered { .. }) {
+        return tx.erase_connection(gone);
+    }
+    let id = gone.id.0;
+    let parameters = Secret::new(Value::Object(given_parameters(tx, gone)?).to_string());
+    let kept = [
+        (Slot::Parameters, Some(parameters)),
+        (Slot::Credentials, tx.credentials(&id)?),
+        (Slot::WebhookState, tx.webhook_state(&id)?),
+    ];
+    tx.erase_connection(gone)?;
+    let now = tx.now();
+    // Its integration may be deleted too, so its parameters are among those that are kept.
+    let connection = Connection { integration: None, parameters: String::new(), ..gone.clone() };
+    tx.put_object(&Farewell { connection, tries: 0, due_at: now, error: String::new() })?;
+    for (slot, text) in kept {
+        if let Some(text) = text {
+            tx.put_secret_text(&id, slot, &text)?;
+        }
+    }
+    Ok(())
+}
+
+/// Does what is due; answers when to try again.
+pub async fn say(deps: &Deps, mut farewell: Farewell) -> Result<Option<Millis>> {
+    let now = deps.clock.now();
+    if farewell.due_at > now {
+        return Ok(Some(farewell.due_at));
+    }
+    let id = farewell.connection.id;
+    let Err(error) = unsubscribe(deps, &farewell.connection).await? else {
+        deps.store.change(move |tx| tx.delete_object(&farewell)).await?;
+        return Ok(None);
+    };
+    farewell.tries = farewell.tries.saturating_add(1);
+    if farewell.tries >= TRIES_MAX {
+        tracing::warn!(connection = %id, error, "the webhook of a deleted connection stays at its app");
+        deps.store.change(move |tx| tx.delete_object(&farewell)).await?;
+        return Ok(None);
+    }
+    tracing::info!(connection = %id, error, tries = farewell.tries, "a webhook could not be taken away");
+    let due_at = deps.clock.now().after(hook::wait(farewell.tries));
+    (farewell.due_at, farewell.error) = (due_at, error);
+    deps.store.change(move |tx| tx.put_object(&farewell)).await?;
+    Ok(Some(due_at))
+}
+
+/// Asks the app; its failure is a sentence.
+async fn unsubscribe(deps: &Deps, connection: &Connection) -> Result<std::result::Result<(), String>> {
+    let WebhookState::Registered { uri, .. } = &connection.webhook else { return Ok(Ok(())) };
+    let account: Arc<Account> = match Account::open(deps, connection.clone())? {
+        Opened::Ready(account) => account,
+        Opened::Wrong(why) => return Ok(Err(why)),
+    };
+    let state = deps.store.webhook_state(&connection.id.0)?.unwrap_or_else(|| Secret::new("null"));
+    let answer = account.call(deps, || account.session.unsubscribe(uri, state.expose())).await?;
+    Ok(answer.map_err(|error| error.to_string()))
+}
