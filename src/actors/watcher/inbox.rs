@@ -21,6 +21,7 @@ use crate::domain::event::{Event, Payload, Source};
 use crate::domain::id::InboxId;
 use crate::domain::record::record_id;
 use crate::domain::secret::Secret;
+use crate::domain::snapshot::Version;
 use crate::domain::time::Millis;
 use crate::error::Result;
 use crate::store::{InboxRow, InboxState};
@@ -237,7 +238,10 @@ fn doubt(deps: &Deps, account: &Account, jobs: &mut [Job]) -> Result<()> {
         let record = record_id(id, &c.topic, &job.remote_id).into_bytes();
         let row = deps.store.snapshot_rows(id, &c.key, &[record])?.pop().flatten();
         let is_doubtful = match seen {
-            Seen::Record { .. } => gone.contains(&record) || row.is_some_and(|row| !row.is_live()),
+            Seen::Record { record: shown, observed_at } => {
+                let version = Version { remote_updated_at: shown.updated_at, observed_at: *observed_at };
+                gone.contains(&record) || row.is_some_and(|row| !row.is_live() && version.replaces(row.version))
+            }
             Seen::Gone { observed_at, .. } => {
                 gone.insert(record);
                 row.is_some_and(|row| row.is_live() && row.version.observed_at > *observed_at)
