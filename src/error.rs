@@ -63,6 +63,8 @@ codes! {
     Conflict = "conflict", 409, Caller;
     /// The same `Idempotency-Key` is being worked on.
     InProgress = "in-progress", 409, Caller;
+    /// A stream cannot go on where it stopped: what came next is past its retention.
+    EventsGone = "events-gone", 410, Caller;
     TooLarge = "too-large", 413, Caller;
     /// Well-formed, but refused: the message names the field.
     Invalid = "invalid", 422, Caller;

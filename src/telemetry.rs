@@ -194,6 +194,7 @@ metrics! {
     deliveries_dead = counter "tidemill_deliveries_dead_total" [cause] "Deliveries that ended undelivered, by the last error's code.";
     subscriptions = gauge "tidemill_subscriptions" [status] "Subscriptions by status.";
     connections = gauge "tidemill_connections" [status] "Connections by status.";
+    event_streams = gauge "tidemill_event_streams" [] "Streams of events that are open.";
     store_bytes = gauge "tidemill_store_bytes" [] "Size of the store on disk.";
     disk_free_bytes = gauge "tidemill_disk_free_bytes" [] "Free space of the disk that holds the store.";
     store_stall = seconds_counter "tidemill_store_stall_seconds_total" [] "Time in which the store slowed or stopped writes.";

@@ -3,11 +3,11 @@
 //! Always true: `live` fails only for a stuck actor or thread; a full disk or a third party's failure shows in `ready`,
 //! which also fails while starting and draining. Not here: who finds out (`actors::supervisor`, `app`).
 
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use schemars::JsonSchema;
 use serde::Serialize;
+use tokio::sync::watch;
 
 use super::call::Call;
 use super::reply::Reply;
@@ -16,33 +16,38 @@ use crate::error::{Error, Result};
 
 /// What the node is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
 pub enum Phase {
-    Starting = 0,
-    Ready = 1,
-    Draining = 2,
+    Starting,
+    Ready,
+    Draining,
 }
 
 /// How the node is.
-#[derive(Default)]
 pub struct Health {
-    phase: AtomicU8,
+    phase: watch::Sender<Phase>,
     stuck: Mutex<Vec<String>>,
     troubles: Mutex<Vec<String>>,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        let (phase, _) = watch::channel(Phase::Starting);
+        Self { phase, stuck: Mutex::default(), troubles: Mutex::default() }
+    }
 }
 
 impl Health {
     /// Says what the node is doing now. It begins as starting.
     pub fn set_phase(&self, phase: Phase) {
-        self.phase.store(phase as u8, Ordering::Release);
+        self.phase.send_replace(phase);
     }
     /// What the node is doing.
     pub fn phase(&self) -> Phase {
-        match self.phase.load(Ordering::Acquire) {
-            0 => Phase::Starting,
-            1 => Phase::Ready,
-            _ => Phase::Draining,
-        }
+        *self.phase.borrow()
+    }
+    /// Tells what the node is doing whenever that changes.
+    pub fn watch(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
     }
     /// Names the actors and threads that do not move; none is good health.
     pub fn set_stuck(&self, names: Vec<String>) {

@@ -43,6 +43,7 @@ mod workspaces;
 
 use actix_web::web::ServiceConfig;
 
+pub use events::StreamLimits;
 pub use health::{Health, Phase};
 pub use options::{Options, SubscriptionDefaults};
 pub use route::{Access, BodyLimit, Param, Route, Surface};

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::events::StreamLimits;
 use crate::domain::secret::Secret;
 use crate::domain::subscription::Signing;
 
@@ -37,6 +38,8 @@ pub struct Options {
     pub header_prefix: String,
     /// What a new subscription starts with.
     pub subscription: SubscriptionDefaults,
+    /// How many may follow the log at the same time.
+    pub streams: StreamLimits,
     /// Least seconds between two polls of a connection.
     pub poll_interval_seconds_min: u32,
     /// The store's folder: a key that nobody sees printed is left there.

@@ -3,10 +3,14 @@
 //! Always true: every answer of the API has a JSON body, errors included; a fault of ours is logged once with its whole
 //! chain and told without detail. Not here: which errors there are (`crate::error`).
 
+use std::convert::Infallible;
+
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderName, HeaderValue};
 use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use futures_util::{Stream, StreamExt};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -15,12 +19,23 @@ use crate::store::{Remembered, Tx};
 
 const JSON: &str = "application/json";
 
+/// A body that is made as fast as it is read, and no faster.
+pub struct Flow(BoxStream<'static, std::result::Result<Bytes, Infallible>>);
+
+impl std::fmt::Debug for Flow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Flow")
+    }
+}
+
 /// One answer.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Reply {
     pub status: u16,
     pub body: Bytes,
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// In place of `body`, if there is one.
+    flow: Option<Flow>,
     /// It is kept for a repeated `Idempotency-Key` already.
     pub(super) kept: bool,
 }
@@ -34,7 +49,13 @@ impl Reply {
     /// 200 with a body of another kind.
     pub fn text(content_type: &'static str, body: impl Into<Bytes>) -> Self {
         let headers = vec![(header::CONTENT_TYPE, HeaderValue::from_static(content_type))];
-        Self { status: 200, body: body.into(), headers, kept: false }
+        Self { status: 200, body: body.into(), headers, flow: None, kept: false }
+    }
+
+    /// 200 with a body that goes on for as long as `pieces` does.
+    pub fn flow(content_type: &'static str, pieces: impl Stream<Item = Bytes> + Send + 'static) -> Self {
+        let flow = Flow(pieces.map(Ok).boxed());
+        Self { flow: Some(flow), ..Self::text(content_type, Bytes::new()) }
     }
 
     /// The same with another status.
@@ -73,7 +94,10 @@ impl Reply {
         for header in self.headers {
             response.insert_header(header);
         }
-        response.body(self.body)
+        match self.flow {
+            Some(flow) => response.streaming(flow.0),
+            None => response.body(self.body),
+        }
     }
 }
 

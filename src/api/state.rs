@@ -6,6 +6,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use super::auth::KeyCache;
+use super::events::Streams;
 use super::gauges::Gauges;
 use super::health::Health;
 use super::idempotency::Running;
@@ -60,6 +61,7 @@ pub struct Inner {
     pub doors: Doors,
     pub keys: KeyCache,
     pub running: Running,
+    pub streams: Streams,
     pub tests: tokio::sync::Semaphore,
 }
 
@@ -85,6 +87,7 @@ impl State {
             doors: Doors::default(),
             keys: KeyCache::default(),
             running: Running::default(),
+            streams: Streams::default(),
             tests: tokio::sync::Semaphore::new(TESTS_MAX),
         })))
     }

@@ -138,6 +138,12 @@ pub(super) fn routes() -> Vec<Route> {
     group("topics", routes)
 }
 
+/// The topics that are not built in: the workspace's own, and the events of connectors.
+pub(super) fn others(rows: &Rows, workspace: WorkspaceNo, of_connectors: Vec<String>) -> Result<Vec<String>> {
+    let own = rows.objects::<CustomTopic>(workspace, None, CUSTOM_MAX)?.items;
+    Ok(own.into_iter().map(|topic| topic.name).chain(of_connectors).collect())
+}
+
 fn plain(name: &str, kind: KindWord, description: &str) -> TopicView {
     TopicView {
         topic: name.to_owned(),

@@ -13,7 +13,7 @@ use actix_web::web::ServiceConfig;
 use actix_web::{App, HttpServer};
 
 use super::{Engine, wall_clock};
-use crate::api::{self, Health, Options, Parts, Phase, State, SubscriptionDefaults, bootstrap};
+use crate::api::{self, Health, Options, Parts, Phase, State, StreamLimits, SubscriptionDefaults, bootstrap};
 use crate::config::Config;
 use crate::domain::setting::Signing as Kind;
 use crate::domain::subscription::Signing;
@@ -145,6 +145,11 @@ pub fn api_options(config: &Config) -> Options {
             timeout_seconds: seconds(delivery.timeout_seconds.get()),
             max_in_flight: delivery.in_flight_per_subscription.get(),
             max_in_flight_max: u32::try_from(delivery.in_flight_total.get()).unwrap_or(u32::MAX),
+        },
+        streams: StreamLimits {
+            max: server.streams_max.get(),
+            per_workspace_max: server.streams_per_workspace_max.get(),
+            heartbeat: Duration::from_secs(server.stream_heartbeat_seconds.get()),
         },
         poll_interval_seconds_min: config.polling.interval_seconds_min.get(),
         storage_path: config.storage.path.clone(),

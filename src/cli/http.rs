@@ -1,6 +1,7 @@
 //! Small JSON calls to a node and to the sandbox.
 //!
-//! Always true: a call ends within ten seconds and reads at most 16 MiB. These are addresses the user gave, so the
+//! Always true: a call ends within ten seconds and reads at most 16 MiB; one that is read piece by piece ends when
+//! nothing comes for too long. These are addresses the user gave, so the
 //! guarded client of the node is not needed; proxies of the environment are ignored all the same.
 
 use std::time::Duration;
@@ -11,6 +12,8 @@ use super::Failure;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 const ANSWER_MAX: usize = 16 * 1024 * 1024;
+/// Of a refusal, enough for its sentence.
+const REFUSAL_MAX: usize = 64 * 1024;
 
 /// One server, and the key that is sent to it.
 #[derive(Clone)]
@@ -30,6 +33,14 @@ impl Answer {
     /// The body as JSON; null if it is not.
     pub(super) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_default()
+    }
+
+    /// What it says, as the end of a call.
+    fn failure(&self, what: &str) -> Failure {
+        let json = self.json();
+        let said = json["message"].as_str().or(json["error"]["message"].as_str()).unwrap_or(&self.text);
+        let said: String = said.chars().take(300).collect();
+        Failure::Failed(format!("{what} answered {}: {said}", self.status))
     }
 }
 
@@ -75,15 +86,69 @@ impl Server {
         if (200..300).contains(&answer.status) {
             return Ok(answer.json());
         }
-        let json = answer.json();
-        let said = json["message"].as_str().or(json["error"]["message"].as_str()).unwrap_or(&answer.text);
-        let said: String = said.chars().take(300).collect();
-        Err(Failure::Failed(format!("{method} {}{path} answered {}: {said}", self.base, answer.status)))
+        Err(answer.failure(&format!("{method} {}{path}", self.base)))
+    }
+}
+
+impl Server {
+    /// A GET whose answer goes on for as long as something comes at least every `silence`.
+    pub(super) async fn open(&self, path: &str, headers: &[(&str, &str)], silence: Duration) -> Result<Open, Failure> {
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(TIMEOUT)
+            .read_timeout(silence)
+            .build()
+            .map_err(|e| Failure::Failed(format!("cannot make an HTTP client: {e}")))?;
+        // The query may be long, and names nothing that helps.
+        let what = format!("GET {}{}", self.base, path.split('?').next().unwrap_or(path));
+        let mut request = client.get(format!("{}{path}", self.base)).bearer_auth(&self.key);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let answer = request.send().await.map_err(|e| Failure::Failed(format!("{what}: {}", cause(&e))))?;
+        Ok(Open { answer, what })
+    }
+}
+
+/// An answer that is read piece by piece.
+pub(super) struct Open {
+    answer: reqwest::Response,
+    what: String,
+}
+
+impl Open {
+    pub(super) fn status(&self) -> u16 {
+        self.answer.status().as_u16()
+    }
+
+    /// The next piece; None at the end.
+    pub(super) async fn piece(&mut self) -> Result<Option<bytes::Bytes>, Failure> {
+        let piece = self.answer.chunk().await;
+        piece.map_err(|e| Failure::Failed(format!("{}: {}", self.what, cause(&e))))
+    }
+
+    /// What a refusal says, and how long to wait if waiting helps.
+    pub(super) async fn refusal(mut self) -> (Option<Duration>, Failure) {
+        let status = self.status();
+        let told = self.answer.headers().get("retry-after").and_then(|v| v.to_str().ok()?.parse().ok());
+        let waiting_helps = matches!(status, 429 | 500..=599);
+        let patience = waiting_helps.then(|| Duration::from_secs(told.unwrap_or(5)));
+        let mut bytes = Vec::new();
+        while let Ok(Some(piece)) = self.piece().await {
+            bytes.extend_from_slice(&piece);
+            if bytes.len() > REFUSAL_MAX {
+                break;
+            }
+        }
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let answer = Answer { status, text };
+        (patience, answer.failure(&self.what))
     }
 }
 
 /// The innermost cause: "connection refused" rather than "error sending request".
-fn cause(error: &reqwest::Error) -> String {
+pub(super) fn cause(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(inner) = cause.source() {
         cause = inner;

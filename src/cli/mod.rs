@@ -9,6 +9,7 @@ mod connector;
 mod demo;
 mod http;
 mod keys;
+mod listen;
 mod node;
 mod sandbox;
 mod serve;
@@ -50,6 +51,8 @@ enum Command {
     Sandbox(sandbox::Args),
     /// Set up a user, a connection and a subscription on a running node, and print each event that arrives.
     Demo(demo::Args),
+    /// Print what a subscription would get, or send it on to an address of your own.
+    Listen(listen::Args),
     /// Check the signatures of a delivery.
     Verify(verify::Args),
     /// Open a store that no node uses, and report its health.
@@ -81,6 +84,15 @@ pub(crate) enum Failure {
     Failed(String),
     /// Exit code 2: the arguments make no sense together.
     Usage(String),
+}
+
+impl Failure {
+    /// The sentence.
+    pub(crate) fn sentence(self) -> String {
+        match self {
+            Self::Failed(text) | Self::Usage(text) => text,
+        }
+    }
 }
 
 impl From<crate::error::Error> for Failure {
@@ -134,6 +146,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>, env: Vec<(String, String)>
         Command::Connector(args) => connector::run(args, &context),
         Command::Sandbox(args) => sandbox::run(args, &context),
         Command::Demo(args) => demo::run(args, &context),
+        Command::Listen(args) => listen::run(args, &context),
         Command::Verify(args) => verify::run(args, &context),
         Command::Check(args) => check::run(args, &context),
         Command::Config(args) => config::run(args, &context),

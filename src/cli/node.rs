@@ -59,6 +59,16 @@ impl Reach {
 }
 
 impl Node {
+    /// Whether answers are wanted as JSON.
+    pub(super) fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// The node itself, for calls of another kind.
+    pub(super) fn into_server(self) -> Server {
+        self.server
+    }
+
     /// Makes one call and shows its answer: as JSON, or as `text` makes of it.
     pub(super) fn show(
         &self,

@@ -39,6 +39,9 @@ pub struct Server {
     pub request_timeout_seconds: NonZeroU64,
     pub keep_alive_seconds: NonZeroU64,
     pub drain_seconds: NonZeroU64,
+    pub streams_max: NonZeroUsize,
+    pub streams_per_workspace_max: NonZeroUsize,
+    pub stream_heartbeat_seconds: NonZeroU64,
 }
 
 /// `[ops]`: health and metrics.

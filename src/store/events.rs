@@ -16,6 +16,8 @@ use crate::error::Result;
 const STEP_BYTES_MAX: usize = 8 << 20;
 /// The router's checkpoint.
 const META_ROUTED: &[u8] = b"routed";
+/// The first position that retention has left in the log.
+const META_KEPT_FROM: &[u8] = b"events-kept-from";
 
 impl Rows {
     /// The event at a position of the log.
@@ -63,6 +65,32 @@ impl Rows {
         self.positions(Table::EventsByRecord, &prefix, 28, before, limit)
     }
 
+    /// Positions of a workspace's events after `after`, up to and with `until` (oldest first), at most `limit`.
+    pub fn workspace_events_after(
+        &self,
+        workspace: WorkspaceNo,
+        after: Seq,
+        until: Seq,
+        limit: usize,
+    ) -> Result<Vec<Seq>> {
+        let prefix = Key::workspace(workspace);
+        let (from, to) = (prefix.clone().seq(after.next()), prefix.seq(until.next()));
+        let mut seqs = Vec::new();
+        self.walk(Table::EventsByWorkspace, from.as_ref(), to.as_ref(), Walk::Forward, |key, _| {
+            seqs.push(Seq(keys::number_at(key, 4).unwrap_or_default()));
+            Ok(seqs.len() < limit)
+        })?;
+        Ok(seqs)
+    }
+
+    /// Events before this position have been dropped, since they were past their time.
+    pub fn events_kept_from(&self) -> Result<Seq> {
+        Ok(match self.raw(Table::Meta, META_KEPT_FROM)? {
+            Some(bytes) => Seq(u64::from_be_bytes(codec::fixed("meta", &bytes)?)),
+            None => Seq(0),
+        })
+    }
+
     fn positions(&self, table: Table, prefix: &Key, at: usize, before: Option<Seq>, limit: usize) -> Result<Vec<Seq>> {
         let end = match before {
             Some(seq) => prefix.clone().seq(seq).as_ref().to_vec(),
@@ -107,6 +135,11 @@ impl Tx<'_> {
     pub fn drop_workspace_events(&mut self, workspace: WorkspaceNo, before: Seq) -> Result<()> {
         let from = Key::workspace(workspace);
         self.delete_range(Table::EventsByWorkspace, from.as_ref(), from.clone().seq(before).as_ref())
+    }
+
+    /// Notes that events before `seq` are dropped, in the commit that drops them.
+    pub(super) fn put_events_kept_from(&mut self, seq: Seq) -> Result<()> {
+        self.put_raw(Table::Meta, META_KEPT_FROM, &seq.0.to_be_bytes())
     }
 
     /// Moves the router's checkpoint.

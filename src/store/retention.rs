@@ -105,13 +105,14 @@ impl Store {
             }
             // A delivery may have been asked for since the plan was made; then the events wait for the next look.
             let events = if tx.needs_any(&plan.gone)? { Vec::new() } else { plan.events };
+            let some_events_go = events.iter().any(|(table, ..)| *table == Table::Events);
             for (table, from, to) in plan.ranges.into_iter().chain(events) {
                 tx.delete_range(table, &from, &to)?;
             }
             for (table, key) in plan.rows {
                 tx.delete(table, key)?;
             }
-            Ok(())
+            if some_events_go { tx.put_events_kept_from(plan.gone.before) } else { Ok(()) }
         })
         .await?;
         Ok(marks)

@@ -62,6 +62,7 @@ fn every_sub_command_has_help() {
         "connector check",
         "connector test",
         "sandbox",
+        "listen",
     ] {
         let mut arguments: Vec<&str> = line.split_whitespace().collect();
         arguments.push("--help");

@@ -4,6 +4,7 @@
 //! may be short while `next` is present; newest first. Not here: deliveries by themselves (`deliveries`).
 
 mod publish;
+mod stream;
 mod trace;
 
 use schemars::JsonSchema;
@@ -19,6 +20,8 @@ use crate::domain::record::record_id;
 use crate::domain::time::Millis;
 use crate::error::{Code, Result};
 use crate::store::Rows;
+
+pub use self::stream::{Limits as StreamLimits, Streams};
 
 /// Rows looked at for one page.
 const LOOKED_AT_MAX: usize = 2000;
@@ -80,6 +83,10 @@ pub(super) fn routes() -> Vec<Route> {
             .gives::<publish::Taken>()
             .status(202),
         Route::get(all, "List events", list).query(PAGED).query(FILTERS).gives::<Events>(),
+        Route::get("/{version}/one/events/stream", "Follow the log as server-sent events", stream::stream)
+            .query(stream::PARAMS)
+            .gives::<String>()
+            .content_type(stream::CONTENT_TYPE),
         Route::get("/{version}/one/events/{eventId}", "Show an event with its trace", trace::show)
             .gives::<trace::OneEvent>(),
     ];

@@ -3,6 +3,7 @@
 //! Always true: only a 2xx whose body ended, or whose first `read_limit` bytes came, within the timeout is success. Not
 //! here: the connection (`outbound`), the meaning of a status (`domain::delivery`).
 
+pub mod headers;
 pub mod keys;
 pub mod sign;
 pub mod signer;
@@ -12,6 +13,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use url::Url;
 
+use self::headers::Names;
 use self::signer::Signer;
 use super::{Driver, Parcel, Report, Trial};
 use crate::domain::address::Forbidden;
@@ -19,46 +21,16 @@ use crate::domain::delivery::{Attempt, AttemptError, Outcome, kept_answer};
 use crate::domain::failure::Failure;
 use crate::error::{Code, Error, Result};
 use crate::outbound::diagnose::Diagnosis;
-use crate::outbound::{Answer, Client, HeaderName, HeaderValue, Method, Request, header};
+use crate::outbound::{Answer, Client, HeaderName, HeaderValue, Method, Request};
 
 /// The longest address.
 pub const ADDRESS_MAX_BYTES: usize = 2048;
-
-const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
-const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
-const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
-const ATTEMPT: HeaderName = HeaderName::from_static("tidemill-attempt");
-const REPLAY: HeaderName = HeaderName::from_static("tidemill-replay");
-
-/// Headers that describe the message or the connection, and so cannot be set by a subscription.
-const OWN_HEADERS: &[&str] = &[
-    "connection",
-    "content-encoding",
-    "content-length",
-    "content-type",
-    "expect",
-    "host",
-    "http2-settings",
-    "keep-alive",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "tidemill-attempt",
-    "tidemill-replay",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "user-agent",
-    "webhook-id",
-    "webhook-signature",
-    "webhook-timestamp",
-];
 
 /// Whether a subscription may not set this header, where ours are named `{prefix}-…`. Any case.
 pub fn is_own_header(name: &str, prefix: &str) -> bool {
     let name = name.to_ascii_lowercase();
     let ours = name.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('-'));
-    OWN_HEADERS.contains(&name.as_str()) || matches!(ours, Some("topic" | "signature"))
+    headers::is_fixed(&name) || matches!(ours, Some("topic" | "signature"))
 }
 
 /// Settings of the driver.
@@ -76,8 +48,7 @@ pub struct HttpOptions {
 pub struct Http {
     client: Client,
     signer: Signer,
-    topic: HeaderName,
-    signature: HeaderName,
+    names: Names,
     read_limit: usize,
     kept_max: usize,
 }
@@ -85,47 +56,25 @@ pub struct Http {
 impl Http {
     /// A driver on the runtime of `client`. Fails if the prefix makes no header name.
     pub fn new(client: Client, signer: Signer, options: &HttpOptions) -> Result<Self> {
-        let name = |end: &str| {
-            let text = format!("{}-{end}", options.header_prefix);
-            HeaderName::from_bytes(text.as_bytes()).map_err(|e| {
-                Error::invalid("delivery.header_prefix: use lower-case letters, digits and hyphens").because(e)
-            })
-        };
-        let (topic, signature) = (name("topic")?, name("signature")?);
-        Ok(Self { client, signer, topic, signature, read_limit: options.read_limit, kept_max: options.kept_max })
-    }
-
-    fn owns_header(&self, name: &str) -> bool {
-        let name = name.to_ascii_lowercase();
-        OWN_HEADERS.contains(&name.as_str()) || name == self.topic.as_str() || name == self.signature.as_str()
+        let names = Names::new(&options.header_prefix)?;
+        Ok(Self { client, signer, names, read_limit: options.read_limit, kept_max: options.kept_max })
     }
 
     async fn request(&self, parcel: &Parcel, url: Url) -> Result<Request> {
-        let id = parcel.event.to_string();
-        let timestamp = parcel.at.seconds();
+        let rsa = if parcel.signing.rsa {
+            let digest = sign::rsa_digest(&parcel.address, &parcel.body);
+            Some(self.signer.rsa(parcel.keys.rsa(parcel.at), digest).await?)
+        } else {
+            None
+        };
         let mut headers = Vec::with_capacity(10 + parcel.headers.len());
-        for (name, value) in parcel.headers.iter().filter(|(name, _)| !self.owns_header(name)) {
+        for (name, value) in parcel.headers.iter().filter(|(name, _)| !self.names.owns(name)) {
             let name = HeaderName::from_bytes(name.as_bytes()).map_err(Error::internal)?;
             let mut value = HeaderValue::from_bytes(value.expose().as_bytes()).map_err(Error::internal)?;
             value.set_sensitive(true);
             headers.push((name, value));
         }
-        headers.push((header::CONTENT_TYPE, HeaderValue::from_static("application/json")));
-        headers.push((self.topic.clone(), text(&parcel.topic)?));
-        if parcel.signing.rsa {
-            let digest = sign::rsa_digest(&parcel.address, &parcel.body);
-            let signature = self.signer.rsa(parcel.keys.rsa(parcel.at), digest).await?;
-            headers.push((self.signature.clone(), text(&signature)?));
-        }
-        if let Some(signature) = standard(parcel, &id, timestamp)? {
-            headers.push((WEBHOOK_SIGNATURE, text(&signature)?));
-        }
-        headers.push((WEBHOOK_ID, text(&id)?));
-        headers.push((WEBHOOK_TIMESTAMP, timestamp.into()));
-        headers.push((ATTEMPT, parcel.attempt.into()));
-        if parcel.replay {
-            headers.push((REPLAY, HeaderValue::from_static("true")));
-        }
+        headers.append(&mut headers::ours(&self.names, parcel, rsa.as_deref())?);
         Ok(Request {
             method: Method::POST,
             url,
@@ -145,7 +94,7 @@ impl Http {
             return Ok((report(parcel, Outcome::Rejected(error), 0, None), None, Vec::new()));
         };
         let request = self.request(parcel, url).await?;
-        let sent = request.headers.iter().filter(|(name, _)| self.owns_header(name.as_str()));
+        let sent = request.headers.iter().filter(|(name, _)| self.names.owns(name.as_str()));
         let sent = sent.map(|(n, v)| (n.to_string(), String::from_utf8_lossy(v.as_bytes()).into_owned())).collect();
         let started = tokio::time::Instant::now();
         let answered = self.client.send(request).await;
@@ -226,20 +175,6 @@ impl Driver for Http {
     }
 }
 
-fn standard(parcel: &Parcel, id: &str, timestamp: u64) -> Result<Option<String>> {
-    let signing = parcel.signing;
-    if !signing.hmac && !signing.ed25519 {
-        return Ok(None);
-    }
-    if signing.hmac && parcel.secrets.is_empty() {
-        return Err(Error::internal("a subscription that signs with HMAC has no secret"));
-    }
-    let message = sign::standard_message(id, timestamp, &parcel.body);
-    let secrets = parcel.secrets.iter().filter(|_| signing.hmac);
-    let keys = parcel.keys.ed25519(parcel.at).filter(|_| signing.ed25519).map(AsRef::as_ref);
-    Ok(Some(sign::standard(&message, secrets, keys)))
-}
-
 fn report(parcel: &Parcel, outcome: Outcome, duration_ms: u32, answer: Option<&Answer>) -> Report {
     let attempt = Attempt {
         at: parcel.at,
@@ -250,8 +185,4 @@ fn report(parcel: &Parcel, outcome: Outcome, duration_ms: u32, answer: Option<&A
         body_cut: answer.is_some_and(|a| a.cut),
     };
     Report { outcome, attempt }
-}
-
-fn text(value: &str) -> Result<HeaderValue> {
-    HeaderValue::from_str(value).map_err(Error::internal)
 }

@@ -7,3 +7,4 @@ pub mod receiver;
 pub mod server;
 pub mod shim;
 pub mod shop;
+pub mod sse;
