@@ -277,6 +277,7 @@ async fn subscribe(engine: &Engine, cell: Cell, port: u16) -> Vec<Subscription> 
                     coalesce: false,
                     rate_milli: None,
                     filter: None,
+                    hook: None,
                 };
                 let secrets = SigningSecrets { all: vec![SigningSecret { text: SECRET.into(), until: None }] };
                 tx.put_secret(&subscription.id.0, Slot::SigningSecrets, &secrets)?;

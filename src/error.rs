@@ -48,6 +48,7 @@ codes! {
     KeyNotFound = "key-not-found", 404, Caller;
     UserNotFound = "user-not-found", 404, Caller;
     SubscriptionNotFound = "subscription-not-found", 404, Caller;
+    HookNotFound = "hook-not-found", 404, Caller;
     DeliveryNotFound = "delivery-not-found", 404, Caller;
     EventNotFound = "event-not-found", 404, Caller;
     TopicNotFound = "topic-not-found", 404, Caller;
@@ -71,6 +72,8 @@ codes! {
     UnknownField = "unknown-field", 422, Caller;
     UnknownTopic = "unknown-topic", 422, Caller;
     AddressForbidden = "address-forbidden", 422, Caller;
+    /// The target of a hook does not want to be one.
+    HandshakeFailed = "handshake-failed", 422, Caller;
     /// The same `Idempotency-Key` came with another body.
     IdempotencyMismatch = "idempotency-mismatch", 422, Caller;
     /// Well-formed, and part of the contract, but not in this version.

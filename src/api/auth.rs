@@ -94,8 +94,8 @@ fn wrong_key() -> Error {
     Error::new(Code::Unauthorized, "the API key is unknown, expired or revoked")
 }
 
-/// Finds the caller of a keyed route and checks what the key may do.
-pub async fn caller(state: &State, headers: &HeaderMap, wanted: Scope) -> Result<Arc<Known>> {
+/// Finds the caller of a keyed route and checks that the key may do one of what is wanted.
+pub async fn caller(state: &State, headers: &HeaderMap, wanted: &[Scope]) -> Result<Arc<Known>> {
     let digest = key_digest(bearer(headers)?);
     let (era, found) = state.keys.find(&digest);
     let known = if let Some(known) = found {
@@ -110,11 +110,12 @@ pub async fn caller(state: &State, headers: &HeaderMap, wanted: Scope) -> Result
     if known.key.expires_at.is_some_and(|at| at <= state.clock.now()) {
         return Err(wrong_key());
     }
-    if known.key.allows(wanted) {
+    if wanted.iter().any(|scope| known.key.allows(*scope)) {
         return Ok(known);
     }
-    let scope = super::keys::scope_text(wanted);
-    Err(Error::new(Code::Forbidden, format!("this call needs a key with the scope `{scope}`")))
+    let scopes: Vec<&str> = wanted.iter().map(|scope| super::keys::scope_text(*scope)).collect();
+    let scopes = scopes.join("` or `");
+    Err(Error::new(Code::Forbidden, format!("this call needs a key with the scope `{scopes}`")))
 }
 
 fn look_up(rows: &Rows, digest: &[u8; 32]) -> Result<Option<Known>> {

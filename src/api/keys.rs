@@ -61,8 +61,9 @@ pub(super) fn scope_text(scope: Scope) -> &'static str {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct NewKey {
-    /// For people; up to 256 bytes.
-    name: String,
+    /// For people; up to 256 bytes. A key for hooks may go without: it is named after its user.
+    #[serde(default)]
+    name: Option<String>,
     /// `write` includes `read`, `admin` includes both. `hooks` stands alone and needs a `userId`.
     scopes: Vec<ScopeWord>,
     /// The user, by id or username, that a `hooks` key is bound to.
@@ -151,7 +152,6 @@ pub(super) fn put_admin(tx: &mut Tx<'_>, workspace: WorkspaceNo, name: &str, sec
 }
 
 fn check(rows: &Rows, key: &NewKey, workspace: WorkspaceNo, now: Millis) -> Result<ApiKey> {
-    let name = name_of("name", &key.name)?;
     if key.scopes.is_empty() {
         return Err(Error::invalid("scopes: name at least one of read, write, admin and hooks"));
     }
@@ -165,7 +165,13 @@ fn check(rows: &Rows, key: &NewKey, workspace: WorkspaceNo, now: Millis) -> Resu
     if hooks != key.user_id.is_some() {
         return Err(Error::invalid("userId: a key with the scope `hooks` is bound to a user, and no other key is"));
     }
-    let user = key.user_id.as_deref().map(|text| user_of(rows, workspace, text)).transpose()?.map(|user| user.id);
+    let user = key.user_id.as_deref().map(|text| user_of(rows, workspace, text)).transpose()?;
+    let name = match (&key.name, &user) {
+        (Some(name), _) => name_of("name", name)?,
+        (None, Some(user)) => format!("hooks of {}", user.username).chars().take(64).collect(),
+        (None, None) => return Err(Error::invalid("name: say for people what the key is for")),
+    };
+    let user = user.map(|user| user.id);
     let expires_at = key.expires_at.as_deref().map(|text| future("expiresAt", text, now)).transpose()?;
     let (id, digest) = (KeyId([0; 12]), [0; 32]);
     Ok(ApiKey { id, workspace, name, scopes, user, expires_at, created_at: now, digest })

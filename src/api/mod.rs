@@ -56,6 +56,7 @@ pub fn table() -> Vec<Route> {
         keys::routes(),
         users::routes(),
         subscriptions::routes(),
+        subscriptions::hooks::routes(),
         deliveries::routes(),
         events::routes(),
         connectors::routes(),

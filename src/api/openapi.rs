@@ -128,6 +128,11 @@ impl Schemas {
                 operation.insert("description".into(), text.into());
                 json!([{"apiKey": scopes_of(scope)}])
             }
+            Access::Hooks(scope) => {
+                let text = format!("Needs the scope `{}`, or `hooks`.", super::keys::scope_text(scope));
+                operation.insert("description".into(), text.into());
+                json!([{"apiKey": scopes_of(scope)}, {"apiKey": scopes_of(Scope::Hooks)}])
+            }
             Access::Operator => json!([{"operatorKey": []}]),
             Access::Open => json!([]),
         };
@@ -170,7 +175,7 @@ fn parameters(route: &Route) -> Vec<Value> {
         parameters.push(json!({"name": query.name, "in": "query", "description": query.about, "schema": schema}));
     }
     let is_post = route.method.as_ref().is_some_and(|m| *m == actix_web::http::Method::POST);
-    if is_post && matches!(route.access, Access::Key(_)) {
+    if is_post && matches!(route.access, Access::Key(_) | Access::Hooks(_)) {
         let about = "The same key and body within 24 hours give the first answer again.";
         let schema = json!({"type": "string", "maxLength": 255});
         parameters.push(json!({"name": "Idempotency-Key", "in": "header", "description": about, "schema": schema}));

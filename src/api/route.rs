@@ -20,6 +20,8 @@ use crate::error::Result;
 pub enum Access {
     /// An API key with this scope.
     Key(Scope),
+    /// The same, or a key with the scope `hooks`, which then sees its own user's hooks only.
+    Hooks(Scope),
     /// The operator's key.
     Operator,
     /// Anyone.

@@ -21,6 +21,7 @@ use super::route::{Access, BodyLimit, Route, Surface};
 use super::state::State;
 use super::{auth, table};
 use crate::domain::version::ApiVersion;
+use crate::domain::workspace::Scope;
 use crate::error::{Code, Error, Result};
 
 /// Bytes of a body over its limit that are read and dropped, so that its sender gets to see the 413: closing at once
@@ -104,7 +105,8 @@ fn not_allowed(method: &Method, routes: &[Route]) -> Reply {
 
 async fn answer(state: &State, route: &Route, request: &HttpRequest, payload: Payload) -> Result<Reply> {
     let caller = match route.access {
-        Access::Key(scope) => Some(auth::caller(state, request.headers(), scope).await?),
+        Access::Key(scope) => Some(auth::caller(state, request.headers(), &[scope]).await?),
+        Access::Hooks(scope) => Some(auth::caller(state, request.headers(), &[Scope::Hooks, scope]).await?),
         Access::Operator => auth::operator(state, request.headers()).map(|()| None)?,
         Access::Open => None,
     };

@@ -17,6 +17,7 @@ use super::shapes::Deleted;
 use super::state::State;
 use super::{connections, records};
 use crate::domain::body::example;
+use crate::domain::connection::Connection;
 use crate::domain::id::{ConnectionId, WorkspaceNo};
 use crate::domain::models::{Catalogue, Field, Model};
 use crate::domain::topic;
@@ -117,7 +118,7 @@ struct FieldView {
 }
 
 #[derive(Serialize, JsonSchema)]
-struct Fields {
+pub(super) struct Fields {
     fields: Vec<FieldView>,
 }
 
@@ -286,38 +287,50 @@ async fn fields(call: Call) -> Result<Reply> {
     let Some(name) = call.query("topic").map(str::to_owned) else {
         return Err(Error::new(Code::Malformed, "topic: say which, such as ?topic=crm/contacts"));
     };
-    let workspace = call.workspace()?;
-    let mut fields: Vec<FieldView> = match Catalogue::embedded().find(&name) {
+    let (workspace, state) = (call.workspace()?, call.state.clone());
+    let id = call.query_id::<ConnectionId>("connectionId", Code::ConnectionNotFound)?;
+    let read = move |rows: &Rows| {
+        let connection = id.map(|id| connections::find(rows, workspace, id)).transpose()?;
+        let connections: Vec<Connection> = connection.into_iter().collect();
+        Reply::json(&fields_of(&state, rows, workspace, &name, &connections)?)
+    };
+    call.read(read).await
+}
+
+/// The fields of a topic, and those of the apps' own that were seen in these connections' records.
+pub(super) fn fields_of(
+    state: &State,
+    rows: &Rows,
+    workspace: WorkspaceNo,
+    name: &str,
+    connections: &[Connection],
+) -> Result<Fields> {
+    let mut fields: Vec<FieldView> = match Catalogue::embedded().find(name) {
         Some(model) => model.fields.iter().map(field).collect(),
         None => {
-            let (topic, known) = (name.clone(), of_connectors(&call.state).iter().any(|t| t.topic == name));
-            if !known && call.read(move |rows| rows.custom_topic(workspace, &topic)).await?.is_none() {
-                return Err(records::unknown(&name));
+            let known = of_connectors(state).iter().any(|topic| topic.topic == name);
+            if !known && rows.custom_topic(workspace, name)?.is_none() {
+                return Err(records::unknown(name));
             }
             Vec::new()
         }
     };
-    if let Some(id) = call.query_id::<ConnectionId>("connectionId", Code::ConnectionNotFound)? {
-        let state = call.state.clone();
-        let read = move |rows: &Rows| {
-            let connection = connections::find(rows, workspace, id)?;
-            let mut names = Vec::new();
-            for key in records::collections(&state, rows, &connection, &name)? {
-                names.extend(rows.custom_fields(id, &key)?);
-            }
-            names.sort();
-            names.dedup();
-            Ok(names)
-        };
-        fields.extend(call.read(read).await?.into_iter().map(|name| FieldView {
-            path: format!("customFields.{name}"),
-            title: name,
-            description: "A field of the app's own, seen in this connection's records.".to_owned(),
-            kind: None,
-            format: None,
-            nullable: true,
-            custom: true,
-        }));
+    let mut names = Vec::new();
+    for connection in connections {
+        for key in records::collections(state, rows, connection, name)? {
+            names.extend(rows.custom_fields(connection.id, &key)?);
+        }
     }
-    Reply::json(&Fields { fields })
+    names.sort();
+    names.dedup();
+    fields.extend(names.into_iter().map(|name| FieldView {
+        path: format!("customFields.{name}"),
+        title: name,
+        description: "A field of the app's own, seen in this connection's records.".to_owned(),
+        kind: None,
+        format: None,
+        nullable: true,
+        custom: true,
+    }));
+    Ok(Fields { fields })
 }

@@ -76,6 +76,9 @@ pub struct Trial {
     /// The signature headers that were sent, by name.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<(String, String)>,
+    /// What the answer has in `X-Hook-Secret`.
+    #[serde(skip)]
+    pub hook_secret: Option<String>,
     /// Accepted, as a delivery would be.
     pub accepted: bool,
 }

@@ -49,6 +49,11 @@ pub fn record(payload: &Payload, version: ApiVersion) -> String {
 /// A made-up event of a built-in topic, as a receiver would get it: for `GET /one/topics/{category}/{model}`, samples of
 /// hooks, and the docs.
 pub fn example(model: &Model, version: ApiVersion) -> Vec<u8> {
+    render(&example_event(model), EventId([0; 12]), version, &[])
+}
+
+/// The same before it is made into a body.
+pub fn example_event(model: &Model) -> Event {
     let fields = serde_json::to_string(&model.example).unwrap_or_default();
     let (seen, happened) = (Millis(1_713_545_838_020), Millis(1_703_240_614_000));
     let payload = if model.system {
@@ -68,7 +73,7 @@ pub fn example(model: &Model, version: ApiVersion) -> Vec<u8> {
     let update_type = if model.system { topic::model(&model.topic) } else { "updated" };
     // Subscriptions and their deliveries belong to no connection.
     let of_a_connection = model.example.contains_key("connectionId") || !model.system;
-    let event = Event {
+    Event {
         topic: model.topic.clone(),
         update_type: Some(update_type.to_owned()),
         connection: of_a_connection.then_some(EXAMPLE_CONNECTION),
@@ -77,8 +82,7 @@ pub fn example(model: &Model, version: ApiVersion) -> Vec<u8> {
         user_name: of_a_connection.then(|| "Gregg's Account".to_owned()),
         username: of_a_connection.then(|| "gregg".to_owned()),
         ..Event::blank(WorkspaceNo::DEFAULT, payload, happened)
-    };
-    render(&event, EventId([0; 12]), version, &[])
+    }
 }
 
 const EXAMPLE_CONNECTION: ConnectionId = ConnectionId(*b"\x65\x87\x4b\xeb\xc8\x10\x00\x57\xbf\x8c\x2e\xe8");

@@ -7,6 +7,7 @@ pub mod delivery;
 pub mod event;
 pub mod failure;
 pub mod flow;
+pub mod hook;
 pub mod id;
 pub mod models;
 pub mod pull;

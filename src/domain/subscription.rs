@@ -102,12 +102,46 @@ pub struct Subscription {
     pub rate_milli: Option<u32>,
     /// A CEL expression over the event; only events for which it is true are delivered.
     pub filter: Option<String>,
+    /// Set if it was made as a REST hook.
+    pub hook: Option<Hook>,
+}
+
+/// What a subscription remembers of the call that made it as a REST hook: it is listed among the hooks, is told apart
+/// by its update types too, and goes when its receiver answers 410.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hook {
+    /// The event as it was asked for: `contact.updated`.
+    pub event: String,
+}
+
+/// What makes two subscriptions the same: each event would come twice. `hook_types` are the update types of a hook.
+pub fn wish(
+    address: &str,
+    topics: &[String],
+    user: Option<UserId>,
+    connection: Option<ConnectionId>,
+    hook_types: Option<&[String]>,
+) -> String {
+    let mut topics = topics.to_vec();
+    topics.sort();
+    topics.dedup();
+    let mut text = format!("{address}\n{}\n{user:?}\n{connection:?}", topics.join(" "));
+    if let Some(types) = hook_types {
+        text.push_str(&format!("\nhook {}", types.join(" ")));
+    }
+    text
 }
 
 impl Subscription {
     /// Deliveries per second at most.
     pub fn per_second(&self) -> Option<f64> {
         self.rate_milli.map(|milli| f64::from(milli) / 1000.0)
+    }
+
+    /// What it has in common with no other one of its workspace.
+    pub fn wish(&self) -> String {
+        let hook_types = self.hook.as_ref().map(|_| self.update_types.as_slice());
+        wish(&self.address, &self.topics, self.user, self.connection, hook_types)
     }
 
     /// Whether deliveries may leave now.

@@ -155,11 +155,7 @@ impl Entity for Subscription {
         self.workspace
     }
     fn unique(&self) -> Vec<Unique> {
-        let mut topics = self.topics.clone();
-        topics.sort();
-        topics.dedup();
-        let text = format!("{}\n{}\n{:?}\n{:?}", self.address, topics.join(" "), self.user, self.connection);
-        let wish = Unique { space: SPACE_SUBSCRIPTION, workspace: Some(self.workspace), text };
+        let wish = Unique { space: SPACE_SUBSCRIPTION, workspace: Some(self.workspace), text: self.wish() };
         vec![wish, numbered(SPACE_LANE, self.lane.0)]
     }
     fn parents(&self) -> Vec<[u8; 12]> {
@@ -278,6 +274,12 @@ impl Rows {
     pub fn subscription_by_lane(&self, lane: LaneNo) -> Result<Option<Subscription>> {
         let id = self.by_unique(&numbered(SPACE_LANE, lane.0))?;
         id.map_or(Ok(None), |id| self.object_anywhere(&id))
+    }
+
+    /// The subscription with that wish (`domain::subscription::wish`).
+    pub fn subscription_by_wish(&self, workspace: WorkspaceNo, text: String) -> Result<Option<Subscription>> {
+        let unique = Unique { space: SPACE_SUBSCRIPTION, workspace: Some(workspace), text };
+        self.by_unique(&unique)?.map_or(Ok(None), |id| self.object(workspace, &id))
     }
 
     /// The workspace with that number.

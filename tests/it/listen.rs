@@ -195,7 +195,7 @@ async fn what_waiting_cannot_mend_ends_with_one_sentence() {
         (&["--forward-to", "http://127.0.0.1:9/"], reader.as_str(), 1, "write"),
         (&["--forward-to", "nowhere"], KEY, 2, "nowhere"),
         (&["--forward-to", "http://127.0.0.1:9/", "--secret", "x"], KEY, 2, "whsec_"),
-        (&["--secret", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"], KEY, 2, "forward-to"),
+        (&["--sign-as", "http://127.0.0.1:9/"], KEY, 2, "forward-to"),
     ] {
         let output = command(&node, arguments).env("TIDEMILL_API_KEY", key).output().expect("it ran");
         let told = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -15,6 +15,7 @@ mod cli;
 mod crash;
 mod delivery;
 mod engine;
+mod hooks;
 mod listen;
 mod metrics;
 mod outbound;

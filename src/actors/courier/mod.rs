@@ -7,6 +7,7 @@
 mod bodies;
 mod desk;
 mod flights;
+mod handshake;
 mod lane;
 mod notices;
 pub mod outlet;

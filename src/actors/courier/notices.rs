@@ -19,6 +19,8 @@ use crate::domain::topic::{self, Kind};
 use crate::error::Result;
 use crate::store::{Tx, Wait};
 
+/// The reason when a receiver has answered 410.
+pub(super) const GONE: &str = "gone";
 /// `delivery/dead` at most so often per subscription.
 const DEAD_EVERY: Duration = Duration::from_secs(60);
 
@@ -81,7 +83,8 @@ impl Outlet {
         });
     }
 
-    /// Disables a subscription and tells of it; its queue is kept.
+    /// Disables a subscription and tells of it; its queue is kept. A hook whose receiver is gone goes with its queue:
+    /// whoever made it makes another when it is wanted again.
     pub(super) async fn disable(&self, id: SubscriptionId, reason: &'static str) -> Result<()> {
         let clock = self.clock.clone();
         self.store
@@ -93,7 +96,6 @@ impl Outlet {
                 }
                 subscription.halt = Halt::Disabled { since: now, reason: reason.to_owned() };
                 subscription.updated_at = now;
-                tx.put_object(&subscription)?;
                 let mark = tx.lane_mark(subscription.lane)?;
                 tx.put_lane_mark(subscription.lane, mark.disabled(now))?;
                 let what = SystemEvent::SubscriptionDisabled {
@@ -102,6 +104,12 @@ impl Outlet {
                     failing_since: mark.failing_since,
                     pending: tx.lane_counts(subscription.lane)?.pending,
                 };
+                if subscription.hook.is_some() && reason == GONE {
+                    tx.delete_object(&subscription)?;
+                    tx.erase_lane(subscription.lane)?;
+                } else {
+                    tx.put_object(&subscription)?;
+                }
                 tx.append_event(&what.event(Subject::Subscription(&subscription), now)).map(drop)
             })
             .await?;

@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::bodies::{Bodies, Body};
 use super::flights::Flights;
 use super::lane::{Claim, Lane, LaneConfig};
-use super::notices::{self, LastDead};
+use super::notices::{self, GONE, LastDead};
 use crate::actors::handle::Rings;
 use crate::clock::Clock;
 use crate::destinations::http::keys::{KeyRing, StoredKey};
@@ -286,7 +286,7 @@ impl Outlet {
                 lane.slow_down(until);
                 lane.flow().is_given_up(now).then_some("failing")
             }
-            LaneSignal::Disable => Some("gone"),
+            LaneSignal::Disable => Some(GONE),
         };
         self.post(config, lane, due, row, Some(After { mark, back, at: now }), hold).await;
         if let Some(reason) = gives_up

@@ -125,6 +125,7 @@ pub(super) mod tests {
             coalesce: false,
             rate_milli: None,
             filter: None,
+            hook: None,
         }
     }
 

@@ -2,10 +2,12 @@
 //!
 //! Always true: the same address, topics and scope is there once; a change never loses what is queued; a new
 //! subscription sees what is committed after it; each change rings the router and the lane. Not here: what may be asked
-//! for (`check`), `enable`, `rotate` and `test` (`acts`).
+//! for (`check`), `enable`, `rotate` and `test` (`acts`), the same under
+//! other names (`hooks`).
 
 mod acts;
 mod check;
+pub(super) mod hooks;
 mod shape;
 
 use self::check::Context;
@@ -104,6 +106,7 @@ fn blank(tx: &mut Tx<'_>, context: &Context, address: String, topics: Vec<String
         coalesce: false,
         rate_milli: None,
         filter: None,
+        hook: None,
     })
 }
 

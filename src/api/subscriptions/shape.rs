@@ -222,6 +222,9 @@ pub(super) struct SubscriptionView {
     queue: QueueView,
     created_at: String,
     updated_at: String,
+    /// The event it was asked for, if it was made as a REST hook.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hook_event: Option<String>,
     /// Signs deliveries: `whsec_…`. Shown by the call that makes it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) secret: Option<String>,
@@ -271,6 +274,7 @@ pub(super) fn view(rows: &Rows, of: &Subscription, now: Millis) -> Result<Subscr
         queue: QueueView { pending, oldest_pending_at: oldest.map(Millis::rfc3339_millis), dead: counts.dead },
         created_at: of.created_at.rfc3339_millis(),
         updated_at: of.updated_at.rfc3339_millis(),
+        hook_event: of.hook.as_ref().map(|hook| hook.event.clone()),
         secret: None,
     })
 }

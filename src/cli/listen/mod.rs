@@ -62,13 +62,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "URL", requires = "forward_to")]
     sign_as: Option<String>,
     /// The whsec_… secret that your receiver checks v1 with; else one is drawn and printed
-    #[arg(
-        long,
-        value_name = "SECRET",
-        env = "TIDEMILL_LISTEN_SECRET",
-        hide_env_values = true,
-        requires = "forward_to"
-    )]
+    #[arg(long, value_name = "SECRET", env = "TIDEMILL_LISTEN_SECRET", hide_env_values = true)]
     secret: Option<String>,
     /// End after so many events; else at Ctrl-C
     #[arg(long, value_name = "N")]

@@ -26,6 +26,9 @@ use crate::outbound::{Answer, Client, HeaderName, HeaderValue, Method, Request};
 /// The longest address.
 pub const ADDRESS_MAX_BYTES: usize = 2048;
 
+/// Of the handshake that REST hooks begin with.
+pub const HOOK_SECRET: &str = "x-hook-secret";
+
 /// Whether a subscription may not set this header, where ours are named `{prefix}-…`. Any case.
 pub fn is_own_header(name: &str, prefix: &str) -> bool {
     let name = name.to_ascii_lowercase();
@@ -148,6 +151,7 @@ impl Driver for Http {
                 status: None,
                 answer: None,
                 headers: Vec::new(),
+                hook_secret: None,
                 accepted: false,
             };
             if trial.way.failure.is_some() {
@@ -167,6 +171,7 @@ impl Driver for Http {
             if let Some(answer) = answer {
                 trial.first_byte_ms = u64::try_from(answer.first_byte.as_millis()).ok();
                 trial.status = Some(answer.status);
+                trial.hook_secret = answer.header(HOOK_SECRET).map(str::to_owned);
                 trial.answer = Some(kept_answer(&answer.body, self.kept_max));
             }
             Ok(trial)

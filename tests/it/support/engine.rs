@@ -88,6 +88,7 @@ pub async fn subscribe(
                 coalesce: false,
                 rate_milli: None,
                 filter: None,
+                hook: None,
             };
             change(&mut subscription);
             let secret = HmacKey::generate()?.expose().to_owned();

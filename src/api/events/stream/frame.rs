@@ -38,7 +38,7 @@ pub(super) fn heartbeat(mark: EventId) -> Bytes {
 /// Appends one event.
 pub(super) fn event(out: &mut String, id: EventId, topic: &str, data: &str) {
     // Writing to a text cannot fail.
-    let _ = write!(out, "id: {id}\nevent: {topic}\n");
+    let _ = writeln!(out, "id: {id}\nevent: {topic}");
     for line in data.split('\n') {
         out.push_str("data: ");
         out.extend(line.chars().map(|c| if c == '\r' { ' ' } else { c }));
