@@ -42,7 +42,6 @@ pub fn check_store(config: &Config, upgrade_dry_run: bool) -> Result<String> {
     let free = store::free_bytes(path);
     let _ = writeln!(text, "files and buffers: {} bytes; free on the disk: {free} bytes", health.bytes);
     text.push_str("every row was read: no damage\n");
-    store.close();
     Ok(text)
 }
 

@@ -85,8 +85,13 @@ impl std::ops::Deref for InboxRow {
     }
 }
 
+/// The stored form of how far a request has come.
+pub(super) fn progress(log: &[String], state: &InboxState, queued_at: Option<Millis>) -> Result<Vec<u8>> {
+    codec::encode(&Progress { log: log.into(), state: Cow::Borrowed(state), queued_at })
+}
+
 /// owner (12), due (8), sequence (8).
-fn queue_key(owner: &[u8; 12], due: Millis, seq: Seq) -> Key {
+pub(super) fn queue_key(owner: &[u8; 12], due: Millis, seq: Seq) -> Key {
     Key::owner(owner).time(due).seq(seq)
 }
 
@@ -213,8 +218,8 @@ impl Tx<'_> {
         if let Some(at) = queued_at {
             self.put_raw(Table::InboxDue, queue_key(owner, at, seq), &[])?;
         }
-        let progress = Progress { log: row.log.as_slice().into(), state: Cow::Borrowed(&row.state), queued_at };
-        self.put_sealed(owner, Table::InboxProgress, Key::owner(owner).seq(seq), &codec::encode(&progress)?)
+        let plain = progress(&row.log, &row.state, queued_at)?;
+        self.put_sealed(owner, Table::InboxProgress, Key::owner(owner).seq(seq), &plain)
     }
 
     /// Erases all requests of an owner.

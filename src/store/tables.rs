@@ -54,7 +54,7 @@ tables! {
     /// owner id (12), sequence (8) → encrypted: how far that webhook has come.
     InboxProgress = "inbox_progress", Log;
     /// owner id (12), due time (8), sequence (8) → nothing: webhooks not yet understood.
-    InboxDue = "inbox_queue", Queue;
+    InboxDue = "inbox_due", Queue;
     /// connection (12), collection (4), record (16) → snapshot row.
     Snapshots = "snapshots", Lookup;
     /// connection (12), what (1), … → collection states, sync requests, event switches, custom fields, the

@@ -100,7 +100,7 @@ async fn an_event_that_was_asked_for_again_outlives_its_time() {
     }
     let event = all[1];
     clock.raise(start.after(DAY * 29));
-    let again = store.change(move |tx| tx.put_resend(lane, event)).await.expect("owed again").parts().0;
+    let again = store.change(move |tx| tx.put_resend(lane, FREE, event, None)).await.expect("owed again").parts().0;
     assert_eq!(store.resends(lane, event, 10).expect("read"), [again]);
     clock.raise(start.after(DAY * 32));
     let there = |store: &Store| all.iter().map(|seq| store.event(*seq).expect("read").is_some()).collect::<Vec<_>>();

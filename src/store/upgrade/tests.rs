@@ -79,6 +79,67 @@ fn first_version(options: &Options) {
     }
 }
 
+/// A store of version 1 with a subscription, webhooks and deliveries in every state, brought to version 2.
+#[test]
+fn the_second_version_keeps_webhooks_and_deliveries_of_the_first() {
+    use super::super::inbox::InboxState;
+    use super::super::{Place, Turn, keys};
+    use super::steps::{InboxRow1, InboxState1};
+    use crate::domain::id::{LaneNo, Seq, WorkspaceNo};
+    use crate::domain::time::Millis;
+
+    let folder = TempDir::new().unwrap();
+    let options = options(&folder);
+    let rows = open_with(&options, &[], PIECE_BYTES).unwrap();
+    let (owner, lane) = ([3; 12], LaneNo(4));
+    let put = |table: Table, key: Key, value: &[u8]| rows.db.put_cf(rows.cf(table).unwrap(), key, value).unwrap();
+    let webhook = |state| InboxRow1 {
+        workspace: WorkspaceNo(0),
+        owner,
+        webhook_key: String::new(),
+        received_at: Millis(50),
+        method: "POST".into(),
+        uri: "/in/c/x".into(),
+        headers: vec![("a".into(), b"b".to_vec())],
+        body: b"{}".to_vec(),
+        verdict: "verified".into(),
+        event: None,
+        log: vec!["try 1".into()],
+        state,
+    };
+    for (seq, state) in
+        [(7, InboxState1::Waiting { tries: 2 }), (8, InboxState1::Parked { at: Millis(60), reason: "r".into() })]
+    {
+        let key = Key::owner(&owner).seq(Seq(seq));
+        let plain = codec::encode(&webhook(state)).unwrap();
+        let sealed = rows.vault.seal(&owner, Table::Inbox, key.as_ref(), &plain).unwrap();
+        put(Table::Inbox, key, &sealed);
+    }
+    put(Table::InboxDue, Key::owner(&owner).seq(Seq(7)), &90_u64.to_be_bytes());
+    put(Table::Queue, keys::queue(lane, keys::Queued::Fresh).seq(Seq(1)), &[]);
+    let asked = [2_u64.to_be_bytes(), 70_u64.to_be_bytes()].concat();
+    put(Table::Queue, keys::queue(lane, keys::Queued::Fresh).seq(Seq(5)), &asked);
+    put(Table::Queue, keys::queue_retry(lane, Millis(80), Seq(3)), &3_u64.to_be_bytes());
+    drop(rows);
+
+    let rows = open_with(&options, steps::STEPS, 1).unwrap();
+    let (due, next) = rows.inbox_due(&owner, Millis(90), 10).unwrap();
+    assert_eq!((due.len(), next), (1, None));
+    let row = &due[0].1;
+    assert_eq!(
+        (row.state.clone(), row.log.len(), row.body.as_slice()),
+        (InboxState::Waiting { tries: 2 }, 1, &b"{}"[..])
+    );
+    assert_eq!(rows.inbox_due(&owner, Millis(89), 10).unwrap().1, Some(Millis(90)));
+    let all = rows.inbox(&owner, None, 10).unwrap();
+    assert!(matches!(all[0].1.state, InboxState::Parked { .. }) && all.len() == 2, "{all:?}");
+    let fresh = rows.fresh_deliveries(lane, Seq(0), 10).unwrap();
+    let turns: Vec<_> = fresh.iter().map(|due| (due.event, due.turn)).collect();
+    assert_eq!(turns, [(Seq(1), Turn::First), (Seq(2), Turn::Again(Millis(70)))]);
+    let retry = rows.retry_deliveries(lane, 10).unwrap();
+    assert_eq!((retry[0].event, retry[0].turn, retry[0].place), (Seq(3), Turn::Retry, Place::At(Millis(80))));
+}
+
 fn rows_of(rows: &Rows) -> Vec<New> {
     let mut all = Vec::new();
     rows.walk_prefix(Table::Objects, &Key::new().u8(KIND), |_, value| {
