@@ -115,6 +115,13 @@ impl Lane {
         self.slow_until.fetch_max(until.0, Ordering::Relaxed);
         self.ring_at(until);
     }
+    /// A delivery is due at that time. One that is due already stands where the courier has looked before.
+    pub(super) fn due_again(&self, at: Millis, now: Millis) {
+        if at <= now {
+            self.redo.store(true, Ordering::Relaxed);
+        }
+        self.ring_at(at);
+    }
     /// Wakes the courier at that time.
     pub(super) fn ring_at(&self, at: Millis) {
         self.rings.at(at, Wakes::Lane(self.number));

@@ -308,7 +308,7 @@ impl Outlet {
         after: Option<After>,
         hold: Hold,
     ) {
-        let accepted = matches!(row.state, DeliveryState::Delivered { .. });
+        let (now, accepted) = (self.clock.now(), matches!(row.state, DeliveryState::Delivered { .. }));
         let next = match row.state {
             DeliveryState::Due { at, .. } => Some(at),
             _ => None,
@@ -324,7 +324,7 @@ impl Outlet {
         let done = move |written: Result<()>| match written {
             Ok(()) => {
                 if let Some(at) = next {
-                    lane.ring_at(at);
+                    lane.due_again(at, now);
                 }
                 if tells {
                     rings.router();

@@ -90,15 +90,18 @@ impl Http {
         })
     }
 
-    /// Sends the parcel; the report, the answer if there was one, and the signature headers.
-    async fn attempt(&self, parcel: &Parcel) -> Result<(Report, Option<Answer>, Vec<(String, String)>)> {
+    /// Sends the parcel; the report, and the answer if there was one. `look` sees the headers that are sent.
+    async fn attempt(
+        &self,
+        parcel: &Parcel,
+        look: impl FnOnce(&[(HeaderName, HeaderValue)]) + Send,
+    ) -> Result<(Report, Option<Answer>)> {
         let Ok(url) = Url::parse(&parcel.address) else {
             let error = AttemptError::Exchange(Failure::BadRequest);
-            return Ok((report(parcel, Outcome::Rejected(error), 0, None), None, Vec::new()));
+            return Ok((report(parcel, Outcome::Rejected(error), 0, None), None));
         };
         let request = self.request(parcel, url).await?;
-        let sent = request.headers.iter().filter(|(name, _)| self.names.owns(name.as_str()));
-        let sent = sent.map(|(n, v)| (n.to_string(), String::from_utf8_lossy(v.as_bytes()).into_owned())).collect();
+        look(&request.headers);
         let started = tokio::time::Instant::now();
         let answered = self.client.send(request).await;
         let duration_ms = u32::try_from(started.elapsed().as_millis()).unwrap_or(u32::MAX);
@@ -113,7 +116,7 @@ impl Http {
         if let (Some(answer), Some(_)) = (&answer, outcome.error()) {
             report.attempt.answer = kept_answer(&answer.body, self.kept_max);
         }
-        Ok((report, answer, sent))
+        Ok((report, answer))
     }
 }
 
@@ -135,7 +138,7 @@ impl Driver for Http {
     }
 
     fn deliver<'a>(&'a self, parcel: &'a Parcel) -> BoxFuture<'a, Result<Report>> {
-        async move { Ok(self.attempt(parcel).await?.0) }.boxed()
+        async move { Ok(self.attempt(parcel, |_| ()).await?.0) }.boxed()
     }
 
     fn try_out<'a>(&'a self, parcel: &'a Parcel) -> BoxFuture<'a, Result<Trial>> {
@@ -157,7 +160,12 @@ impl Driver for Http {
             if trial.way.failure.is_some() {
                 return Ok(trial);
             }
-            let (report, answer, headers) = self.attempt(parcel).await?;
+            let mut headers = Vec::new();
+            let look = |sent: &[(HeaderName, HeaderValue)]| {
+                let ours = sent.iter().filter(|(name, _)| self.names.owns(name.as_str()));
+                headers.extend(ours.map(|(n, v)| (n.to_string(), String::from_utf8_lossy(v.as_bytes()).into_owned())));
+            };
+            let (report, answer) = self.attempt(parcel, look).await?;
             if let Some(AttemptError::Exchange(failure)) = report.attempt.error {
                 trial.way.failure = Some(failure);
                 if failure == Failure::AddressForbidden {
