@@ -117,14 +117,14 @@ fn unknown(text: &str, others: &[String]) -> NotAnEvent {
     if engine {
         return NotAnEvent::System(text.to_owned());
     }
-    let mut near: Vec<String> =
-        topic::near(text, others).into_iter().filter(|name| topic::kind(name) != Kind::System).collect();
-    if near.is_empty()
-        && let Some((noun, _)) = text.rsplit_once('.')
-    {
-        near = topic::near(noun, others);
+    let noun = text.rsplit_once('.').map_or(text, |(noun, _)| noun);
+    // The nearest are those of the models' names, which are plural.
+    let near = [text.to_owned(), noun.to_owned(), format!("{noun}s")].iter().find_map(|text| {
+        let mut near = topic::near(text, others);
         near.retain(|name| topic::kind(name) != Kind::System);
-    }
+        (!near.is_empty()).then_some(near)
+    });
+    let near = near.unwrap_or_default();
     NotAnEvent::Unknown(topic::UnknownTopic { text: text.chars().take(130).collect(), near })
 }
 
