@@ -121,10 +121,19 @@ pub(crate) type Outcome = Result<(), Failure>;
 /// # Errors
 /// When stdout cannot be written for another reason.
 pub(crate) fn print(text: &str) -> Outcome {
+    is_read(text).map(drop)
+}
+
+/// The same for what goes on and on; false when the reader went away.
+///
+/// # Errors
+/// As [`print`].
+pub(crate) fn is_read(text: &str) -> Result<bool, Failure> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 

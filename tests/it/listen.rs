@@ -173,6 +173,16 @@ async fn what_is_sent_on_is_a_delivery_with_real_signatures() {
 }
 
 #[actix::test]
+async fn a_listener_whose_reader_has_gone_ends_well() {
+    let (_folder, node) = node().await;
+    let mut child = command(&node, &["--after", "oldest"]).stdout(Stdio::piped()).spawn().expect("started");
+    drop(child.stdout.take());
+    publish(&node, 1).await;
+    let (_sender, lines) = mpsc::sync_channel(1);
+    assert_eq!(Listen { child, lines }.ends().await, Some(0));
+}
+
+#[actix::test]
 async fn without_a_secret_one_is_drawn_for_the_session() {
     let (_folder, node) = node().await;
     let receiver = Receiver::start();

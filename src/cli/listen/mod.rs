@@ -19,7 +19,7 @@ use self::forward::Forward;
 use self::sse::{Message, Parser};
 use super::http::Server;
 use super::node::{Reach, segment};
-use super::{Context, Failure, Outcome, print, stop};
+use super::{Context, Failure, Outcome, is_read, print, stop};
 use crate::clock::Clock;
 use crate::domain::time::Millis;
 
@@ -179,16 +179,16 @@ impl Listen {
             };
             let too_long = |_| Failure::Failed("the node sent an event that is too long".to_owned());
             for message in parser.take(&piece).map_err(too_long)? {
-                self.deal_with(&message).await?;
                 *seen += 1;
-                if self.wanted.is_some_and(|wanted| *seen >= wanted) {
+                if !self.deal_with(&message).await? || self.wanted.is_some_and(|wanted| *seen >= wanted) {
                     return Ok(Ended::Done);
                 }
             }
         }
     }
 
-    async fn deal_with(&self, message: &Message) -> Outcome {
+    /// Prints a message, or sends it on; false when nobody reads what is printed any more.
+    async fn deal_with(&self, message: &Message) -> Result<bool, Failure> {
         let line = |update_type: &str| {
             let time = self.clock.now().rfc3339_seconds();
             let time = time.get(11..19).unwrap_or_default();
@@ -196,13 +196,13 @@ impl Listen {
         };
         let Some(forward) = &self.forward else {
             let body = one_line(&message.data);
-            return print(&if self.json { format!("{body}\n") } else { format!("{}  {body}\n", line(&kind(&body))) });
+            return is_read(&if self.json { format!("{body}\n") } else { format!("{}  {body}\n", line(&kind(&body))) });
         };
         let sent = forward.send(&message.data).await?;
         if self.json {
-            return print(&format!("{}\n", sent.json(&message.id, &message.event)));
+            return is_read(&format!("{}\n", sent.json(&message.id, &message.event)));
         }
-        print(&format!("{}  {}\n", line(&kind(&sent.body)), sent.told()))
+        is_read(&format!("{}  {}\n", line(&kind(&sent.body)), sent.told()))
     }
 }
 
