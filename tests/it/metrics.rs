@@ -84,6 +84,14 @@ fn receiver() -> u16 {
     port
 }
 
+/// A stream of events that stays open for as long as the test holds it.
+fn stream(port: u16) -> TcpStream {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("connected");
+    let head = format!("Host: x\r\nAuthorization: Bearer {API_KEY}");
+    write!(stream, "GET /2024-03/one/events/stream HTTP/1.1\r\n{head}\r\n\r\n").expect("asked");
+    stream
+}
+
 /// The samples that are not zero, by the metric's name.
 fn moved(text: &str, name: &str) -> bool {
     text.lines().filter(|line| !line.starts_with('#')).any(|line| {
@@ -116,6 +124,7 @@ fn every_metric_moves() {
     until("the node and the sandbox are ready", || {
         call(node_port, "GET", "/health/ready", "").0 == 200 && TcpStream::connect(("127.0.0.1", sandbox_port)).is_ok()
     });
+    let _open = stream(node_port);
     let one = "/2024-03/one";
     post(node_port, &format!("{one}/users"), r#"{"username":"ada"}"#);
     for address in [format!("http://127.0.0.1:{receiver_port}/"), format!("http://127.0.0.1:{}/", free_port())] {
