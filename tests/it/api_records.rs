@@ -115,6 +115,14 @@ async fn a_connections_records_are_listed_counted_and_shown() {
     assert_eq!(none["count"], 0);
     let fields = node.get(&of("?").replace("crm/contacts?", "metadata/fields?topic=crm/contacts&")).await.ok();
     assert!(fields["fields"].as_array().is_some_and(|all| !all.is_empty()));
+    // The same by the name of a hook's event, for the user who has the connection and for no other.
+    let by_user = "/2024-03/hooks/fields?event=contact.updated&userId=";
+    assert_eq!(node.get(&format!("{by_user}ann")).await.ok(), fields);
+    node.post(&at("users"), json!({"username": "bob"})).await.ok();
+    let custom = |fields: &Value| {
+        fields["fields"].as_array().expect("fields").iter().filter(|field| field["custom"] == true).count()
+    };
+    assert!(custom(&fields) > 0 && custom(&node.get(&format!("{by_user}bob")).await.ok()) == 0);
     assert_eq!(node.get(&of("?").replace("crm/contacts", "crm/leads")).await.ok()["leads"], json!([]));
     node.get(&of("/nothing?")).await.refused(404, "record-not-found");
     node.get(&at("crm/contacts")).await.refused(400, "malformed");
