@@ -68,7 +68,7 @@ tables! {
     EventsByWorkspace = "events_by_workspace", Log;
     /// connection (12), record (16), sequence (8) → nothing.
     EventsByRecord = "events_by_record", Log;
-    /// lane (4), state (1), … → what is due: see `keys::queue_*`.
+    /// lane (4), state (1), … → what is due, dead, or was asked for again: see `keys::Queued`.
     Queue = "queue", Queue;
     /// lane (4), sequence (8) → delivery that was attempted at least once, or ended.
     Deliveries = "deliveries", Log;
