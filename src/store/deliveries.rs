@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use super::codec;
 use super::counts::Count;
 use super::keys::{self, Key, Queued};
-use super::order::Care;
 use super::resends::Resend;
 use super::rows::{Rows, Walk};
 use super::tables::Table;
@@ -273,21 +272,6 @@ impl Tx<'_> {
     /// Owes an event to a lane that does not care for records.
     pub fn put_fresh(&mut self, lane: LaneNo, event: Seq, made_at: Millis) -> Result<()> {
         self.owe(lane, &Due::first(event, None), made_at)
-    }
-
-    /// Owes an event to a lane once more, as a fresh delivery at the end of its queue.
-    pub fn put_resend(
-        &mut self,
-        lane: LaneNo,
-        care: Care,
-        event: Seq,
-        record: Option<RecordKey>,
-    ) -> Result<DeliveryId> {
-        let (seq, now) = (self.next_seq()?, self.now());
-        let due = Due { seq, event, turn: Turn::Again(now), place: Place::Fresh, record };
-        self.owe_in_order(lane, care, due, now)?;
-        self.note_resend(&Resend { lane, event, seq, is_live: true })?;
-        Ok(DeliveryId::new(seq, lane))
     }
 
     /// Puts a queue row where `due` says, and counts it.

@@ -14,6 +14,7 @@ mod idempotency;
 mod inbox;
 pub mod keys;
 mod master;
+mod numbers;
 mod open;
 mod order;
 mod pulls;

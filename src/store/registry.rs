@@ -15,7 +15,7 @@ use crate::domain::id::{ConnectionId, IntegrationId, KeyId, LaneNo, Subscription
 use crate::domain::subscription::Subscription;
 use crate::domain::workspace::CustomTopic;
 use crate::domain::workspace::{ApiKey, User, Workspace};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// A name that must be unique, and among what.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -359,26 +359,6 @@ impl Tx<'_> {
     pub fn delete_token(&mut self, token: &str) -> Result<()> {
         let unique = Unique { space: SPACE_TOKEN, workspace: None, text: token.to_owned() };
         self.delete(Table::Unique, unique.key())
-    }
-
-    /// The next lane number: never used before.
-    pub fn next_lane(&mut self) -> Result<LaneNo> {
-        Ok(LaneNo(self.next_number(b"lane")?))
-    }
-
-    /// The next workspace number: never used before; 0 is the default workspace.
-    pub fn next_workspace(&mut self) -> Result<WorkspaceNo> {
-        Ok(WorkspaceNo(self.next_number(b"workspace")?))
-    }
-
-    fn next_number(&mut self, name: &[u8]) -> Result<u32> {
-        let last = match self.raw(Table::Meta, name)? {
-            Some(bytes) => u32::from_be_bytes(super::codec::fixed("meta", &bytes)?),
-            None => 0,
-        };
-        let next = last.checked_add(1).ok_or_else(|| Error::internal("out of numbers"))?;
-        self.put_raw(Table::Meta, name, &next.to_be_bytes())?;
-        Ok(next)
     }
 }
 

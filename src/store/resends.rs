@@ -4,11 +4,14 @@
 //! Always true: a row is made in the commit of its delivery, says whether that one is still owed or dead, and goes with
 //! the event. Not here: what is owed (`deliveries`), what may go (`retention`).
 
+use super::deliveries::{Due, Place, Turn};
 use super::keys::{self, Queued};
+use super::order::Care;
 use super::rows::{Rows, Walk};
 use super::tables::Table;
 use super::writer::Tx;
-use crate::domain::id::{LaneNo, Seq};
+use crate::domain::event::RecordKey;
+use crate::domain::id::{DeliveryId, LaneNo, Seq};
 use crate::error::Result;
 
 /// Values of the rows.
@@ -62,6 +65,21 @@ impl Rows {
 }
 
 impl Tx<'_> {
+    /// Owes an event to a lane once more, as a fresh delivery at the end of its queue.
+    pub fn put_resend(
+        &mut self,
+        lane: LaneNo,
+        care: Care,
+        event: Seq,
+        record: Option<RecordKey>,
+    ) -> Result<DeliveryId> {
+        let (seq, now) = (self.next_seq()?, self.now());
+        let due = Due { seq, event, turn: Turn::Again(now), place: Place::Fresh, record };
+        self.owe_in_order(lane, care, due, now)?;
+        self.note_resend(&Resend { lane, event, seq, is_live: true })?;
+        Ok(DeliveryId::new(seq, lane))
+    }
+
     /// Notes a delivery that was asked for again, or that it has ended.
     pub(super) fn note_resend(&mut self, resend: &Resend) -> Result<()> {
         self.put_raw(Table::Queue, resend.key(), if resend.is_live { LIVE } else { ENDED })

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::account::integration_parameters;
-use super::inbox::{keep_log, request};
+use super::request::{keep_log, request};
 use crate::actors::Deps;
 use crate::connectors::{CallError, GlobalEvent, Parameters, handle_global};
 use crate::domain::connection::{Connection, Integration};

@@ -14,9 +14,10 @@ use serde_json::value::RawValue;
 use super::account::Account;
 use super::changes::{Seen, Sighting};
 use super::commit::{Absorb, Commit, Standing};
+use super::request::{keep_log, request};
 use crate::actors::Deps;
 use crate::connectors::spec::WebhookBody;
-use crate::connectors::{CallError, Change, ChangeKind, Collection, WebhookRequest};
+use crate::connectors::{CallError, Change, ChangeKind, Collection};
 use crate::domain::event::{Event, Payload, Source};
 use crate::domain::id::InboxId;
 use crate::domain::record::record_id;
@@ -33,8 +34,6 @@ const ROUNDS_MAX: usize = 50;
 /// The wait after a first failure; it doubles with each further one.
 const RETRY_START: Duration = Duration::from_secs(5);
 const RETRY_MAX: Duration = Duration::from_secs(600);
-/// Lines of a script's log that are kept with a row.
-const LOG_LINES_MAX: usize = 100;
 
 /// How far one row has come in this round.
 enum Fate {
@@ -374,29 +373,4 @@ fn fate_of(error: &CallError) -> Fate {
         return Fate::Later { wait };
     }
     Fate::Failed { reason: error.to_string() }
-}
-
-/// Adds lines to what is kept with a row.
-pub fn keep_log(row: &mut InboxRow, lines: Vec<String>) {
-    row.log.extend(lines);
-    let surplus = row.log.len().saturating_sub(LOG_LINES_MAX);
-    row.log.drain(..surplus);
-}
-
-/// A stored request as connectors see it.
-pub fn request(deps: &Deps, row: &InboxRow) -> WebhookRequest {
-    let base = deps.public_url.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned()).unwrap_or_default();
-    let query = row.uri.split_once('?').map_or("", |(_, query)| query);
-    WebhookRequest {
-        method: row.method.to_uppercase(),
-        url: format!("{base}{}", row.uri),
-        query: url::form_urlencoded::parse(query.as_bytes()).into_owned().collect(),
-        headers: row
-            .headers
-            .iter()
-            .map(|(name, value)| (name.to_lowercase(), String::from_utf8_lossy(value).into_owned()))
-            .collect(),
-        body: crate::outbound::Bytes::from(row.body.clone()),
-        received_at: row.received_at,
-    }
 }

@@ -23,6 +23,7 @@ mod look;
 mod memory;
 mod plan;
 mod pulls;
+mod request;
 mod run;
 mod scans;
 mod selectors;
