@@ -49,7 +49,6 @@ pub use writer::{OnCommit, Tx, Wait};
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::Deserialize;
 use tokio::sync::watch;
@@ -81,10 +80,6 @@ pub struct Options {
     /// Below this, new work is refused with 503.
     pub free_bytes_min: NonZeroU64,
 }
-
-/// How long a store that is closed is waited for: at most so many times so long.
-const CLOSE_WAIT: Duration = Duration::from_millis(1);
-const CLOSE_WAITS_MAX: u32 = 5_000;
 
 /// The open store; clones are the same store.
 #[derive(Clone)]
@@ -184,20 +179,6 @@ impl Store {
     pub fn is_full(&self) -> bool {
         let (waiting, max) = self.queue();
         waiting * 10 > max * 9 || self.is_broken() || self.free_bytes() < self.options.free_bytes_min.get()
-    }
-
-    /// Closes the store on this thread, which must not be one that serves. A process that ends while another thread
-    /// closes it is aborted by RocksDB.
-    pub fn close(self) {
-        let Self { rows, commits, .. } = self;
-        drop(commits);
-        // Writer and syncer end when there is nobody left to ask them.
-        for _ in 0..CLOSE_WAITS_MAX {
-            if Arc::strong_count(&rows) == 1 {
-                return;
-            }
-            std::thread::park_timeout(CLOSE_WAIT);
-        }
     }
 
     /// Returns when everything committed so far is on disk; the last thing before the process ends.
