@@ -166,6 +166,17 @@ impl Rows {
         Ok(Some(DeliveryRow::unattempted(&due, taken_in)))
     }
 
+    /// The same of a delivery whose record is known: a few reads, however much its lane is owed.
+    pub fn delivery_of(&self, lane: LaneNo, seq: Seq, record: Option<&RecordKey>) -> Result<Option<DeliveryRow>> {
+        let is_elsewhere = self.get::<DeliveryRow>(Table::Deliveries, Key::lane(lane).seq(seq))?.is_none()
+            && self.raw(Table::Queue, keys::queue(lane, Queued::Fresh).seq(seq))?.is_none();
+        match record {
+            _ if !is_elsewhere => self.delivery(lane, seq),
+            Some(record) if self.is_untried_of(lane, record, seq)? => self.delivery(lane, seq),
+            _ => Ok(None),
+        }
+    }
+
     /// A lane's deliveries before `before`, newest first, attempted or not.
     pub fn deliveries(
         &self,

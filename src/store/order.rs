@@ -97,6 +97,13 @@ impl Rows {
         Ok(None)
     }
 
+    /// Whether such a one is of this record.
+    pub(super) fn is_untried_of(&self, lane: LaneNo, record: &RecordKey, seq: Seq) -> Result<bool> {
+        let head = self.raw(Table::Queue, place_key(lane, Queued::Head, record))?;
+        Ok(head.and_then(|bytes| keys::number_at(&bytes, 0)) == Some(seq.0)
+            || self.raw(Table::Queue, place_key(lane, Queued::Parked, record).seq(seq))?.is_some())
+    }
+
     /// What collapsed into a delivery.
     pub fn merged(&self, lane: LaneNo, seq: Seq) -> Result<Option<Merged>> {
         self.get(Table::Queue, keys::queue(lane, Queued::Merged).seq(seq))

@@ -15,6 +15,7 @@ use super::reply::Reply;
 use super::route::{PAGED, Param, Route, group};
 use crate::actors::courier::Flights;
 use crate::domain::delivery::{Attempt, AttemptError, DeliveryState};
+use crate::domain::event::Event;
 use crate::domain::id::{ConnectionId, DeliveryId, EventId, Seq, SubscriptionId, WorkspaceNo};
 use crate::domain::subscription::Subscription;
 use crate::domain::time::Millis;
@@ -191,17 +192,17 @@ fn find_subscription(rows: &Rows, workspace: WorkspaceNo, id: SubscriptionId) ->
 pub(super) fn of_event(
     rows: &Rows,
     flights: &Flights,
-    workspace: WorkspaceNo,
-    event: Seq,
+    (at, event): (Seq, &Event),
 ) -> Result<(Vec<DeliveryView>, bool)> {
-    let mut shown = Vec::new();
-    for subscription in rows.subscriptions(workspace, None, walk::LANES_MAX)?.items {
-        let again = rows.resends(subscription.lane, event, OF_EVENT_MAX)?;
-        for seq in std::iter::once(event).chain(again) {
-            let Some(hit) = Hit::find(rows, flights, &subscription, seq)? else { continue };
+    let (mut shown, record) = (Vec::new(), event.record_key());
+    for subscription in rows.subscriptions(event.workspace, None, walk::LANES_MAX)?.items {
+        let again = rows.resends(subscription.lane, at, OF_EVENT_MAX)?;
+        for seq in std::iter::once(at).chain(again) {
+            let Some(row) = rows.delivery_of(subscription.lane, seq, record.as_ref())? else { continue };
             if shown.len() == OF_EVENT_MAX {
                 return Ok((shown, true));
             }
+            let hit = Hit::new(flights, &subscription, seq, row, Some(event.clone()));
             shown.push(view(&hit, true));
         }
     }

@@ -142,11 +142,21 @@ impl<'a> Hit<'a> {
         subscription: &'a Subscription,
         seq: Seq,
     ) -> Result<Option<Self>> {
-        let lane = subscription.lane;
-        let Some(row) = rows.delivery(lane, seq)? else { return Ok(None) };
-        let status = Status::of(&row.state, flights.has(lane, seq));
+        let Some(row) = rows.delivery(subscription.lane, seq)? else { return Ok(None) };
         let event = rows.event(row.event)?;
-        Ok(Some(Self { id: DeliveryId::new(seq, lane), row, status, event, subscription }))
+        Ok(Some(Self::new(flights, subscription, seq, row, event)))
+    }
+
+    /// A delivery whose row was read.
+    pub(super) fn new(
+        flights: &Flights,
+        subscription: &'a Subscription,
+        seq: Seq,
+        row: DeliveryRow,
+        event: Option<Event>,
+    ) -> Self {
+        let status = Status::of(&row.state, flights.has(subscription.lane, seq));
+        Self { id: DeliveryId::new(seq, subscription.lane), row, status, event, subscription }
     }
 }
 
@@ -222,13 +232,13 @@ pub(super) fn page<'a>(
     let mut looked = 0;
     while let Some((at, index)) = heap.pop() {
         let Some(reader) = readers.get_mut(index) else { continue };
-        let Some((id, row)) = reader.ahead.pop_front() else { continue };
+        let Some((_, row)) = reader.ahead.pop_front() else { continue };
         looked += 1;
-        let status = Status::of(&row.state, flights.has(reader.subscription.lane, at.seq));
-        if filter.takes_row(&row, status) {
-            let event = rows.event(row.event)?;
-            if filter.takes_event(event.as_ref()) {
-                hits.push(Hit { id, row, status, event, subscription: reader.subscription });
+        let mut hit = Hit::new(flights, reader.subscription, at.seq, row, None);
+        if filter.takes_row(&hit.row, hit.status) {
+            hit.event = rows.event(hit.row.event)?;
+            if filter.takes_event(hit.event.as_ref()) {
+                hits.push(hit);
             }
         }
         heap.extend(reader.peek(rows, flights, filter)?.map(|place| (place, index)));

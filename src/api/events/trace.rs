@@ -70,7 +70,7 @@ fn trace(
     let event = rows.event_by_id(workspace, id)?.filter(|_| seq <= durable).ok_or_else(missing)?;
     let text = String::from_utf8(body::render(&event, id, version, &Include::ALL)).map_err(Error::internal)?;
     let (webhook, pull) = source(rows, &event)?;
-    let (deliveries, more_deliveries) = deliveries::of_event(rows, flights, workspace, seq)?;
+    let (deliveries, more_deliveries) = deliveries::of_event(rows, flights, (seq, &event))?;
     Ok(TracedEvent {
         event: view(seq, &event),
         body: RawValue::from_string(text).map_err(Error::internal)?,
