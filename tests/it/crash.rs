@@ -2,8 +2,8 @@
 //! tells nothing under two ids.
 //!
 //! The load: events published by several callers, an app whose records change all the time, its webhooks, and the looks
-//! at it. Always true at the end: every published event and every change came, each under one id; every webhook that the
-//! app had accepted is understood; the snapshot is what the app has.
+//! at it. Always true at the end: every published event and every change came, each under one id, and in order to whom
+//! asked for order; every webhook that the app had accepted is understood; the snapshot is what the app has.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use tidemill::outbound::Method;
 
 use crate::support::node::Node;
-use crate::support::receiver::Receiver;
+use crate::support::receiver::{Received, Receiver};
 use crate::support::shim;
 use crate::support::shop::Shop;
 
@@ -79,6 +79,9 @@ async fn kill_under_load(kills: usize, harm: Harm) -> Result<(), String> {
     node.ready().await;
     let wish = json!({"address": receiver.address, "topic": ["crm/*", "commerce/*"]});
     node.call(Method::POST, "/2024-03/one/webhooks", Some(&wish)).await;
+    let ordered = Receiver::start();
+    let wish = json!({"address": ordered.address, "topic": ["crm/*", "commerce/*"], "ordering": "record"});
+    node.call(Method::POST, "/2024-03/one/webhooks", Some(&wish)).await;
 
     let seed = fastrand::u64(..);
     println!("seed {seed}");
@@ -120,6 +123,7 @@ async fn kill_under_load(kills: usize, harm: Harm) -> Result<(), String> {
     }
     published(&receiver, &accepted).await?;
     shop.agrees(&node, || receiver.so_far()).await?;
+    in_order(&ordered.so_far(), &receiver.so_far())?;
     match node.stop() {
         Some(0) => Ok(()),
         other => Err(format!("the node ended with {other:?}: {}", node.log())),
@@ -156,6 +160,21 @@ async fn published(receiver: &Receiver, accepted: &BTreeMap<u64, String>) -> Res
         }
     }
     Ok(())
+}
+
+/// Who asked for order got the events of each record in the order of its changes, repeats aside, and got all of them.
+fn in_order(came: &[Received], all: &[Received]) -> Result<(), String> {
+    let mut last: BTreeMap<String, &str> = BTreeMap::new();
+    for one in came {
+        let Some(record) = one.json()["dataPayload"]["id"].as_str().map(str::to_owned) else { continue };
+        let id = one.header("webhook-id");
+        let before = last.insert(record, id);
+        if before.is_some_and(|before| before > id) {
+            return Err(format!("event {id} came after {before:?}"));
+        }
+    }
+    let ids = |came: &[Received]| came.iter().map(|one| one.header("webhook-id").to_owned()).collect::<BTreeSet<_>>();
+    if ids(came) == ids(all) { Ok(()) } else { Err("with order, not the same events came".to_owned()) }
 }
 
 /// Waits until every accepted event has come at least once; answers the ids under which each number came.
