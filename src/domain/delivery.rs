@@ -99,11 +99,14 @@ pub enum AttemptError {
     Client,
     /// 5xx.
     Server,
+    /// The subscription's filter could not judge the event; nothing was sent.
+    Filter,
 }
 
 impl AttemptError {
     /// Those that are not about the exchange itself.
-    const ANSWERS: [Self; 5] = [Self::Redirect, Self::Gone, Self::RateLimited, Self::Client, Self::Server];
+    const ANSWERS: [Self; 6] =
+        [Self::Redirect, Self::Gone, Self::RateLimited, Self::Client, Self::Server, Self::Filter];
 
     /// All of them, for the docs and the checks.
     pub fn all() -> impl Iterator<Item = Self> {
@@ -118,6 +121,7 @@ impl AttemptError {
             Self::RateLimited => "rate-limited",
             Self::Client => "http-4xx",
             Self::Server => "http-5xx",
+            Self::Filter => "filter-failed",
         }
     }
     /// One sentence for a person: `lastError.message`.
@@ -129,6 +133,7 @@ impl AttemptError {
             Self::RateLimited => "the receiver answered 429 Too Many Requests",
             Self::Client => "the receiver answered with a 4xx status",
             Self::Server => "the receiver answered with a 5xx status",
+            Self::Filter => "the subscription's filter could not judge the event, so it was not sent",
         }
     }
     /// Whether the receiver may be overloaded, so that the lane should send less at once.

@@ -6,6 +6,7 @@ pub mod connection;
 pub mod delivery;
 pub mod event;
 pub mod failure;
+pub mod filter;
 pub mod flow;
 pub mod hook;
 pub mod id;

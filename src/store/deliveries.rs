@@ -13,7 +13,7 @@ use super::resends::Resend;
 use super::rows::{Rows, Walk};
 use super::tables::Table;
 use super::writer::Tx;
-use crate::domain::delivery::{Attempt, DeliveryState};
+use crate::domain::delivery::{Attempt, Cause, DeliveryState};
 use crate::domain::event::RecordKey;
 use crate::domain::flow::Mark;
 use crate::domain::id::{DeliveryId, LaneNo, Seq};
@@ -283,6 +283,19 @@ impl Tx<'_> {
     /// Owes an event to a lane that does not care for records.
     pub fn put_fresh(&mut self, lane: LaneNo, event: Seq, made_at: Millis) -> Result<()> {
         self.owe(lane, &Due::first(event, None), made_at)
+    }
+
+    /// Records a delivery that is dead before it was owed: it can be seen, and asked for again.
+    pub fn put_dead(&mut self, lane: LaneNo, event: Seq, made_at: Millis, cause: Cause, reason: String) -> Result<()> {
+        let (now, due) = (self.now(), Due::first(event, None));
+        let attempt =
+            Attempt { at: now, duration_ms: 0, status: None, error: cause.error(), answer: reason, body_cut: false };
+        let state = DeliveryState::Dead { at: now, cause };
+        let row = DeliveryRow { state, attempts: vec![attempt], ..DeliveryRow::unattempted(&due, made_at) };
+        let dead = Due { turn: Turn::Retry, ..due };
+        self.put_raw(Table::Queue, keys::queue(lane, Queued::Dead).seq(event), &dead.value()?)?;
+        self.count(lane, made_at, Count::Dead, 1)?;
+        self.put(Table::Deliveries, Key::lane(lane).seq(event), &row)
     }
 
     /// Puts a queue row where `due` says, and counts it.

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 
 use crate::domain::event::Event;
+use crate::domain::filter::Filter;
 use crate::domain::id::{LaneNo, Seq, WorkspaceNo};
 use crate::domain::subscription::{Include, Subscription, WhileDisabled};
 use crate::domain::time::Millis;
@@ -16,6 +17,18 @@ use crate::store::Care;
 struct Entry {
     subscription: Subscription,
     patterns: Vec<TopicPattern>,
+    filter: Option<Judge>,
+}
+
+/// A filter, or why the stored text is none any more.
+type Judge = std::result::Result<Filter, String>;
+
+/// A lane that gets an event, if its filter says so.
+pub struct Taker<'a> {
+    pub lane: LaneNo,
+    pub care: Care,
+    /// What the filter says costs CPU time, so it is asked off the threads of actors.
+    pub filter: Option<&'a Judge>,
 }
 
 /// The subscriptions of the node, by workspace and by the topics that they name outright.
@@ -51,18 +64,19 @@ impl Index {
                 }
             }
         }
-        self.entries.push(Entry { subscription, patterns });
+        let filter = subscription.filter.as_deref().map(|text| Filter::parse(text).map_err(|e| e.to_string()));
+        self.entries.push(Entry { subscription, patterns, filter });
     }
 
-    /// The lanes that get the event at `seq`, each with how it cares for records.
-    pub fn lanes(&self, seq: Seq, event: &Event, now: Millis) -> Vec<(LaneNo, Care)> {
+    /// The lanes that get the event at `seq`, as far as it shows without asking their filters.
+    pub fn takers(&self, seq: Seq, event: &Event, now: Millis) -> Vec<Taker<'_>> {
         let named = self.named.get(&(event.workspace, event.topic.clone()));
         let patterned = self.patterned.get(&event.workspace);
         let numbers = named.into_iter().chain(patterned).flatten();
         numbers
             .filter_map(|n| self.entries.get(*n))
             .filter(|e| e.wants(seq, event, now))
-            .map(|e| (e.subscription.lane, Care::of(&e.subscription)))
+            .map(|e| Taker { lane: e.subscription.lane, care: Care::of(&e.subscription), filter: e.filter.as_ref() })
             .collect()
     }
 }
@@ -154,7 +168,7 @@ pub(super) mod tests {
     fn lanes(subscriptions: Vec<Subscription>, seq: u64, event: &Event) -> Vec<u32> {
         let mut index = Index::default();
         subscriptions.into_iter().for_each(|s| index.add(s));
-        index.lanes(Seq(seq), event, Millis(1)).into_iter().map(|(lane, _)| lane.0).collect()
+        index.takers(Seq(seq), event, Millis(1)).into_iter().map(|taker| taker.lane.0).collect()
     }
 
     #[test]

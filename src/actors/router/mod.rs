@@ -5,23 +5,29 @@
 
 mod index;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
 
 use super::handle::Rings;
 use super::supervisor::Wake;
 use crate::clock::Clock;
+use crate::domain::delivery::{AttemptError, Cause};
 use crate::domain::event::{Event, RecordKey};
-use crate::domain::id::{LaneNo, Seq};
+use crate::domain::filter::{Filter, Verdict, View};
+use crate::domain::id::{EventId, LaneNo, Seq};
 use crate::domain::subscription::Subscription;
+use crate::domain::time::Millis;
 use crate::error::Result;
 use crate::store::{Arrival, Care, Store, Wait};
 pub use index::Index;
 
 /// Events looked at in one commit.
 const STEP_MAX: usize = 512;
+/// What one filter may take of one step.
+const FILTER_BUDGET: Duration = Duration::from_secs(1);
 
 /// The actor.
 pub struct Router {
@@ -65,7 +71,7 @@ impl Handler<Wake> for Router {
             }
             Err(error) => {
                 tracing::error!(error = error.chain(), "events could not be routed; trying again");
-                ctx.notify_later(Wake, std::time::Duration::from_secs(1));
+                ctx.notify_later(Wake, Duration::from_secs(1));
             }
         }));
     }
@@ -85,13 +91,8 @@ async fn step(store: Store, clock: Clock, rings: Rings, index: Option<(u64, Arc<
     if events.is_empty() {
         return Ok(Step { index: (version, index), more });
     }
-    let now = clock.now();
-    let mut owed: Vec<Owed> = Vec::new();
-    for (number, (seq, event)) in events.iter().enumerate() {
-        for (lane, care) in index.lanes(*seq, event, now) {
-            owed.push(Owed { lane, seq: *seq, number, care, record: care.record(event) });
-        }
-    }
+    let (now, judges) = (clock.now(), index.clone());
+    let (owed, events) = store.blocking(move |_| Ok((owed(&judges, &events, now), events))).await?;
     let mut lanes: Vec<LaneNo> = owed.iter().map(|owed| owed.lane).collect();
     lanes.sort_unstable();
     lanes.dedup();
@@ -107,11 +108,13 @@ async fn step(store: Store, clock: Clock, rings: Rings, index: Option<(u64, Arc<
                     there.insert(lane);
                 }
             }
-            for owed in owed.iter().filter(|owed| there.contains(&owed.lane)) {
+            for owed in owed.into_iter().filter(|owed| there.contains(&owed.lane)) {
                 let Some((_, event)) = events.get(owed.number) else { continue };
-                match owed.record {
-                    None => tx.put_fresh(owed.lane, owed.seq, event.accepted_at)?,
-                    Some(record) => tx.owe_record(owed.lane, owed.care, &arrival(owed.seq, event, record))?,
+                let (lane, seq, at) = (owed.lane, owed.seq, event.accepted_at);
+                match owed.how {
+                    How::Plain => tx.put_fresh(lane, seq, at)?,
+                    How::Record(care, record) => tx.owe_record(lane, care, &arrival(seq, event, record))?,
+                    How::Failed(reason) => tx.put_dead(lane, seq, at, Cause::Rejected(AttemptError::Filter), reason)?,
                 }
             }
             tx.put_routed(reached)
@@ -127,8 +130,56 @@ struct Owed {
     lane: LaneNo,
     seq: Seq,
     number: usize,
-    care: Care,
-    record: Option<RecordKey>,
+    how: How,
+}
+
+enum How {
+    Plain,
+    /// For a lane that cares for records.
+    Record(Care, RecordKey),
+    /// Its filter could not judge it.
+    Failed(String),
+}
+
+/// What the events of a step are owed to. It asks the filters, so it runs where it may take its time.
+fn owed(index: &Index, events: &[(Seq, Event)], now: Millis) -> Vec<Owed> {
+    let mut all = Vec::new();
+    let mut spent: HashMap<LaneNo, Duration> = HashMap::new();
+    for (number, (seq, event)) in events.iter().enumerate() {
+        let mut view = None;
+        for taker in index.takers(*seq, event, now) {
+            let how = match taker.care.record(event) {
+                Some(record) => How::Record(taker.care, record),
+                None => How::Plain,
+            };
+            let verdict = match taker.filter {
+                None => Verdict::Yes,
+                Some(Err(reason)) => Verdict::Failed(reason.clone()),
+                Some(Ok(filter)) => {
+                    let view = view.get_or_insert_with(|| View::of(event, EventId::new(*seq, event.workspace)));
+                    judge(filter, view, spent.entry(taker.lane).or_default())
+                }
+            };
+            let how = match verdict {
+                Verdict::Yes => how,
+                Verdict::No => continue,
+                Verdict::Failed(reason) => How::Failed(reason),
+            };
+            all.push(Owed { lane: taker.lane, seq: *seq, number, how });
+        }
+    }
+    all
+}
+
+/// Asks a filter that has not used up its time.
+fn judge(filter: &Filter, view: &View, spent: &mut Duration) -> Verdict {
+    if *spent > FILTER_BUDGET {
+        return Verdict::Failed("the filter takes too long, so this event was not judged".to_owned());
+    }
+    let started = Instant::now();
+    let verdict = filter.judge(view);
+    *spent += started.elapsed();
+    verdict
 }
 
 fn arrival(seq: Seq, event: &Event, record: RecordKey) -> Arrival<'_> {

@@ -10,6 +10,7 @@ use crate::api::call::{Call, not_found, user_of};
 use crate::api::options::Options;
 use crate::api::shapes::future;
 use crate::destinations::http::is_own_header;
+use crate::domain::filter::Filter;
 use crate::domain::id::{ConnectionId, WorkspaceNo};
 use crate::domain::retry::Schedule;
 use crate::domain::subscription::{Halt, HeaderValues, Signing, Subscription, WhileDisabled};
@@ -53,17 +54,6 @@ impl Context {
             connector_topics: call.state.connector_topics(),
         })
     }
-}
-
-/// Refuses what a later version will take.
-pub(super) fn supported(settings: &Settings) -> Result<()> {
-    let later = |what: &str, instead: &str| {
-        Err(Error::new(Code::NotSupported, format!("{what} is not supported by this version; {instead}")))
-    };
-    if matches!(settings.filter, Some(Some(_))) {
-        return later("`filter`", "narrow the subscription with `topic`, `updateType`, `userId` or `connectionId`");
-    }
-    Ok(())
 }
 
 /// Whether deliveries can be sent there, as far as it shows without asking anyone.
@@ -133,6 +123,13 @@ pub(super) fn apply(
     }
     if let Some(number) = settings.max_in_flight {
         to.max_in_flight = within("maxInFlight", number, defaults.max_in_flight, defaults.max_in_flight_max)?;
+    }
+    if let Some(text) = settings.filter {
+        let text = text.filter(|text| !text.is_empty());
+        if let Some(text) = &text {
+            Filter::parse(text).map_err(|e| Error::invalid(format!("filter: {e}")))?;
+        }
+        to.filter = text;
     }
     if let Some(word) = settings.ordering {
         to.ordered = word == Some(OrderingWord::Record);

@@ -112,7 +112,6 @@ fn blank(tx: &mut Tx<'_>, context: &Context, address: String, topics: Vec<String
 
 async fn create(call: Call) -> Result<Reply> {
     let (address, topics, mut settings) = call.json::<NewSubscription>()?.split();
-    check::supported(&settings)?;
     check::address(&call, &address)?;
     // Alloy's clients narrow a subscription by query parameters.
     if settings.user_id.is_none() {
@@ -175,7 +174,6 @@ async fn show(call: Call) -> Result<Reply> {
 
 async fn change(call: Call) -> Result<Reply> {
     let (address, topics, settings) = call.json::<ChangedSubscription>()?.split();
-    check::supported(&settings)?;
     if let Some(address) = &address {
         check::address(&call, address)?;
     }

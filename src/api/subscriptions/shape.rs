@@ -78,7 +78,7 @@ settings! {
     description: String,
     /// Only these: `created`, `updated`, `deleted`, or verbs of system topics. All if left out.
     update_type: Vec<String>,
-    /// A CEL expression over the event. Not in this version.
+    /// A CEL expression over the event (docs/api.md): only events for which it is true are delivered.
     filter: String,
     /// What bodies carry beside their usual keys.
     include: Vec<IncludeWord>,
@@ -200,6 +200,8 @@ pub(super) struct SubscriptionView {
     description: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     update_type: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    filter: Option<String>,
     include: Vec<IncludeWord>,
     while_disabled: WhileDisabledWord,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -258,6 +260,7 @@ pub(super) fn view(rows: &Rows, of: &Subscription, now: Millis) -> Result<Subscr
         api_version: of.api_version.as_str(),
         description: of.description.clone(),
         update_type: of.update_types.clone(),
+        filter: of.filter.clone(),
         include: of.include.iter().map(|include| (*include).into()).collect(),
         while_disabled: of.while_disabled.into(),
         expires_at: of.expires_at.map(Millis::rfc3339_millis),
