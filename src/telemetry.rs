@@ -180,7 +180,7 @@ metrics! {
     build_info = gauge "tidemill_build_info" [version] "Always 1; the label says what runs.";
     requests = counter "tidemill_requests_total" [surface status] "Requests answered, by surface (api, inbox, page) and HTTP status.";
     webhooks_received = counter "tidemill_webhooks_received_total" [connector verdict] "Webhooks of apps by verdict (verified, unsigned, unverified, bad-signature, unknown-token, too-large, unavailable).";
-    webhooks_handled = counter "tidemill_webhooks_handled_total" [connector outcome] "Stored webhooks that were looked at: understood, failed (tried again), parked, expired.";
+    webhooks_handled = counter "tidemill_webhooks_handled_total" [connector outcome] "Stored webhooks that were looked at: understood, failed (tried again), parked, expired (never judged).";
     commit = histogram "tidemill_commit_seconds" [] "From asking for a durable change to its sync.";
     polls = counter "tidemill_polls_total" [connector outcome] "Pulls and scans by outcome (ok, unauthorized, rate-limited, unavailable, refused, bad-answer, script, held, cut).";
     poll = histogram "tidemill_poll_seconds" [] "One pull or scan of one connection.";

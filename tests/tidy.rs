@@ -476,9 +476,7 @@ fn each_setting_is_obeyed() {
         let obeys = |f: &&File| !f.path.starts_with("src/config/check") && !is_test(&f.path);
         sources.iter().filter(obeys).map(|f| words(&f.code, key).len()).sum::<usize>()
     };
-    // The contract has `trusted_proxies`; nothing depends on a caller's address yet, as its line says.
-    let exempt = |key: &String| key.ends_with("_file") || key == "trusted_proxies";
-    let idle: BTreeSet<_> = keys.filter(|key| !exempt(key) && uses(key) < 2).collect();
+    let idle: BTreeSet<_> = keys.filter(|key| !key.ends_with("_file") && uses(key) < 2).collect();
     assert!(idle.is_empty(), "nothing obeys {idle:?}");
 }
 

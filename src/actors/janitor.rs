@@ -12,6 +12,7 @@ use super::supervisor::Wake;
 use crate::clock::Clock;
 use crate::domain::time::Millis;
 use crate::store::{Cutoffs, Store, SweepMarks};
+use crate::telemetry::Metrics;
 
 /// Rows that one look may read of what cannot be dropped by range.
 const SWEPT_MAX: usize = 5_000;
@@ -23,6 +24,7 @@ pub struct Janitor {
     store: Store,
     clock: Clock,
     retention: Retention,
+    metrics: Metrics,
     looked_at: Option<Millis>,
     marks: SweepMarks,
     /// How often the ages of history and inbox are halved, because the store is over its cap.
@@ -31,9 +33,9 @@ pub struct Janitor {
 
 impl Janitor {
     /// A janitor that has looked at nothing yet.
-    pub fn new(store: Store, clock: Clock, retention: Retention) -> Self {
+    pub fn new(store: Store, clock: Clock, retention: Retention, metrics: Metrics) -> Self {
         let marks = SweepMarks::default();
-        Self { store, clock, retention, looked_at: None, marks, halvings: 0 }
+        Self { store, clock, retention, metrics, looked_at: None, marks, halvings: 0 }
     }
 
     fn cutoffs(&mut self, now: Millis) -> Cutoffs {
@@ -48,6 +50,7 @@ impl Janitor {
             delivered: before(r.delivered_seconds.get() >> self.halvings),
             // The inbox goes after the history: it is halved once less.
             inbox: before(r.inbox_seconds.get() >> self.halvings.saturating_sub(1)),
+            unverified: before(r.unverified_seconds.get()),
             pulls: before(r.pulls_seconds.get()),
             tombstones: before(r.tombstones_seconds.get()),
         }
@@ -70,7 +73,13 @@ impl Handler<Wake> for Janitor {
         let (store, cutoffs, marks) = (self.store.clone(), self.cutoffs(now), self.marks.clone());
         let look = async move { store.drop_past(cutoffs, marks, SWEPT_MAX).await };
         ctx.wait(look.into_actor(self).map(|outcome, janitor, _| match outcome {
-            Ok(marks) => janitor.marks = marks,
+            Ok(swept) => {
+                janitor.marks = swept.marks;
+                if swept.unjudged > 0 {
+                    janitor.metrics.webhooks_handled.with(["unverified", "expired"]).inc_by(swept.unjudged);
+                    tracing::warn!(count = swept.unjudged, "dropped webhooks that no script has judged in time");
+                }
+            }
             Err(error) => tracing::error!(error = error.chain(), "the janitor could not look; trying again later"),
         }));
     }

@@ -29,6 +29,7 @@ pub struct Retention {
     pub undelivered_seconds: NonZeroU64,
     pub delivered_seconds: NonZeroU64,
     pub inbox_seconds: NonZeroU64,
+    pub unverified_seconds: NonZeroU64,
     pub pulls_seconds: NonZeroU64,
     pub tombstones_seconds: NonZeroU64,
     #[serde(deserialize_with = "setting::optional")]

@@ -4,6 +4,7 @@
 //! came to be (`serve`), who may make it (`auth`).
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use actix_web::http::header::HeaderMap;
@@ -30,6 +31,8 @@ pub struct Head {
     /// As the caller wrote it, from the path on.
     pub uri: String,
     pub headers: HeaderMap,
+    /// The caller's address: see `remote`.
+    pub from: Option<IpAddr>,
 }
 
 /// One call.

@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use url::Url;
 
 use super::events::StreamLimits;
@@ -22,8 +23,12 @@ pub struct Options {
     pub read_timeout: Duration,
     /// By then an app has its answer to a webhook.
     pub webhook_answer_timeout: Duration,
+    /// Bytes of webhooks that are stored and not yet judged.
+    pub unverified_bytes_max: u64,
     /// Where apps and browsers reach us, path prefix included.
     pub public_url: Option<Url>,
+    /// Networks of proxies that are believed when they say who called.
+    pub trusted_proxies: Vec<IpNet>,
     /// Health and metrics are served at an address of their own.
     pub ops_elsewhere: bool,
     /// Full access to the default workspace.

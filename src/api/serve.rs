@@ -4,6 +4,7 @@
 //! answer is JSON. Not here: what the routes are (`route`, and `table` in `mod`).
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -19,7 +20,7 @@ use super::idempotency::{self, Begun};
 use super::reply::{Reply, refusal};
 use super::route::{Access, BodyLimit, Route, Surface};
 use super::state::State;
-use super::{auth, table};
+use super::{auth, remote, table};
 use crate::domain::version::ApiVersion;
 use crate::domain::workspace::Scope;
 use crate::error::{Code, Error, Result};
@@ -77,13 +78,21 @@ async fn respond(state: &State, routes: &[Route], request: HttpRequest, payload:
         BodyLimit::Api if route.access == Access::Open => "page",
         BodyLimit::Api => "api",
     };
-    let reply = match answer(state, route, &request, payload).await {
+    let from = remote::caller(request.peer_addr(), request.headers(), &state.options.trusted_proxies);
+    let reply = match answer(state, route, &request, payload, from).await {
         Ok(reply) => reply,
-        Err(error) => refusal(&error),
+        Err(error) => {
+            if matches!(error.code, Code::Unauthorized | Code::Forbidden) {
+                let from = from.map(tracing::field::display);
+                tracing::info!(target: "tidemill::request", from, %method, path = route.path, "refused: {error}");
+            }
+            refusal(&error)
+        }
     };
     // The pattern, not the path: a path may hold a token.
     let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    tracing::debug!(target: "tidemill::request", %method, path = route.path, status = reply.status, took_ms);
+    let from = from.map(tracing::field::display);
+    tracing::debug!(target: "tidemill::request", from, %method, path = route.path, status = reply.status, took_ms);
     finish(state, surface, reply)
 }
 
@@ -103,7 +112,13 @@ fn not_allowed(method: &Method, routes: &[Route]) -> Reply {
     }
 }
 
-async fn answer(state: &State, route: &Route, request: &HttpRequest, payload: Payload) -> Result<Reply> {
+async fn answer(
+    state: &State,
+    route: &Route,
+    request: &HttpRequest,
+    payload: Payload,
+    from: Option<IpAddr>,
+) -> Result<Reply> {
     let caller = match route.access {
         Access::Key(scope) => Some(auth::caller(state, request.headers(), &[scope]).await?),
         Access::Hooks(scope) => Some(auth::caller(state, request.headers(), &[Scope::Hooks, scope]).await?),
@@ -128,6 +143,7 @@ async fn answer(state: &State, route: &Route, request: &HttpRequest, payload: Pa
         method: method.as_str().to_owned(),
         uri: request.uri().path_and_query().map(ToString::to_string).unwrap_or_default(),
         headers: request.headers().clone(),
+        from,
     };
     let call = Call { state: state.clone(), version, caller, head, body, params, query, place: None };
     if *method == Method::POST

@@ -3,6 +3,7 @@
 //! Always true: nothing is started twice; what was accepted is on disk before the process ends; a drain takes no longer
 //! than `server.drain_seconds`. Not here: what any of the parts does.
 
+pub mod desk;
 pub mod offline;
 mod serve;
 
@@ -45,7 +46,7 @@ const ACTOR_THREADS: usize = 1;
 const APP_THREADS: usize = 2;
 /// Bodies kept for other subscribers of the same event, and for retries.
 const BODIES_BYTES_MAX: usize = 32 << 20;
-/// How often the janitor measures.
+/// How often the janitor measures, and a store that could not write is tried again.
 const LOOK: Duration = Duration::from_secs(1);
 /// How often an actor looks whether or not anybody rang, which heals lost rings.
 const TICK: Duration = Duration::from_secs(5);
@@ -83,6 +84,19 @@ impl Engine {
     /// # Errors
     /// When the store cannot be opened, or a setting cannot be obeyed.
     pub fn start(config: Arc<Config>, clock: Clock, metrics: Metrics) -> Result<Self> {
+        let mut engine = Self::open(config.clone(), clock, metrics.clone())?;
+        let stuck_after = Duration::from_secs(config.ops.stuck_after_seconds.get());
+        let supervisor = Supervisor::start(ACTOR_THREADS, metrics, stuck_after);
+        engine.pulse = supervisor.pulse();
+        engine.start_actors(&supervisor)?;
+        Ok(engine)
+    }
+
+    /// Opens the store and makes everything, and starts no actor: nothing is polled, routed or delivered.
+    ///
+    /// # Errors
+    /// As [`Engine::start`].
+    pub fn open(config: Arc<Config>, clock: Clock, metrics: Metrics) -> Result<Self> {
         let key = store::master_key(&config.storage.path, config.security.master_key.as_ref())?;
         let commit = metrics.commit.clone();
         let store = Store::open(&config.storage, &key, &clock, Arc::new(move |seconds| commit.observe(seconds)))?;
@@ -121,17 +135,19 @@ impl Engine {
             threads,
             &make_driver(&config, trust)?,
         )?);
-        let stuck_after = Duration::from_secs(config.ops.stuck_after_seconds.get());
-        let supervisor = Supervisor::start(ACTOR_THREADS, metrics.clone(), stuck_after);
-        let pulse = supervisor.pulse();
-        let tasks = Vec::new();
-        let mut engine = Self { config, store, clock, rings, metrics, outlet, pulse, deps, tasks, _apps };
-        engine.start_actors(&supervisor)?;
-        Ok(engine)
+        let (pulse, tasks) = (Pulse::default(), Vec::new());
+        Ok(Self { config, store, clock, rings, metrics, outlet, pulse, deps, tasks, _apps })
     }
 
     fn start_actors(&mut self, supervisor: &Supervisor) -> Result<()> {
         let (store, clock, rings) = (self.store.clone(), self.clock.clone(), self.rings.clone());
+        let probed = store.clone();
+        self.tasks.push(actix_rt::spawn(async move {
+            loop {
+                tokio::time::sleep(LOOK).await;
+                probed.probe().await;
+            }
+        }));
         let (bell, mut durable) = (rings.clone(), store.durable());
         // Events become readable when they are durable, so the watermark itself is the router's bell.
         let ring = rings.clone();
@@ -157,8 +173,8 @@ impl Engine {
         let make = move || Alarm::new(rings.clone(), clock.clone());
         self.tasks.push(actix_rt::spawn(supervisor.clone().keep("alarm", TICK, rung, make)));
         let (store, clock) = (self.store.clone(), self.clock.clone());
-        let retention = self.config.retention.clone();
-        let make = move || Janitor::new(store.clone(), clock.clone(), retention.clone());
+        let (retention, metrics) = (self.config.retention.clone(), self.metrics.clone());
+        let make = move || Janitor::new(store.clone(), clock.clone(), retention.clone(), metrics.clone());
         self.tasks.push(actix_rt::spawn(supervisor.clone().keep("janitor", LOOK, std::future::pending, make)));
         let watchers = Watchers::new(self.deps.clone());
         watchers.open()?;

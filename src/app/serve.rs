@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::domain::setting::Signing as Kind;
 use crate::domain::subscription::Signing;
 use crate::error::{Error, Result};
+use crate::store;
 use crate::telemetry::Metrics;
 
 /// How often the node looks at itself.
@@ -133,7 +134,9 @@ pub fn api_options(config: &Config) -> Options {
         webhook_bytes_max: config.ingest.body_bytes_max.get(),
         read_timeout: Duration::from_secs(server.request_timeout_seconds.get()),
         webhook_answer_timeout: Duration::from_secs(config.ingest.answer_timeout_seconds.get()),
+        unverified_bytes_max: unverified_bytes_max(config),
         public_url: server.public_url.clone(),
+        trusted_proxies: server.trusted_proxies.clone(),
         listen: server.listen,
         ops_elsewhere: config.ops.listen.is_some(),
         api_key: security.api_key.clone(),
@@ -154,4 +157,9 @@ pub fn api_options(config: &Config) -> Options {
         poll_interval_seconds_min: config.polling.interval_seconds_min.get(),
         storage_path: config.storage.path.clone(),
     }
+}
+
+/// The share of the disk that webhooks may hold before a script has judged them.
+fn unverified_bytes_max(config: &Config) -> u64 {
+    store::disk_bytes(&config.storage.path) / 100 * u64::from(config.ingest.unverified_disk_percent_max)
 }

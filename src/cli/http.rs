@@ -36,7 +36,7 @@ impl Answer {
     }
 
     /// What it says, as the end of a call.
-    fn failure(&self, what: &str) -> Failure {
+    pub(super) fn failure(&self, what: &str) -> Failure {
         let json = self.json();
         let said = json["message"].as_str().or(json["error"]["message"].as_str()).unwrap_or(&self.text);
         let said: String = said.chars().take(300).collect();

@@ -1,28 +1,23 @@
-//! `tidemill keys`: create, list and revoke API keys of a running node.
+//! `tidemill keys`: create, list and revoke API keys, on a running node or on a store that no node uses.
 
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::node::{Reach, segment};
+use super::node::{On, segment};
 use super::{Context, Outcome};
 
-/// A key with scope `admin` opens these calls: TIDEMILL_API_KEY, TIDEMILL_API_KEY_FILE or --key-file.
 const VARIABLE: &str = "TIDEMILL_API_KEY";
 const PATH: &str = "/2024-03/one/keys";
 
-#[derive(clap::Args)]
-#[command(
-    after_help = "A key with scope admin opens these calls: TIDEMILL_API_KEY, TIDEMILL_API_KEY_FILE or --key-file."
-)]
-pub(super) struct Args {
-    #[command(flatten)]
-    reach: Reach,
-    #[command(subcommand)]
-    what: What,
-}
+/// Said below the help.
+pub(super) const KEY_HELP: &str = "On a node, a key with scope admin opens these calls: TIDEMILL_API_KEY, \
+                                   TIDEMILL_API_KEY_FILE or --key-file. A store that no node has open (storage.path) \
+                                   is worked on itself, without a key.";
+
+pub(super) type Args = On<What>;
 
 #[derive(Subcommand)]
-enum What {
+pub(super) enum What {
     /// Make a key and print it, this once.
     Create {
         /// For people, up to 256 bytes
@@ -47,7 +42,7 @@ enum What {
 }
 
 pub(super) fn run(args: Args, context: &Context) -> Outcome {
-    let node = args.reach.node(context, VARIABLE)?;
+    let node = args.open(context, VARIABLE)?;
     match args.what {
         What::Create { name, scopes, user, expires_at } => {
             let mut body = json!({ "name": name, "scopes": scopes });

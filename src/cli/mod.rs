@@ -42,8 +42,10 @@ enum Command {
     /// Run a node: the API, the polling and the deliveries.
     Serve(serve::Args),
     /// Create, list and delete workspaces.
+    #[command(after_help = workspaces::KEY_HELP)]
     Workspaces(workspaces::Args),
     /// Create, list and revoke API keys.
+    #[command(after_help = keys::KEY_HELP)]
     Keys(keys::Args),
     /// Make, validate and run a connector's folder.
     Connector(connector::Args),

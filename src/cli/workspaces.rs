@@ -1,26 +1,24 @@
-//! `tidemill workspaces`: create, list and delete workspaces of a running node.
+//! `tidemill workspaces`: create, list and delete workspaces, on a running node or on a store that no node uses.
 
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::node::{Reach, segment};
+use super::node::{On, segment};
 use super::{Context, Failure, Outcome};
 
 const VARIABLE: &str = "TIDEMILL_OPERATOR_KEY";
 const PATH: &str = "/workspaces";
 
-#[derive(clap::Args)]
-#[command(after_help = "The operator's key opens these calls: TIDEMILL_OPERATOR_KEY, TIDEMILL_OPERATOR_KEY_FILE or \
-                        --key-file; the node must have the same as security.operator_key.")]
-pub(super) struct Args {
-    #[command(flatten)]
-    reach: Reach,
-    #[command(subcommand)]
-    what: What,
-}
+/// Said below the help.
+pub(super) const KEY_HELP: &str = "On a node, the operator's key opens these calls: TIDEMILL_OPERATOR_KEY, \
+                                   TIDEMILL_OPERATOR_KEY_FILE or --key-file; the node must have the same as \
+                                   security.operator_key. A store that no node has open (storage.path) is worked on \
+                                   itself, without a key.";
+
+pub(super) type Args = On<What>;
 
 #[derive(Subcommand)]
-enum What {
+pub(super) enum What {
     /// Make a workspace and print its first API key, this once.
     Create {
         /// Unique on the node
@@ -39,17 +37,19 @@ enum What {
 }
 
 pub(super) fn run(args: Args, context: &Context) -> Outcome {
-    let node = args.reach.node(context, VARIABLE)?;
+    if let What::Delete { workspace_id, yes: false } = &args.what {
+        return Err(Failure::Usage(format!(
+            "deleting workspace {workspace_id} takes everything in it and cannot be taken back; say --yes to do it"
+        )));
+    }
+    let node = args.open(context, VARIABLE)?;
     match args.what {
         What::Create { name } => node.show("POST", PATH, Some(&json!({ "name": name })), |answer| {
             let key = answer["key"]["apiKey"].as_str().unwrap_or_default();
             format!("{}\n{key}\n", line(&answer["workspace"]))
         }),
         What::List => node.show_all(PATH, "workspaces", line),
-        What::Delete { workspace_id, yes: false } => Err(Failure::Usage(format!(
-            "deleting workspace {workspace_id} takes everything in it and cannot be taken back; say --yes to do it"
-        ))),
-        What::Delete { workspace_id, yes: true } => {
+        What::Delete { workspace_id, .. } => {
             let path = format!("{PATH}/{}", segment(&workspace_id));
             node.show("DELETE", &path, None, |_| format!("deleted {workspace_id}\n"))
         }

@@ -17,6 +17,7 @@ pub(super) fn rules(config: &Config) -> Result<(), Broken> {
     public_url(config)?;
     delivery(config)?;
     filter(&config.log)?;
+    percent("ingest.unverified_disk_percent_max", config.ingest.unverified_disk_percent_max, 100)?;
     percent("polling.jitter_percent", config.polling.jitter_percent, 50)?;
     if config.polling.interval_seconds < config.polling.interval_seconds_min {
         return Err(("polling.interval_seconds", "it must not be less than polling.interval_seconds_min".to_owned()));

@@ -112,5 +112,6 @@ pub struct Ingest {
     pub allow_networks: Vec<IpNet>,
     pub body_bytes_max: NonZeroUsize,
     pub answer_timeout_seconds: NonZeroU64,
+    pub unverified_disk_percent_max: u8,
     pub handle_tries_max: NonZeroU32,
 }

@@ -36,8 +36,10 @@ pub struct Parcel {
     pub attempt: u32,
     /// A person or a job asked for it again.
     pub replay: bool,
-    /// When the attempt begins.
+    /// When the attempt begins, on the node's clock.
     pub at: Millis,
+    /// The same on the machine's clock, which a receiver compares with its own: the time that is signed.
+    pub wall: Millis,
     pub signing: Signing,
     /// The subscription's live secrets; at least one if `signing.hmac`.
     pub secrets: Arc<[HmacKey]>,

@@ -90,13 +90,15 @@ impl Filter {
         if loops(program.expression()) > 1 {
             return Err(NotAFilter::Nested);
         }
-        let mut unknown = program.references().variables();
+        let references = program.references();
+        let mut unknown = references.variables();
         unknown.retain(|name| !NAMES.contains(name) && !name.starts_with('@'));
         unknown.sort_unstable();
-        match unknown.first() {
-            Some(name) => Err(NotAFilter::Unknown((*name).to_owned())),
-            None => Ok(Self(program)),
+        if let Some(name) = unknown.first() {
+            return Err(NotAFilter::Unknown((*name).to_owned()));
         }
+        drop(references);
+        Ok(Self(program))
     }
 
     /// Judges an event.

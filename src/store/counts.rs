@@ -8,7 +8,7 @@ use super::codec;
 use super::keys::Key;
 use super::rows::Rows;
 use super::tables::Table;
-use super::writer::Tx;
+use super::tx::Tx;
 use crate::domain::id::LaneNo;
 use crate::domain::time::Millis;
 use crate::error::Result;

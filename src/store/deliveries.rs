@@ -12,7 +12,7 @@ use super::keys::{self, Key, Queued};
 use super::resends::Resend;
 use super::rows::{Rows, Walk};
 use super::tables::Table;
-use super::writer::Tx;
+use super::tx::Tx;
 use crate::domain::delivery::{Attempt, Cause, DeliveryState};
 use crate::domain::event::RecordKey;
 use crate::domain::flow::Mark;

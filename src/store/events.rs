@@ -7,7 +7,7 @@ use super::codec;
 use super::keys::{self, Key};
 use super::rows::{Rows, Walk};
 use super::tables::Table;
-use super::writer::Tx;
+use super::tx::Tx;
 use crate::domain::event::{Event, Payload};
 use crate::domain::id::{ConnectionId, EventId, Seq, WorkspaceNo};
 use crate::error::Result;

@@ -11,7 +11,7 @@ use super::codec;
 use super::keys::{Key, hash16};
 use super::rows::Rows;
 use super::tables::Table;
-use super::writer::Tx;
+use super::tx::Tx;
 use crate::domain::id::WorkspaceNo;
 use crate::domain::time::Millis;
 use crate::error::Result;

@@ -2,10 +2,12 @@
 //!
 //! A request is written once, as it came; how far it has come is a small row beside it. Always true: both are encrypted;
 //! while a request waits it has a row in a queue ordered by due time, so that a start finds it and a backlog is not
-//! scanned. The owner is a connection (`/in/c/…`) or an integration (`/in/g/…`). Not here: verifying and understanding
+//! scanned. What only a script can check has a row with its size and age until the script has judged it, so that what
+//! strangers send is counted and dropped without opening it. The owner is a connection (`/in/c/…`) or an integration (`/in/g/…`). Not here: verifying and understanding
 //! (`connectors`, `actors::watcher`).
 
 use std::borrow::Cow;
+use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
 
@@ -13,10 +15,13 @@ use super::codec;
 use super::keys::{self, Key};
 use super::rows::{Rows, Walk};
 use super::tables::Table;
-use super::writer::Tx;
+use super::tx::Tx;
 use crate::domain::id::{EventId, InboxId, Seq, WorkspaceNo};
 use crate::domain::time::Millis;
 use crate::error::Result;
+
+/// The verdict on a webhook that only a script can check.
+pub const UNVERIFIED: &str = "unverified";
 
 /// How far a webhook has come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +73,14 @@ struct Progress<'a> {
     log: Cow<'a, [String]>,
     state: Cow<'a, InboxState>,
     queued_at: Option<Millis>,
+}
+
+impl InboxRequest {
+    /// How much of a stranger's it is: nothing of what was checked, or made here of what was.
+    fn unjudged_bytes(&self) -> Option<u64> {
+        let head: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        (self.verdict == UNVERIFIED && self.event.is_none()).then_some((self.body.len() + head) as u64)
+    }
 }
 
 impl InboxRow {
@@ -181,6 +194,43 @@ impl Rows {
         Ok((looked < looked_max).then_some(first))
     }
 
+    /// Bytes of webhooks that no script has judged yet.
+    pub fn unverified_bytes(&self) -> u64 {
+        self.unverified.load(Ordering::Relaxed)
+    }
+
+    /// Counts them anew, since a commit that failed was counted too.
+    pub(super) fn count_unverified(&self) -> Result<()> {
+        let mut total = 0;
+        self.walk(Table::Unjudged, &[], &[u8::MAX; 32], Walk::Forward, |_, value| {
+            total += keys::number_at(value, 0).unwrap_or_default();
+            Ok(true)
+        })?;
+        self.unverified.store(total, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Up to `limit` webhooks that were received before `before` and that no script has judged, each with all its rows.
+    pub(super) fn unjudged_before(&self, before: Millis, limit: usize) -> Result<Vec<Vec<(Table, Vec<u8>)>>> {
+        let mut found = Vec::new();
+        self.walk(Table::Unjudged, &[], &[u8::MAX; 32], Walk::Forward, |key, value| {
+            if keys::number_at(value, 8).is_some_and(|at| Millis(at) < before) {
+                found.push(key.to_vec());
+            }
+            Ok(found.len() < limit)
+        })?;
+        found.into_iter().map(|key| self.rows_of_inbox(key)).collect()
+    }
+
+    fn rows_of_inbox(&self, key: Vec<u8>) -> Result<Vec<(Table, Vec<u8>)>> {
+        let owner: [u8; 12] = codec::fixed("unjudged", key.get(..12).unwrap_or_default())?;
+        let seq = Seq(keys::number_at(&key, 12).unwrap_or_default());
+        let queued_at = self.inbox_row(&owner, id(seq, &owner))?.and_then(|row| row.queued_at);
+        let queued = queued_at.map(|at| (Table::InboxDue, queue_key(&owner, at, seq).as_ref().to_vec()));
+        let rows = [Table::Unjudged, Table::Inbox, Table::InboxProgress].map(|table| (table, key.clone()));
+        Ok(rows.into_iter().chain(queued).collect())
+    }
+
     /// A page of an owner's rows, newest first; `before` is an id.
     pub fn inbox(&self, owner: &[u8; 12], before: Option<InboxId>, limit: usize) -> Result<Vec<(InboxId, InboxRow)>> {
         let prefix = Key::owner(owner);
@@ -205,6 +255,11 @@ impl Tx<'_> {
         let seq = self.next_seq()?;
         self.put_sealed(owner, Table::Inbox, Key::owner(owner).seq(seq), &codec::encode(request)?)?;
         self.put_raw(Table::InboxDue, queue_key(owner, request.received_at, seq), &[])?;
+        if let Some(bytes) = request.unjudged_bytes() {
+            self.rows.unverified.fetch_add(bytes, Ordering::Relaxed);
+            let told = [bytes.to_be_bytes(), request.received_at.0.to_be_bytes()].concat();
+            self.put_raw(Table::Unjudged, Key::owner(owner).seq(seq), &told)?;
+        }
         Ok(id(seq, owner))
     }
 
@@ -218,13 +273,19 @@ impl Tx<'_> {
         if let Some(at) = queued_at {
             self.put_raw(Table::InboxDue, queue_key(owner, at, seq), &[])?;
         }
+        // A script that failed has judged nothing, also when it will not be asked again.
+        if let (InboxState::Done { .. }, Some(bytes)) = (&row.state, row.request.unjudged_bytes()) {
+            let less = |total: u64| Some(total.saturating_sub(bytes));
+            let _ = self.rows.unverified.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+            self.delete(Table::Unjudged, Key::owner(owner).seq(seq))?;
+        }
         let plain = progress(&row.log, &row.state, queued_at)?;
         self.put_sealed(owner, Table::InboxProgress, Key::owner(owner).seq(seq), &plain)
     }
 
     /// Erases all requests of an owner.
     pub(super) fn delete_inbox(&mut self, owner: &[u8; 12]) -> Result<()> {
-        for table in [Table::Inbox, Table::InboxProgress, Table::InboxDue] {
+        for table in [Table::Inbox, Table::InboxProgress, Table::InboxDue, Table::Unjudged] {
             self.delete_prefix(table, &Key::owner(owner))?;
         }
         Ok(())

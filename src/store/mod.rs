@@ -13,6 +13,7 @@ mod health;
 mod idempotency;
 mod inbox;
 pub mod keys;
+mod mark;
 mod master;
 mod numbers;
 mod open;
@@ -25,6 +26,7 @@ mod rows;
 mod secrets;
 mod snapshots;
 mod tables;
+mod tx;
 mod upgrade;
 mod vault;
 mod writer;
@@ -33,22 +35,24 @@ pub use counts::{Count, LaneCounts};
 pub use deliveries::{DeliveryRow, Due, Place, Settlement, Turn};
 pub use health::{Health, inspect, upgrade_plan};
 pub use idempotency::{Answer, Remembered};
-pub use inbox::{InboxRequest, InboxRow, InboxState};
+pub use inbox::{InboxRequest, InboxRow, InboxState, UNVERIFIED};
 pub use master::master_key;
-pub use open::{exists, free_bytes, in_use};
+pub use open::{disk_bytes, exists, free_bytes, in_use};
 pub use order::{Arrival, Care, Merged};
 pub use pulls::PullSummary;
 pub use registry::{Entity, Page};
-pub use retention::{Cutoffs, SweepMarks};
+pub use retention::{Cutoffs, SweepMarks, Swept};
 pub use rows::Rows;
 pub use secrets::Slot;
 pub use tables::Table;
+pub use tx::Tx;
 pub use upgrade::Plan;
-pub use writer::{OnCommit, Tx, Wait};
+pub use writer::{OnCommit, Wait};
 
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
 use tokio::sync::watch;
@@ -81,6 +85,10 @@ pub struct Options {
     pub free_bytes_min: NonZeroU64,
 }
 
+/// How long a store that is closed is waited for: at most so many times so long.
+const CLOSE_WAIT: Duration = Duration::from_millis(1);
+const CLOSE_WAITS_MAX: u32 = 5_000;
+
 /// The open store; clones are the same store.
 #[derive(Clone)]
 pub struct Store {
@@ -103,14 +111,17 @@ impl Store {
     /// Another process has it; the key does not open it; it is of a newer version; a file of it is corrupt. Each says so.
     pub fn open(options: &Options, master_key: &[u8; 32], clock: &Clock, on_commit: OnCommit) -> Result<Self> {
         let (db, cache) = open::open(options)?;
-        let mut rows = Rows { db, vault: Vault::new(master_key) };
+        let mut rows = Rows::new(db, Vault::new(master_key));
+        health::check_vital(&rows, &options.path)?;
         upgrade::run(&mut rows, options, &cache)?;
         if let Some(bytes) = rows.raw(Table::Meta, writer::META_CLOCK)? {
             clock.raise(Millis(u64::from_be_bytes(codec::fixed("meta", &bytes)?)));
         }
+        rows.count_unverified()?;
         let rows = Arc::new(rows);
-        let queue = options.commit_queue_max.get();
-        let commits = Commits::start(rows.clone(), clock.clone(), queue, options.commit_group_max.get(), on_commit)?;
+        let limits = (options.commit_queue_max.get(), options.commit_group_max.get());
+        let keeper = mark::Keeper::new(&open::db_folder(&options.path));
+        let commits = Commits::start(rows.clone(), clock.clone(), limits, keeper, on_commit)?;
         Ok(Self { rows, commits, options: Arc::new(options.clone()) })
     }
 
@@ -170,6 +181,15 @@ impl Store {
         self.commits.is_broken()
     }
 
+    /// After a failure: asks the disk again, since nothing else may write while work is refused. RocksDB looks every
+    /// five seconds whether there is room.
+    pub async fn probe(&self) {
+        if self.is_broken() {
+            // The outcome is in `is_broken`.
+            let _ = self.change(|tx| tx.put_raw(Table::Meta, writer::META_CLOCK, &tx.now().0.to_be_bytes())).await;
+        }
+    }
+
     /// Bytes free on the store's disk.
     pub fn free_bytes(&self) -> u64 {
         free_bytes(&self.options.path)
@@ -179,6 +199,20 @@ impl Store {
     pub fn is_full(&self) -> bool {
         let (waiting, max) = self.queue();
         waiting * 10 > max * 9 || self.is_broken() || self.free_bytes() < self.options.free_bytes_min.get()
+    }
+
+    /// Closes the store on this thread, which must not be one that serves. A process that ends while another thread
+    /// closes it is aborted by RocksDB.
+    pub fn close(self) {
+        let Self { rows, commits, .. } = self;
+        drop(commits);
+        // Writer and syncer end when there is nobody left to ask them.
+        for _ in 0..CLOSE_WAITS_MAX {
+            if Arc::strong_count(&rows) == 1 {
+                return;
+            }
+            std::thread::park_timeout(CLOSE_WAIT);
+        }
     }
 
     /// Returns when everything committed so far is on disk; the last thing before the process ends.

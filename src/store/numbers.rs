@@ -5,7 +5,7 @@
 
 use super::codec;
 use super::tables::Table;
-use super::writer::Tx;
+use super::tx::Tx;
 use crate::domain::id::{LaneNo, WorkspaceNo};
 use crate::error::{Error, Result};
 

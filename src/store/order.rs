@@ -14,7 +14,7 @@ use super::deliveries::{DeliveryRow, Due, Place, Turn};
 use super::keys::{self, Key, Queued};
 use super::rows::{Rows, Walk};
 use super::tables::Table;
-use super::writer::Tx;
+use super::tx::Tx;
 use crate::domain::delivery::DeliveryState;
 use crate::domain::event::{Event, RecordKey};
 use crate::domain::id::{LaneNo, Seq};

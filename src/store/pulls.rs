@@ -7,7 +7,7 @@ use super::codec;
 use super::keys::{self, Key};
 use super::rows::{Rows, Walk};
 use super::tables::Table;
-use super::writer::Tx;
+use super::tx::Tx;
 use crate::domain::connection::{CollectionState, EventSwitch, Pull, Reselect, SyncRequest};
 use crate::domain::id::{ConnectionId, PullId};
 use crate::domain::time::Millis;

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use super::keys::Key;
 use super::rows::{Rows, Walk};
 use super::tables::Table;
-use super::writer::Tx;
+use super::tx::Tx;
 use crate::domain::connection::{Connection, Farewell, Integration};
 use crate::domain::id::{ConnectionId, IntegrationId, KeyId, LaneNo, SubscriptionId, UserId, WorkspaceId, WorkspaceNo};
 use crate::domain::subscription::Subscription;

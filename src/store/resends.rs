@@ -9,7 +9,7 @@ use super::keys::{self, Queued};
 use super::order::Care;
 use super::rows::{Rows, Walk};
 use super::tables::Table;
-use super::writer::Tx;
+use super::tx::Tx;
 use crate::domain::event::RecordKey;
 use crate::domain::id::{DeliveryId, LaneNo, Seq};
 use crate::error::Result;

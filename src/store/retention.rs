@@ -14,7 +14,7 @@ use super::keys::{self, Key, Queued};
 use super::resends::Resend;
 use super::rows::{Rows, Walk};
 use super::tables::Table;
-use super::writer::Tx;
+use super::tx::Tx;
 use crate::domain::event::Event;
 use crate::domain::id::{LaneNo, Seq};
 use crate::domain::snapshot::SnapshotRow;
@@ -36,6 +36,8 @@ pub struct Cutoffs {
     pub undelivered: Millis,
     pub delivered: Millis,
     pub inbox: Millis,
+    /// Of webhooks that no script has judged.
+    pub unverified: Millis,
     pub pulls: Millis,
     pub tombstones: Millis,
 }
@@ -82,7 +84,16 @@ struct Plan {
     rows: Vec<(Table, Vec<u8>)>,
     /// Lanes with deliveries that are owed and past their time.
     overdue: Vec<(LaneNo, Seq)>,
-    marks: SweepMarks,
+    swept: Swept,
+}
+
+/// What one look came to.
+#[derive(Clone, Debug, Default)]
+pub struct Swept {
+    /// Where the sweeps go on.
+    pub marks: SweepMarks,
+    /// Webhooks dropped because no script has judged them in time.
+    pub unjudged: u64,
 }
 
 impl Plan {
@@ -92,12 +103,12 @@ impl Plan {
 }
 
 impl Store {
-    /// Drops what is past its time; answers where the sweeps go on.
-    pub async fn drop_past(&self, cutoffs: Cutoffs, marks: SweepMarks, swept_max: usize) -> Result<SweepMarks> {
+    /// Drops what is past its time.
+    pub async fn drop_past(&self, cutoffs: Cutoffs, marks: SweepMarks, swept_max: usize) -> Result<Swept> {
         let plan = self.blocking(move |rows| rows.plan(&cutoffs, marks, swept_max)).await?;
-        let marks = plan.marks.clone();
+        let swept = plan.swept.clone();
         if plan.is_empty() {
-            return Ok(marks);
+            return Ok(swept);
         }
         self.change(move |tx| {
             for (lane, before) in plan.overdue {
@@ -115,7 +126,8 @@ impl Store {
             if some_events_go { tx.put_events_kept_from(plan.gone.before) } else { Ok(()) }
         })
         .await?;
-        Ok(marks)
+        self.blocking(Rows::count_unverified).await?;
+        Ok(swept)
     }
 }
 
@@ -130,7 +142,7 @@ impl Rows {
             self.plan_lane(lane, needed, cutoffs, &mut plan)?;
         }
         self.plan_events(self.seq_at(needed_from)?, cutoffs, &lanes, &mut plan)?;
-        self.plan_owners(cutoffs, &mut plan)?;
+        self.plan_owners(cutoffs, swept_max, &mut plan)?;
         self.sweep(cutoffs, marks, swept_max, &mut plan)?;
         Ok(plan)
     }
@@ -237,13 +249,17 @@ impl Rows {
         Ok(seqs)
     }
 
-    fn plan_owners(&self, cutoffs: &Cutoffs, plan: &mut Plan) -> Result<()> {
+    fn plan_owners(&self, cutoffs: &Cutoffs, max: usize, plan: &mut Plan) -> Result<()> {
+        for rows in self.unjudged_before(cutoffs.unverified, max)? {
+            plan.rows.extend(rows);
+            plan.swept.unjudged += 1;
+        }
         let before = self.seq_at(cutoffs.inbox)?;
         for owner in self.owners(Table::Inbox, 12)? {
             // With more waiting than that, the inbox is dropped later.
             let Some(waiting) = self.inbox_first_waiting(&owner, WAITING_MAX)? else { continue };
             let end = Key::new().bytes(&owner).seq(waiting.min(before));
-            for table in [Table::Inbox, Table::InboxProgress] {
+            for table in [Table::Inbox, Table::InboxProgress, Table::Unjudged] {
                 self.plan_range(table, &owner, end.as_ref().into(), plan)?;
             }
         }
@@ -256,18 +272,20 @@ impl Rows {
 
     fn sweep(&self, cutoffs: &Cutoffs, marks: SweepMarks, max: usize, plan: &mut Plan) -> Result<()> {
         let gone = plan.gone.clone();
-        plan.marks.by_record = self.sweep_table(Table::EventsByRecord, marks.by_record, max, plan, |key, _| {
-            Ok(gone.has(Seq(keys::number_at(key, 28).unwrap_or_default())))
-        })?;
-        plan.marks.snapshots = self.sweep_table(Table::Snapshots, marks.snapshots, max, plan, |_, value| {
+        plan.swept.marks.by_record =
+            self.sweep_table(Table::EventsByRecord, marks.by_record, max, plan, |key, _| {
+                Ok(gone.has(Seq(keys::number_at(key, 28).unwrap_or_default())))
+            })?;
+        plan.swept.marks.snapshots = self.sweep_table(Table::Snapshots, marks.snapshots, max, plan, |_, value| {
             let row: SnapshotRow = codec::decode(value)?;
             Ok(row.deleted_at.is_some_and(|at| at < cutoffs.tombstones))
         })?;
-        plan.marks.idempotency = self.sweep_table(Table::Idempotency, marks.idempotency, max, plan, |key, value| {
-            let owner = key.get(..4).unwrap_or_default();
-            let answer: Answer = codec::decode(&self.vault.open(owner, Table::Idempotency, key, value)?)?;
-            Ok(answer.at.after(KEPT) < cutoffs.now)
-        })?;
+        plan.swept.marks.idempotency =
+            self.sweep_table(Table::Idempotency, marks.idempotency, max, plan, |key, value| {
+                let owner = key.get(..4).unwrap_or_default();
+                let answer: Answer = codec::decode(&self.vault.open(owner, Table::Idempotency, key, value)?)?;
+                Ok(answer.at.after(KEPT) < cutoffs.now)
+            })?;
         Ok(())
     }
 

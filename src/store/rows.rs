@@ -3,6 +3,8 @@
 //! Always true: nothing here writes. A read may hit the disk, so it does not run on a thread that serves requests
 //! (`Store::blocking`).
 
+use std::sync::atomic::AtomicU64;
+
 use rocksdb::{DB, Direction, IteratorMode, ReadOptions};
 use serde::de::DeserializeOwned;
 
@@ -16,6 +18,8 @@ use crate::error::{Error, Result};
 pub struct Rows {
     pub(super) db: DB,
     pub(super) vault: Vault,
+    /// Bytes of webhooks that no script has judged yet: see `inbox`.
+    pub(super) unverified: AtomicU64,
 }
 
 /// Which way a range is walked.
@@ -26,6 +30,10 @@ pub enum Walk {
 }
 
 impl Rows {
+    pub(super) fn new(db: DB, vault: Vault) -> Self {
+        Self { db, vault, unverified: AtomicU64::new(0) }
+    }
+
     pub(super) fn cf(&self, table: Table) -> Result<&rocksdb::ColumnFamily> {
         self.db.cf_handle(table.name()).ok_or_else(|| Error::internal(format!("no column family {}", table.name())))
     }

@@ -9,7 +9,7 @@ use super::codec;
 use super::keys::Key;
 use super::rows::Rows;
 use super::tables::Table;
-use super::writer::Tx;
+use super::tx::Tx;
 use crate::domain::secret::Secret;
 use crate::error::Result;
 

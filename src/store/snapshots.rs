@@ -7,7 +7,7 @@ use super::codec;
 use super::keys::{self, Key};
 use super::rows::{Rows, Walk};
 use super::tables::Table;
-use super::writer::Tx;
+use super::tx::Tx;
 use crate::domain::connection::Connection;
 use crate::domain::id::ConnectionId;
 use crate::domain::snapshot::SnapshotRow;

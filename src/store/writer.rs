@@ -10,22 +10,19 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
 use rocksdb::{WriteBatch, WriteOptions};
-use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::codec;
 use super::counts::Deltas;
-use super::keys::Key;
+use super::mark::Keeper;
 use super::order::Overlay;
 use super::rows::Rows;
 use super::tables::Table;
+use super::tx::{Sequences, Tx};
 use crate::clock::Clock;
-use crate::domain::id::{self, Seq};
-use crate::domain::time::Millis;
+use crate::domain::id::Seq;
 use crate::error::{Error, Result};
 
-/// Sequences reserved at a time: after a crash at most this many are skipped.
-const SEQ_BLOCK: u64 = 1 << 20;
 /// Bytes in one write, after which no further commit joins it.
 const BATCH_BYTES_MAX: usize = 8 << 20;
 
@@ -33,95 +30,12 @@ const BATCH_BYTES_MAX: usize = 8 << 20;
 pub(super) const META_SEQ: &[u8] = b"seq";
 pub(super) const META_CLOCK: &[u8] = b"clock";
 
-/// A commit under way: reads see what was there before it, writes land together.
-pub struct Tx<'a> {
-    rows: &'a Rows,
-    batch: &'a mut WriteBatch,
-    /// Changes of counts, of all commits of the batch together.
-    pub(super) deltas: &'a mut Deltas,
-    /// Queue rows that later commits of the batch must see.
-    pub(super) overlay: &'a mut Overlay,
-    seqs: &'a mut Sequences,
-    now: Millis,
-    events: u32,
-}
-
-impl std::ops::Deref for Tx<'_> {
-    type Target = Rows;
-    fn deref(&self) -> &Rows {
-        self.rows
-    }
-}
-
-impl Tx<'_> {
-    /// The time of the commit.
-    pub fn now(&self) -> Millis {
-        self.now
-    }
-
-    /// The next position of the log, never used before.
-    pub fn next_seq(&mut self) -> Result<Seq> {
-        if self.seqs.next == self.seqs.reserved {
-            self.seqs.reserved += SEQ_BLOCK;
-            self.put_raw(Table::Meta, META_SEQ, &self.seqs.reserved.to_be_bytes())?;
-        }
-        let seq = Seq(self.seqs.next);
-        self.seqs.next += 1;
-        Ok(seq)
-    }
-
-    /// The bytes of a fresh id that sorts by creation.
-    pub fn fresh_id(&mut self) -> Result<[u8; 12]> {
-        Ok(id::fresh(self.now, self.next_seq()?.0))
-    }
-
-    pub(super) fn put_raw(&mut self, table: Table, key: impl AsRef<[u8]>, value: &[u8]) -> Result<()> {
-        self.batch.put_cf(self.rows.cf(table)?, key, value);
-        Ok(())
-    }
-
-    pub(super) fn put<T: Serialize>(&mut self, table: Table, key: impl AsRef<[u8]>, value: &T) -> Result<()> {
-        self.put_raw(table, key, &codec::encode(value)?)
-    }
-
-    pub(super) fn put_sealed(&mut self, owner: &[u8], table: Table, key: impl AsRef<[u8]>, plain: &[u8]) -> Result<()> {
-        let sealed = self.rows.vault.seal(owner, table, key.as_ref(), plain)?;
-        self.put_raw(table, key, &sealed)
-    }
-
-    pub(super) fn delete(&mut self, table: Table, key: impl AsRef<[u8]>) -> Result<()> {
-        self.batch.delete_cf(self.rows.cf(table)?, key);
-        Ok(())
-    }
-
-    /// Deletes every row whose key begins with `prefix`.
-    pub(super) fn delete_prefix(&mut self, table: Table, prefix: &Key) -> Result<()> {
-        let end = prefix.clone().end();
-        self.batch.delete_range_cf(self.rows.cf(table)?, prefix.as_ref(), end.as_slice());
-        Ok(())
-    }
-
-    pub(super) fn delete_range(&mut self, table: Table, from: &[u8], to: &[u8]) -> Result<()> {
-        self.batch.delete_range_cf(self.rows.cf(table)?, from, to);
-        Ok(())
-    }
-
-    pub(super) fn note_event(&mut self) {
-        self.events += 1;
-    }
-}
-
 /// Commits that are written together.
 #[derive(Default)]
 struct Group {
     batch: WriteBatch,
     deltas: Deltas,
     overlay: Overlay,
-}
-
-struct Sequences {
-    next: u64,
-    reserved: u64,
 }
 
 /// When a commit is answered.
@@ -177,8 +91,8 @@ impl Commits {
     pub(super) fn start(
         rows: Arc<Rows>,
         clock: Clock,
-        queue_max: usize,
-        group_max: usize,
+        (queue_max, group_max): (usize, usize),
+        keeper: Keeper,
         on_commit: OnCommit,
     ) -> Result<Self> {
         let reserved = match rows.raw(Table::Meta, META_SEQ)? {
@@ -194,11 +108,11 @@ impl Commits {
             broken: AtomicBool::new(false),
             sync_us_total: AtomicU64::new(0),
         });
-        let seqs = Sequences { next: reserved, reserved };
-        let writer = Writer { rows: rows.clone(), clock, seqs, mark: mark.clone(), clock_told: Millis(0), group_max };
+        let seqs = Sequences { next: reserved, reserved, told: reserved };
+        let writer = Writer { rows: rows.clone(), clock, seqs, mark: mark.clone(), group_max };
         spawn("store-writer", move || writer.run(queue))?;
         let syncer = mark.clone();
-        spawn("store-syncer", move || syncer.run(&rows))?;
+        spawn("store-syncer", move || syncer.run(&rows, keeper))?;
         Ok(Self { jobs, mark, on_commit })
     }
 
@@ -285,7 +199,6 @@ struct Writer {
     clock: Clock,
     seqs: Sequences,
     mark: Arc<Watermark>,
-    clock_told: Millis,
     group_max: usize,
 }
 
@@ -324,12 +237,7 @@ impl Writer {
         match ran {
             Ok((keep, finish)) => {
                 if !keep && job.exclusive {
-                    let reserved = self.seqs.reserved;
                     *group = Group::default();
-                    // The reservation may have been in what was taken back.
-                    if let Ok(cf) = self.rows.cf(Table::Meta) {
-                        group.batch.put_cf(cf, META_SEQ, reserved.to_be_bytes());
-                    }
                 }
                 finishes.push((job.wait, finish));
                 events || job.wait == Wait::Durable
@@ -345,23 +253,8 @@ impl Writer {
     }
 
     fn write(&mut self, group: Group, finishes: Vec<(Wait, Finish)>, sync: bool) {
-        let Group { mut batch, deltas, .. } = group;
-        let now = self.clock.now();
-        if let Ok(cf) = self.rows.cf(Table::Counts) {
-            for (key, by) in deltas.iter().filter(|(_, by)| **by != 0) {
-                batch.merge_cf(cf, key, by.to_le_bytes());
-            }
-        }
-        if now.since(self.clock_told).as_secs() >= 1
-            && let Ok(cf) = self.rows.cf(Table::Meta)
-        {
-            batch.put_cf(cf, META_CLOCK, now.0.to_be_bytes());
-            self.clock_told = now;
-        }
-        let outcome = if batch.is_empty() { Ok(()) } else { self.rows.db.write_opt(batch, &WriteOptions::default()) };
-        match outcome {
+        match self.put(group) {
             Ok(()) => {
-                self.mark.broken.store(false, Ordering::Relaxed);
                 let mut durable = Vec::new();
                 for (wait, finish) in finishes {
                     match wait {
@@ -372,8 +265,7 @@ impl Writer {
                 self.mark.written(Seq(self.seqs.next - 1), durable, sync);
             }
             Err(error) => {
-                self.mark.broken.store(true, Ordering::Relaxed);
-                tracing::error!(%error, "the store cannot write");
+                self.mark.failed(&error);
                 let error = Arc::new(error);
                 for (_, finish) in finishes {
                     finish(Some(error.clone()));
@@ -381,11 +273,48 @@ impl Writer {
             }
         }
     }
+
+    /// Writes a batch, with the time up to which the clock has been read and the sequences that are in use.
+    fn put(&mut self, group: Group) -> std::result::Result<(), rocksdb::Error> {
+        let Group { mut batch, deltas, .. } = group;
+        if let Ok(cf) = self.rows.cf(Table::Counts) {
+            for (key, by) in deltas.iter().filter(|(_, by)| **by != 0) {
+                batch.merge_cf(cf, key, by.to_le_bytes());
+            }
+        }
+        let reserved = self.seqs.reserved;
+        if batch.is_empty() && reserved == self.seqs.told {
+            return Ok(());
+        }
+        if let Ok(meta) = self.rows.cf(Table::Meta) {
+            batch.put_cf(meta, META_CLOCK, self.clock.now().0.to_be_bytes());
+            if reserved != self.seqs.told {
+                batch.put_cf(meta, META_SEQ, reserved.to_be_bytes());
+            }
+        }
+        self.rows.db.write_opt(batch, &WriteOptions::default())?;
+        self.seqs.told = reserved;
+        self.mark.mended();
+        Ok(())
+    }
 }
 
 impl Watermark {
     fn lock(&self) -> std::sync::MutexGuard<'_, SyncState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Told in the log once, not for each commit that fails.
+    fn failed(&self, error: &rocksdb::Error) {
+        if !self.broken.swap(true, Ordering::Relaxed) {
+            tracing::error!(%error, "the store cannot write: new work is refused until it can");
+        }
+    }
+
+    fn mended(&self) {
+        if self.broken.load(Ordering::Relaxed) && self.broken.swap(false, Ordering::Relaxed) {
+            tracing::info!("the store writes again");
+        }
     }
 
     fn written(&self, seq: Seq, mut durable: Vec<Finish>, sync: bool) {
@@ -405,7 +334,7 @@ impl Watermark {
         self.ring.notify_one();
     }
 
-    fn run(&self, rows: &Rows) {
+    fn run(&self, rows: &Rows, mut keeper: Keeper) {
         loop {
             let mut state = self.lock();
             while !state.wanted {
@@ -415,19 +344,19 @@ impl Watermark {
             let (written, stop) = (state.written, state.stop);
             state.wanted = false;
             drop(state);
-            let started = Instant::now();
+            let (started, reached) = (Instant::now(), rows.db.latest_sequence_number());
             let outcome = rows.db.flush_wal(true);
             let us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
             self.sync_us_total.fetch_add(us, Ordering::Relaxed);
             match outcome {
                 Ok(()) => {
+                    keeper.tell(reached);
                     self.durable
                         .send_if_modified(|durable| std::mem::replace(durable, written.max(*durable)) < written);
                     finishes.into_iter().for_each(|finish| finish(None));
                 }
                 Err(error) => {
-                    self.broken.store(true, Ordering::Relaxed);
-                    tracing::error!(%error, "the log cannot be synced");
+                    self.failed(&error);
                     let error = Arc::new(error);
                     finishes.into_iter().for_each(|finish| finish(Some(error.clone())));
                 }

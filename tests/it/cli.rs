@@ -187,29 +187,31 @@ fn a_store_that_is_not_there_is_not_made_by_looking() {
 struct Node {
     child: Child,
     url: String,
-    data: tempfile::TempDir,
 }
 
 impl Node {
-    fn start() -> Self {
-        let data = tempfile::tempdir().unwrap();
+    fn start_on(store: &Path) -> Self {
         let port = free_port();
         let child = tidemill(&["serve"])
             .env("TIDEMILL__SERVER__LISTEN", format!("127.0.0.1:{port}"))
-            .env("TIDEMILL__STORAGE__PATH", data.path().join("store"))
+            .env("TIDEMILL__STORAGE__PATH", store)
             .env("TIDEMILL_API_KEY", API_KEY)
             .env("TIDEMILL_OPERATOR_KEY", OPERATOR_KEY)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let node = Self { child, url: format!("http://127.0.0.1:{port}"), data };
+        let node = Self { child, url: format!("http://127.0.0.1:{port}") };
         let until = Instant::now() + Duration::from_secs(30);
         while !is_ready(port) {
             assert!(Instant::now() < until, "the node does not become ready");
             std::thread::yield_now();
         }
         node
+    }
+
+    fn listen(&self) -> &str {
+        self.url.trim_start_matches("http://")
     }
 
     fn call(&self, arguments: &[&str]) -> Output {
@@ -243,7 +245,9 @@ fn is_ready(port: u16) -> bool {
 
 #[test]
 fn keys_and_workspaces_are_made_listed_and_taken_away_on_a_running_node() {
-    let mut node = Node::start();
+    let data = tempfile::tempdir().unwrap();
+    let store = data.path().join("store");
+    let mut node = Node::start_on(&store);
     let made = succeeds(&node.call(&["keys", "create", "for ci", "--scope", "read", "--json"]));
     let made: Value = serde_json::from_str(&made).unwrap();
     let (id, text) = (made["key"]["keyId"].as_str().unwrap(), made["key"]["apiKey"].as_str().unwrap());
@@ -264,13 +268,43 @@ fn keys_and_workspaces_are_made_listed_and_taken_away_on_a_running_node() {
     succeeds(&node.call(&["workspaces", "delete", id, "--yes"]));
     assert!(!succeeds(&node.call(&["workspaces", "list"])).contains("acme"));
 
-    let store = node.data.path().join("store");
     assert!(fails(&node.check(&store), 1).contains("in use"));
     node.child.kill().unwrap();
     node.child.wait().unwrap();
     let health = succeeds(&node.check(&store));
     assert!(health.contains("no damage"), "{health}");
+    on_the_store_itself(&store);
     let mut dry = tidemill(&["check", "--upgrade-dry-run"]);
     let said = succeeds(&dry.env("TIDEMILL__STORAGE__PATH", &store).output().unwrap());
     assert!(said.contains("nothing to upgrade"), "{said}");
+}
+
+/// The same actions on a store that no node has open: no key is asked for, and a node finds what was made.
+fn on_the_store_itself(store: &Path) {
+    let call = |arguments: &[&str]| tidemill(arguments).env("TIDEMILL__STORAGE__PATH", store).output().unwrap();
+    let made: Value = serde_json::from_str(&succeeds(&call(&["workspaces", "create", "beta", "--json"]))).unwrap();
+    let first = made["key"]["apiKey"].as_str().unwrap();
+    assert!(first.starts_with("tmk_"), "{made}");
+    assert!(fails(&call(&["workspaces", "create", "beta"]), 1).contains("409"));
+    assert!(succeeds(&call(&["workspaces", "list"])).contains("beta"));
+    let made = succeeds(&call(&["keys", "create", "by hand", "--scope", "admin", "--workspace", "beta"]));
+    let (id, key) = (made.split_whitespace().next().unwrap(), made.lines().nth(1).unwrap());
+    let listed = succeeds(&call(&["keys", "list", "--workspace", "beta"]));
+    assert!(listed.contains("by hand") && !listed.contains(key), "{listed}");
+    assert!(!succeeds(&call(&["keys", "list"])).contains("by hand"));
+    assert!(fails(&call(&["keys", "list", "--workspace", "gamma"]), 1).contains("gamma"));
+
+    let node = Node::start_on(store);
+    // Now a node has it open: the same line goes through the node, and needs a key.
+    let mut line = tidemill(&["keys", "list"]);
+    line.env("TIDEMILL__STORAGE__PATH", store).env("TIDEMILL__SERVER__LISTEN", node.listen());
+    assert!(fails(&line.output().unwrap(), 2).contains("TIDEMILL_API_KEY"));
+    assert!(succeeds(&line.env("TIDEMILL_API_KEY", key).output().unwrap()).contains("by hand"));
+    drop(node);
+
+    succeeds(&call(&["keys", "revoke", id, "--workspace", "beta"]));
+    let id = serde_json::from_str::<Value>(&succeeds(&call(&["workspaces", "list", "--json"]))).unwrap();
+    let id = id.as_array().unwrap().iter().find(|w| w["name"] == "beta").unwrap()["workspaceId"].as_str().unwrap();
+    succeeds(&call(&["workspaces", "delete", id, "--yes"]));
+    assert!(!succeeds(&call(&["workspaces", "list"])).contains("beta"));
 }

@@ -47,6 +47,7 @@ fn parcel(address: &str, secret: &Secret) -> Parcel {
         attempt: 3,
         replay: false,
         at: Clock::start(Millis(0)).now(),
+        wall: Clock::start(Millis(0)).wall(),
         signing: Signing { rsa: true, hmac: true, ed25519: true },
         secrets: Arc::new([HmacKey::parse(secret).expect("a secret")]),
         keys: keys(),

@@ -7,9 +7,11 @@ use tempfile::TempDir;
 use tidemill::clock::Clock;
 use tidemill::config::Config;
 use tidemill::domain::delivery::{Cause, DeliveryState};
-use tidemill::domain::id::{EventId, LaneNo, Seq, WorkspaceNo};
+use tidemill::domain::id::{EventId, InboxId, LaneNo, Seq, WorkspaceNo};
 use tidemill::domain::time::Millis;
-use tidemill::store::{Care, Cutoffs, DeliveryRow, Due, Settlement, Store, SweepMarks, Turn, Wait};
+use tidemill::store::{
+    Care, Cutoffs, DeliveryRow, Due, InboxRequest, InboxState, Settlement, Store, SweepMarks, Turn, Wait,
+};
 
 use crate::support::engine::{config, event, workspace};
 
@@ -46,6 +48,7 @@ fn cutoffs(now: Millis, undelivered: Duration) -> Cutoffs {
         undelivered: now.before(undelivered),
         delivered: before(7),
         inbox: before(7),
+        unverified: before(1),
         pulls: before(30),
         tombstones: before(30),
     }
@@ -69,7 +72,7 @@ async fn what_is_owed_outlives_its_time_and_what_is_not_goes() {
     let fresh = append(&store, &clock).await;
     let now = clock.now();
 
-    let marks = store.drop_past(cutoffs(now, DAY * 60), SweepMarks::default(), 100).await.expect("dropped");
+    let marks = store.drop_past(cutoffs(now, DAY * 60), SweepMarks::default(), 100).await.expect("dropped").marks;
     assert!(store.event(delivered.parts().0).expect("read").is_none(), "nobody needs it any more");
     assert!(store.delivery(one, delivered.parts().0).expect("read").is_none());
     assert!(store.event(owed.parts().0).expect("read").is_some(), "a delivery still needs it");
@@ -184,4 +187,54 @@ async fn a_refused_change_takes_everything_back() {
     assert!(events.is_empty());
     let next = append(&store, &clock).await;
     assert!(store.event_by_id(WorkspaceNo(0), next).expect("read").is_some());
+}
+
+/// A webhook as it comes in.
+fn webhook(verdict: &str, at: Millis) -> InboxRequest {
+    InboxRequest {
+        workspace: WorkspaceNo(0),
+        webhook_key: String::new(),
+        received_at: at,
+        method: "POST".into(),
+        uri: "/in/c/token".into(),
+        headers: Vec::new(),
+        body: vec![b'x'; 1000],
+        verdict: verdict.into(),
+        event: None,
+    }
+}
+
+#[actix::test]
+async fn a_webhook_that_no_script_judged_counts_until_it_is_dropped() {
+    let folder = TempDir::new().expect("a folder");
+    let start = Millis(1_700_000_000_000);
+    let clock = Clock::virtual_at(start);
+    let settings = config(&folder);
+    let store = open(&settings, &clock).expect("a store");
+    let owner = [5; 12];
+    let put = async |verdict: &str| -> InboxId {
+        let request = webhook(verdict, start);
+        store.change(move |tx| tx.put_inbox(&owner, &request)).await.expect("stored")
+    };
+    let settle = async |id: InboxId, state: InboxState| {
+        let mut row = store.inbox_row(&owner, id).expect("read").expect("there");
+        row.state = state;
+        store.change(move |tx| tx.settle_inbox(id, &row, Millis(0))).await.expect("settled");
+    };
+    let (judged, parked, waiting) = (put("unverified").await, put("unverified").await, put("unverified").await);
+    let verified = put("verified").await;
+    assert_eq!(store.unverified_bytes(), 3000);
+    let done = InboxState::Done { at: start, events: Vec::new(), handed_to: Vec::new(), note: String::new() };
+    settle(judged, done).await;
+    // A script that throws has judged nothing.
+    settle(parked, InboxState::Parked { at: start, reason: "it threw".into() }).await;
+    assert_eq!(store.unverified_bytes(), 2000);
+
+    let late = Millis(start.0 + 25 * 3_600_000);
+    let swept = store.drop_past(cutoffs(late, DAY * 60), SweepMarks::default(), 100).await.expect("dropped");
+    assert_eq!((swept.unjudged, store.unverified_bytes()), (2, 0));
+    let left = |id: InboxId| store.inbox_row(&owner, id).expect("read").is_some();
+    assert_eq!([judged, parked, waiting, verified].map(left), [true, false, false, true]);
+    let (due, next) = store.inbox_due(&owner, late, 10).expect("read");
+    assert_eq!((due.len(), next), (1, None));
 }

@@ -53,6 +53,7 @@ async fn drop_all(node: &Node) {
         undelivered: never,
         delivered: never,
         inbox: never,
+        unverified: never,
         pulls: never,
         tombstones: never,
     };

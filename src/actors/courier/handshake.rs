@@ -42,6 +42,7 @@ impl Outlet {
             attempt: 1,
             replay: false,
             at: self.clock.now(),
+            wall: self.clock.wall(),
             signing,
             secrets: Arc::new([HmacKey::parse(secret)?]),
             keys,

@@ -6,6 +6,7 @@
 
 mod bodies;
 mod desk;
+mod ended;
 mod flights;
 mod handshake;
 mod lane;

@@ -14,20 +14,21 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::bodies::{Bodies, Body};
+use super::ended::{After, Ended, FAILED_PAUSE, Hold};
 use super::flights::Flights;
 use super::lane::{Claim, Lane, LaneConfig};
-use super::notices::{self, GONE, LastDead};
+use super::notices::{GONE, LastDead};
 use crate::actors::handle::Rings;
 use crate::clock::Clock;
 use crate::destinations::http::keys::{KeyRing, StoredKey};
 use crate::destinations::{Driver, Parcel, Report};
 use crate::domain::delivery::{Cause, DeliveryState, LaneSignal, settle};
-use crate::domain::flow::{Limits, Mark, Seen};
+use crate::domain::flow::{Limits, Seen};
 use crate::domain::id::{DeliveryId, EventId, LaneNo, WorkspaceNo};
 use crate::domain::retry::Pace;
 use crate::domain::time::Millis;
-use crate::error::{Error, Result};
-use crate::store::{DeliveryRow, Due, Settlement, Slot, Store, Turn, Tx};
+use crate::error::{Code, Error, Result};
+use crate::store::{DeliveryRow, Due, Settlement, Slot, Store, Turn, Wait};
 use crate::telemetry::Metrics;
 
 /// Settings of all lanes.
@@ -166,7 +167,7 @@ impl Outlet {
         let Some(runtime) = self.runtimes.get(index) else { return };
         let (outlet, driver) = (self.clone(), runtime.driver.clone());
         runtime.handle.spawn(async move {
-            let hold = Hold { claim, _room: room };
+            let hold = Hold::new(claim, room);
             if let Err((error, hold)) = outlet.attempt(driver.as_ref(), &config, &lane, &due, hold).await {
                 hold.fail(&tokio::runtime::Handle::current(), config.subscription.lane, &error);
             }
@@ -190,14 +191,14 @@ impl Outlet {
             }
             // Cancelled or erased since it was claimed.
             Ok(Ready::Nothing) => {
-                hold.claim.settle(false);
+                hold.settle(false);
                 return Ok(());
             }
             Err(error) => return Err((error, hold)),
         };
         let (row, body) = ready;
         let DeliveryState::Due { attempts, .. } = row.state else { return Ok(()) };
-        let parcel = parcel(config, &body, due, attempts + 1, row.replay, self.clock.now());
+        let parcel = parcel(config, &body, due, attempts + 1, row.replay, (self.clock.now(), self.clock.wall()));
         match driver.deliver(&parcel).await {
             Ok(report) => self.settle(config, lane, due, *row, &body, report, hold).await,
             Err(error) => Err((error, hold)),
@@ -300,7 +301,7 @@ impl Outlet {
 
     /// Commits what became of a delivery; its claim ends once that is applied.
     async fn post(
-        &self,
+        self: &Arc<Self>,
         config: &Arc<LaneConfig>,
         lane: &Arc<Lane>,
         due: &Due,
@@ -308,32 +309,30 @@ impl Outlet {
         after: Option<After>,
         hold: Hold,
     ) {
-        let (now, accepted) = (self.clock.now(), matches!(row.state, DeliveryState::Delivered { .. }));
-        let next = match row.state {
-            DeliveryState::Due { at, .. } => Some(at),
-            _ => None,
-        };
         let settlement = Settlement { lane: config.subscription.lane, due: *due, row };
-        let (config, lane) = (config.clone(), lane.clone());
-        let (number, runtime) = (config.subscription.lane, tokio::runtime::Handle::current());
-        let (rings, tells) = (self.rings.clone(), after.as_ref().is_some_and(|after| after.back.is_some()));
-        let write = move |tx: &mut Tx<'_>| {
-            tx.settle_delivery(&settlement)?;
-            after.map_or(Ok(()), |after| after.write(tx, &config))
+        let ended = Arc::new(Ended { settlement, after, config: config.clone(), lane: lane.clone() });
+        let (outlet, runtime) = (self.clone(), Handle::current());
+        let written = ended.clone();
+        let done = move |outcome: Result<()>| match outcome {
+            Ok(()) => ended.applied(&outlet, hold),
+            Err(error) if error.code == Code::Unavailable => drop(runtime.spawn(outlet.post_again(ended, hold))),
+            Err(error) => hold.fail(&runtime, ended.settlement.lane, &error),
         };
-        let done = move |written: Result<()>| match written {
-            Ok(()) => {
-                if let Some(at) = next {
-                    lane.due_again(at, now);
-                }
-                if tells {
-                    rings.router();
-                }
-                hold.claim.settle(accepted);
+        self.store.post(move |tx| written.write(tx), done).await;
+    }
+
+    /// While the disk takes nothing an outcome waits here, with its place in the lane's window, so that the receiver does
+    /// not get the same delivery again and again.
+    async fn post_again(self: Arc<Self>, ended: Arc<Ended>, hold: Hold) {
+        loop {
+            tokio::time::sleep(FAILED_PAUSE).await;
+            let written = ended.clone();
+            match self.store.append(Wait::Applied, move |tx| written.write(tx)).await {
+                Ok(()) => return ended.applied(&self, hold),
+                Err(error) if error.code == Code::Unavailable && self.store.is_broken() => {}
+                Err(error) => return hold.fail(&Handle::current(), ended.settlement.lane, &error),
             }
-            Err(error) => hold.fail(&runtime, number, &error),
-        };
-        self.store.post(write, done).await;
+        }
     }
 }
 
@@ -344,29 +343,6 @@ enum Ready {
     Write(Box<DeliveryRow>),
     /// It is not owed any more.
     Nothing,
-}
-
-/// What an attempt says about its lane, written with its outcome.
-struct After {
-    mark: Option<Mark>,
-    /// The endpoint is back; since when it had failed.
-    back: Option<Millis>,
-    at: Millis,
-}
-
-impl After {
-    fn write(self, tx: &mut Tx<'_>, config: &LaneConfig) -> Result<()> {
-        let subscription = &config.subscription;
-        if let Some(mark) = self.mark
-            && tx.has_lane(subscription.lane)?
-        {
-            tx.put_lane_mark(subscription.lane, mark)?;
-        }
-        match self.back {
-            Some(since) => notices::recovered(tx, subscription, since, self.at),
-            None => Ok(()),
-        }
-    }
 }
 
 /// A place among the node's attempts; given up, it rings the lane that has waited longest for one.
@@ -385,27 +361,7 @@ impl Drop for Room {
     }
 }
 
-/// What an attempt holds until its outcome is in the store.
-struct Hold {
-    claim: Claim,
-    _room: Room,
-}
-
-impl Hold {
-    /// A fault of ours: it is given back after a pause, so that a store in trouble is not asked in a tight loop.
-    fn fail(self, runtime: &Handle, lane: LaneNo, error: &Error) {
-        tracing::error!(lane = lane.0, error = error.chain(), "an attempt was not settled");
-        runtime.spawn(async move {
-            tokio::time::sleep(FAILED_PAUSE).await;
-            drop(self);
-        });
-    }
-}
-
-/// After a fault of ours.
-const FAILED_PAUSE: Duration = Duration::from_secs(1);
-
-fn parcel(config: &LaneConfig, body: &Body, due: &Due, attempt: u32, replay: bool, now: Millis) -> Parcel {
+fn parcel(config: &LaneConfig, body: &Body, due: &Due, attempt: u32, replay: bool, at: (Millis, Millis)) -> Parcel {
     Parcel {
         address: config.address.clone(),
         topic: body.topic.clone(),
@@ -413,7 +369,8 @@ fn parcel(config: &LaneConfig, body: &Body, due: &Due, attempt: u32, replay: boo
         body: body.bytes.clone(),
         attempt,
         replay,
-        at: now,
+        at: at.0,
+        wall: at.1,
         signing: config.signing,
         secrets: config.secrets.clone(),
         keys: config.keys.clone(),

@@ -40,6 +40,7 @@ impl Outlet {
             attempt: 1,
             replay: false,
             at: self.clock.now(),
+            wall: self.clock.wall(),
             signing: config.signing,
             secrets: config.secrets,
             keys: config.keys,

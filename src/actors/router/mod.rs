@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, SpawnHandle, WrapFuture};
 
 use super::handle::Rings;
 use super::supervisor::Wake;
@@ -36,6 +36,8 @@ pub struct Router {
     rings: Rings,
     /// The index, and the version of the subscriptions that it was made of.
     index: Option<(u64, Arc<Index>)>,
+    /// After a failure: the next try, of which there is one, however often the router is rung meanwhile.
+    again: Option<SpawnHandle>,
 }
 
 /// What one step did.
@@ -50,7 +52,7 @@ impl Router {
         if let Ok(seq) = store.routed() {
             rings.routed(seq);
         }
-        Self { store, clock, rings, index: None }
+        Self { store, clock, rings, index: None, again: None }
     }
 }
 
@@ -71,7 +73,10 @@ impl Handler<Wake> for Router {
             }
             Err(error) => {
                 tracing::error!(error = error.chain(), "events could not be routed; trying again");
-                ctx.notify_later(Wake, Duration::from_secs(1));
+                let next = ctx.notify_later(Wake, Duration::from_secs(1));
+                if let Some(before) = router.again.replace(next) {
+                    ctx.cancel_future(before);
+                }
             }
         }));
     }

@@ -15,6 +15,7 @@ use crate::connectors::{Connector, Parameters, WebhookRequest, WebhookResponse, 
 use crate::domain::connection::{Connection, Integration};
 use crate::domain::id::WorkspaceNo;
 use crate::domain::secret::Secret;
+use crate::domain::time::Millis;
 use crate::error::{Error, Result};
 use crate::store::Rows;
 
@@ -134,10 +135,10 @@ impl Door {
         handshake?.answer(request)
     }
 
-    /// Judges a request by the connector's named check.
-    pub fn check(&self, request: &WebhookRequest) -> verify::Verdict {
+    /// Judges a request by the connector's named check; `now` as the app's clock may show it.
+    pub fn check(&self, request: &WebhookRequest, now: Millis) -> verify::Verdict {
         match self.spec() {
-            Some(spec) => spec.check(request, &self.secrets, request.received_at),
+            Some(spec) => spec.check(request, &self.secrets, now),
             None => verify::Verdict::Unsigned,
         }
     }

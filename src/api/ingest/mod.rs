@@ -47,10 +47,11 @@ async fn take_in(call: Call, webhook_key: &str) -> Result<Reply> {
         count(&door.connector.key, "handshake");
         return reply(answer);
     }
-    let verdict = door.check(&request);
+    let verdict = door.check(&request, state.clock.wall());
     if let verify::Verdict::Refused(refusal) = verdict {
         count(&door.connector.key, refusal.slug());
-        tracing::info!(connector = door.connector.key, reason = refusal.slug(), "a webhook was refused");
+        let from = call.head.from.map(tracing::field::display);
+        tracing::info!(from, connector = door.connector.key, reason = refusal.slug(), "a webhook was refused");
         return Err(Error::new(Code::BadSignature, refusal.to_string()));
     }
     if request.body.is_empty() && matches!(call.head.method.as_str(), "GET" | "HEAD") {
@@ -58,6 +59,11 @@ async fn take_in(call: Call, webhook_key: &str) -> Result<Reply> {
         count(&door.connector.key, "handshake");
         let answer = door.answer(&request, state.options.webhook_answer_timeout).await;
         return answer.map_or_else(|| Ok(accepted()), reply);
+    }
+    let unverified = verdict == verify::Verdict::Unsigned;
+    if unverified && state.store.unverified_bytes() + request.body.len() as u64 > state.options.unverified_bytes_max {
+        count(&door.connector.key, "unavailable");
+        return Err(Error::unavailable("too many webhooks wait to be judged by their connectors' scripts", 60));
     }
     let (owner, stored) = (door.owner, stored(&door, webhook_key, &call, &request, verdict));
     if let Err(error) = state.store.accept(move |tx| tx.put_inbox(&owner, &stored)).await {

@@ -91,13 +91,12 @@ enum Ended {
 }
 
 pub(super) fn run(args: Args, context: &Context) -> Outcome {
-    let node = args.reach.node(context, VARIABLE)?;
+    let (json, server) = (args.reach.is_json(), args.reach.server(context, VARIABLE)?);
     let path = path(&args);
     let forward = match args.forward_to {
         Some(address) => Some(Forward::new(address, args.secret)?),
         None => None,
     };
-    let (json, server) = (node.is_json(), node.into_server());
     let clock = Clock::start(Millis(0));
     let listen = Listen { server, path, after: args.after, forward, json, wanted: args.events, clock };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

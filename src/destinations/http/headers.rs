@@ -69,7 +69,7 @@ impl Names {
 
 /// All of ours. `rsa` is the finished RSA signature, if there is to be one.
 pub(super) fn ours(names: &Names, parcel: &Parcel, rsa: Option<&str>) -> Result<Vec<(HeaderName, HeaderValue)>> {
-    let (id, timestamp) = (parcel.event.to_string(), parcel.at.seconds());
+    let (id, timestamp) = (parcel.event.to_string(), parcel.wall.seconds());
     let mut headers = Vec::with_capacity(8);
     headers.push((header::CONTENT_TYPE, HeaderValue::from_static("application/json")));
     headers.push((names.topic.clone(), text(&parcel.topic)?));

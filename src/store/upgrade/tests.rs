@@ -65,7 +65,7 @@ fn options(folder: &TempDir) -> Options {
 
 fn open_with(options: &Options, steps: &[Step], piece_bytes: usize) -> Result<Rows> {
     let (db, cache) = open::open(options)?;
-    let mut rows = Rows { db, vault: Vault::new(&[7; 32]) };
+    let mut rows = Rows::new(db, Vault::new(&[7; 32]));
     bring(&mut rows, options, &cache, steps, piece_bytes)?;
     Ok(rows)
 }
@@ -245,7 +245,7 @@ fn a_newer_store_is_refused_and_stays_as_it_is() {
 }
 
 fn look(options: &Options) -> Rows {
-    Rows { db: open::look(options).unwrap(), vault: Vault::new(&[0; 32]) }
+    Rows::new(open::look(options).unwrap(), Vault::new(&[0; 32]))
 }
 
 #[test]

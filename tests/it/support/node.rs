@@ -2,13 +2,13 @@
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
 use tidemill::domain::address::Policy;
-use tidemill::outbound::{Client, HeaderValue, Method, Options, Request, header};
+use tidemill::outbound::{Answer, Client, HeaderValue, Method, Options, Request, header};
 use url::Url;
 
 /// The key that every test node opens to.
@@ -43,22 +43,31 @@ impl Node {
     /// Starts the process; it may not be ready yet.
     pub fn start(&mut self) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.folder.join("node.log"));
+        let mut command = self.command(&["serve"]);
+        command.stdout(Stdio::null()).stderr(log.expect("a log file"));
+        self.child = Some(command.spawn().expect("the binary starts"));
+    }
+
+    /// Runs a sub-command with the node's settings until it ends.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("the binary runs")
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
         command
-            .arg("serve")
+            .args(arguments)
             .env("TIDEMILL_API_KEY", KEY)
             .env("TIDEMILL__SERVER__LISTEN", format!("127.0.0.1:{}", self.port))
             .env("TIDEMILL__STORAGE__PATH", self.folder.join("data"))
             .env("TIDEMILL__STORAGE__FREE_BYTES_MIN", "1")
             .env("TIDEMILL__DELIVERY__ALLOW_NETWORKS", "[\"127.0.0.0/8\"]")
             .env("TIDEMILL__INGEST__ALLOW_NETWORKS", "[\"127.0.0.0/8\"]")
-            .env("TIDEMILL__DELIVERY__RETRY_SCHEDULE_SECONDS", "[0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]")
-            .stdout(Stdio::null())
-            .stderr(log.expect("a log file"));
+            .env("TIDEMILL__DELIVERY__RETRY_SCHEDULE_SECONDS", "[0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]");
         for (name, value) in &self.env {
             command.env(name, value);
         }
-        self.child = Some(command.spawn().expect("the binary starts"));
+        command
     }
 
     /// Waits until the node is ready.
@@ -112,6 +121,17 @@ impl Node {
         path: &str,
         body: Option<&Value>,
     ) -> Result<(u16, Value), tidemill::outbound::Failure> {
+        let answer = self.send(method, path, body).await?;
+        Ok((answer.status, serde_json::from_slice(&answer.body).unwrap_or(Value::Null)))
+    }
+
+    /// The same with the whole answer.
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Answer, tidemill::outbound::Failure> {
         let url = Url::parse(&format!("http://127.0.0.1:{}{path}", self.port)).expect("a URL");
         let mut request = Request::new(method, url);
         let bearer = HeaderValue::from_str(&format!("Bearer {KEY}")).expect("a header");
@@ -120,11 +140,10 @@ impl Node {
             request.headers.push((header::CONTENT_TYPE, HeaderValue::from_static("application/json")));
             request.body = body.to_string().into();
         }
-        let answer = self.client.send(request).await?;
-        Ok((answer.status, serde_json::from_slice(&answer.body).unwrap_or(Value::Null)))
+        self.client.send(request).await
     }
 
-    /// The same, of a node that must answer with a 2xx.
+    /// The same as `try_call`, of a node that must answer with a 2xx.
     pub async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Value {
         match self.try_call(method.clone(), path, body).await {
             Ok((200..=299, answer)) => answer,

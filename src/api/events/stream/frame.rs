@@ -91,6 +91,7 @@ impl Signs {
             attempt: 1,
             replay: false,
             at: state.clock.now(),
+            wall: state.clock.wall(),
             signing: self.signing,
             secrets: Arc::new([]),
             keys: state.outlet.keys_of(event.workspace)?,
