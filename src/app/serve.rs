@@ -72,7 +72,11 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
     }
     running.iter().for_each(tokio::task::JoinHandle::abort);
     look.abort();
+    let store = engine.store.clone();
     engine.drain(patience / 2).await?;
+    // Everything is on disk. Closed by whichever thread lets go of it last, the store could outlive what RocksDB needs
+    // for that, since the process ends now; so it is not closed at all.
+    std::mem::forget(store);
     tracing::info!("stopped");
     Ok(())
 }
