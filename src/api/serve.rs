@@ -59,7 +59,8 @@ pub(super) fn resources(surfaces: &[Surface]) -> Vec<(String, Vec<Route>)> {
     }
     let mut resources: Vec<_> = by_path.into_iter().collect();
     let weight = |path: &str| path.split('/').map(|part| part.starts_with('{')).collect::<Vec<_>>();
-    resources.sort_by_key(|(path, _)| weight(path));
+    // Webhooks of apps come in the largest numbers, and actix tries one path after the other.
+    resources.sort_by_key(|(path, _)| (!path.starts_with("/in/"), weight(path)));
     resources
 }
 

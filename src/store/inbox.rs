@@ -23,6 +23,9 @@ use crate::error::Result;
 /// The verdict on a webhook that only a script can check.
 pub const UNVERIFIED: &str = "unverified";
 
+/// Bodies read in one step, after which no further row joins it.
+const STEP_BYTES_MAX: usize = 8 << 20;
+
 /// How far a webhook has come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum InboxState {
@@ -89,6 +92,11 @@ impl InboxRow {
         let queued_at = Some(request.received_at);
         Self { owner, request, log: Vec::new(), state: InboxState::Waiting { tries: 0 }, queued_at }
     }
+
+    /// When it is due, as it was read. None: it does not wait.
+    pub fn queued_at(&self) -> Option<Millis> {
+        self.queued_at
+    }
 }
 
 impl std::ops::Deref for InboxRow {
@@ -141,15 +149,18 @@ impl Rows {
         Ok(row)
     }
 
-    /// Up to `limit` rows of an owner that are due, the longest due first, and when the next one is due.
+    /// Up to `limit` rows (and about 8 MiB) of an owner that are due, the longest due first, and when the next one is due.
+    /// Nothing is due before `from`: what was settled since is not walked over.
     pub fn inbox_due(
         &self,
         owner: &[u8; 12],
+        from: Millis,
         now: Millis,
         limit: usize,
     ) -> Result<(Vec<(InboxId, InboxRow)>, Option<Millis>)> {
         let (mut ids, mut next) = (Vec::new(), None);
-        self.walk_prefix(Table::InboxDue, &Key::owner(owner), |key, _| {
+        let (start, end) = (Key::owner(owner).time(from), Key::owner(owner).end());
+        self.walk(Table::InboxDue, start.as_ref(), &end, Walk::Forward, |key, _| {
             let at = Millis(keys::number_at(key, 12).unwrap_or_default());
             if at > now {
                 next = Some(at);
@@ -158,9 +169,14 @@ impl Rows {
             ids.push(id(Seq(keys::number_at(key, 20).unwrap_or_default()), owner));
             Ok(ids.len() < limit)
         })?;
-        let mut due = Vec::new();
+        let (mut due, mut bytes) = (Vec::new(), 0);
         for id in ids {
-            due.extend(self.inbox_row(owner, id)?.map(|row| (id, row)));
+            let Some(row) = self.inbox_row(owner, id)? else { continue };
+            bytes += row.body.len();
+            due.push((id, row));
+            if bytes > STEP_BYTES_MAX {
+                break;
+            }
         }
         Ok((due, next))
     }

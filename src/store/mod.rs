@@ -51,8 +51,8 @@ pub use writer::{OnCommit, Wait};
 
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use tokio::sync::watch;
@@ -89,12 +89,16 @@ pub struct Options {
 const CLOSE_WAIT: Duration = Duration::from_millis(1);
 const CLOSE_WAITS_MAX: u32 = 5_000;
 
+/// How long it is believed how much of the disk is free.
+const FREE_FOR: Duration = Duration::from_millis(200);
+
 /// The open store; clones are the same store.
 #[derive(Clone)]
 pub struct Store {
     rows: Arc<Rows>,
     commits: Commits,
     options: Arc<Options>,
+    free: Arc<Mutex<Option<(Instant, u64)>>>,
 }
 
 impl std::ops::Deref for Store {
@@ -122,7 +126,7 @@ impl Store {
         let limits = (options.commit_queue_max.get(), options.commit_group_max.get());
         let keeper = mark::Keeper::new(&open::db_folder(&options.path));
         let commits = Commits::start(rows.clone(), clock.clone(), limits, keeper, on_commit)?;
-        Ok(Self { rows, commits, options: Arc::new(options.clone()) })
+        Ok(Self { rows, commits, options: Arc::new(options.clone()), free: Arc::default() })
     }
 
     /// A change of the control plane: alone in its batch, reads see all that was committed, an error takes everything
@@ -190,9 +194,18 @@ impl Store {
         }
     }
 
-    /// Bytes free on the store's disk.
+    /// Bytes free on the store's disk, as of a moment ago: each request asks.
     pub fn free_bytes(&self) -> u64 {
-        free_bytes(&self.options.path)
+        let now = Instant::now();
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        match *free {
+            Some((at, bytes)) if now.duration_since(at) < FREE_FOR => bytes,
+            _ => {
+                let bytes = free_bytes(&self.options.path);
+                *free = Some((now, bytes));
+                bytes
+            }
+        }
     }
 
     /// Whether new work should be refused: the disk is nearly full, or the queue of commits is long.

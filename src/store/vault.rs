@@ -3,6 +3,9 @@
 //! Always true: a sealed row opens only at the table and key it was sealed for, under the master key of the store. Not
 //! here: which rows are sealed (ARCHITECTURE.md, Trust).
 
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
 use aws_lc_rs::rand;
@@ -14,7 +17,12 @@ use crate::error::{Error, Result};
 /// Seals and opens rows.
 pub struct Vault {
     root: Prk,
+    /// The data keys used last: deriving one costs more than sealing a row.
+    keys: RwLock<HashMap<Vec<u8>, Arc<LessSafeKey>>>,
 }
+
+/// Data keys kept; beyond it all are derived again.
+const KEYS_MAX: usize = 1024;
 
 struct DataKeyLength;
 
@@ -27,10 +35,23 @@ impl KeyType for DataKeyLength {
 impl Vault {
     /// A vault under a master key.
     pub fn new(master_key: &[u8; 32]) -> Self {
-        Self { root: Salt::new(HKDF_SHA256, b"tidemill/v1").extract(master_key) }
+        Self { root: Salt::new(HKDF_SHA256, b"tidemill/v1").extract(master_key), keys: RwLock::default() }
     }
 
-    fn data_key(&self, owner: &[u8]) -> Result<LessSafeKey> {
+    fn data_key(&self, owner: &[u8]) -> Result<Arc<LessSafeKey>> {
+        if let Some(known) = self.keys.read().unwrap_or_else(PoisonError::into_inner).get(owner) {
+            return Ok(known.clone());
+        }
+        let key = Arc::new(self.derive(owner)?);
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        if keys.len() >= KEYS_MAX {
+            keys.clear();
+        }
+        keys.insert(owner.to_vec(), key.clone());
+        Ok(key)
+    }
+
+    fn derive(&self, owner: &[u8]) -> Result<LessSafeKey> {
         let broken = |_| Error::internal("key derivation failed");
         let mut bytes = [0; 32];
         let info = [owner];

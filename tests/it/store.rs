@@ -235,6 +235,6 @@ async fn a_webhook_that_no_script_judged_counts_until_it_is_dropped() {
     assert_eq!((swept.unjudged, store.unverified_bytes()), (2, 0));
     let left = |id: InboxId| store.inbox_row(&owner, id).expect("read").is_some();
     assert_eq!([judged, parked, waiting, verified].map(left), [true, false, false, true]);
-    let (due, next) = store.inbox_due(&owner, late, 10).expect("read");
+    let (due, next) = store.inbox_due(&owner, Millis(0), late, 10).expect("read");
     assert_eq!((due.len(), next), (1, None));
 }

@@ -34,7 +34,8 @@ pub async fn look(deps: &Deps, integration: Integration) -> Result<Option<Millis
     if deps.store.is_full() {
         return Ok(Some(now.after(super::run::FULL_WAIT)));
     }
-    let (rows, next) = deps.store.inbox_due(&owner, now, ROWS_MAX)?;
+    let (rows, next) = deps.store.inbox_due(&owner, deps.memory.inbox_from(&owner, now), now, ROWS_MAX)?;
+    deps.memory.inbox_read(owner, rows.first().and_then(|(_, row)| row.queued_at()), now);
     if rows.is_empty() {
         return Ok(next);
     }

@@ -28,7 +28,7 @@ use crate::error::Result;
 use crate::store::{InboxRow, InboxState};
 
 /// Webhooks looked at in one commit.
-const ROWS_MAX: usize = 100;
+const ROWS_MAX: usize = 250;
 /// Commits of one round, so that a flood of webhooks does not starve the polls.
 const ROUNDS_MAX: usize = 50;
 /// The wait after a first failure; it doubles with each further one.
@@ -86,7 +86,8 @@ pub async fn work(deps: &Deps, account: &Arc<Account>) -> Result<bool> {
         if deps.memory.quiet_until(&deps.rings, id).is_some_and(|until| now < until) {
             return Ok(false);
         }
-        let (rows, _) = deps.store.inbox_due(&id.0, now, ROWS_MAX)?;
+        let (rows, _) = deps.store.inbox_due(&id.0, deps.memory.inbox_from(&id.0, now), now, ROWS_MAX)?;
+        deps.memory.inbox_read(id.0, rows.first().and_then(|(_, row)| row.queued_at()), now);
         if rows.is_empty() {
             return Ok(false);
         }

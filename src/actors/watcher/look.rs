@@ -180,7 +180,7 @@ async fn one(run: &mut Run<'_>, c: &Collection, task: Task, whole: bool, approve
 fn next(deps: &Deps, account: &Account, mut times: Vec<Millis>) -> Result<Option<Millis>> {
     let id = account.connection.id;
     let now = deps.clock.now();
-    let (due, later) = deps.store.inbox_due(&id.0, now, 1)?;
+    let (due, later) = deps.store.inbox_due(&id.0, deps.memory.inbox_from(&id.0, now), now, 1)?;
     let quiet = deps.memory.quiet_until(&deps.rings, id).unwrap_or_default();
     times.extend(if due.is_empty() { later } else { Some(now) }.map(|at| at.max(quiet)));
     if !deps.store.sync_requests(id)?.is_empty() {

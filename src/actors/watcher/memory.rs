@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::actors::handle::Rings;
+use crate::actors::handle::{Owner, Rings};
 use crate::connectors::{Budget, Connector};
 use crate::domain::id::{ConnectionId, WorkspaceNo};
 use crate::domain::subscription::{Include, Subscription};
@@ -20,6 +20,11 @@ const BUDGETS_MAX: usize = 10_000;
 /// A budget unused for so long is full again in any case.
 const BUDGET_IDLE: Duration = Duration::from_secs(3600);
 
+/// How long it is believed up to where webhooks are settled.
+const SETTLED_FOR: Duration = Duration::from_secs(30);
+/// From receiving a webhook to its row.
+const ON_ITS_WAY: Duration = Duration::from_secs(1);
+
 type Wishes = (u64, Arc<HashSet<WorkspaceNo>>);
 
 /// See the module.
@@ -28,7 +33,16 @@ pub struct Memory {
     budgets: Mutex<HashMap<ConnectionId, (Millis, Arc<Budget>)>>,
     /// With the version of the connections then: a change may have mended it.
     quiet: Mutex<HashMap<ConnectionId, (u64, Millis)>>,
+    inbox: Mutex<HashMap<Owner, Settled>>,
     raw: Mutex<Option<Wishes>>,
+}
+
+/// Up to where an owner's webhooks are settled.
+#[derive(Clone, Copy)]
+struct Settled {
+    until: Millis,
+    /// After a while it is found out anew, which heals whatever it missed.
+    known_since: Millis,
 }
 
 impl Memory {
@@ -60,6 +74,26 @@ impl Memory {
     pub fn quiet_until(&self, rings: &Rings, id: ConnectionId) -> Option<Millis> {
         let known = self.quiet.lock().unwrap_or_else(PoisonError::into_inner).get(&id).copied();
         known.filter(|(version, _)| *version == rings.owners_version()).map(|(_, until)| until)
+    }
+
+    /// No webhook of the owner is due before that time.
+    pub fn inbox_from(&self, owner: &Owner, now: Millis) -> Millis {
+        let inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = inbox.get(owner).filter(|settled| now.since(settled.known_since) < SETTLED_FOR);
+        known.map_or(Millis(0), |settled| settled.until)
+    }
+
+    /// An owner's webhooks that were due `now` have been read, the first of them due at `first`.
+    pub fn inbox_read(&self, owner: Owner, first: Option<Millis>, now: Millis) {
+        // One that was received before `now` may still be on its way into the store.
+        let until = first.unwrap_or(now).min(now.before(ON_ITS_WAY));
+        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        if inbox.len() >= BUDGETS_MAX && !inbox.contains_key(&owner) {
+            inbox.clear();
+        }
+        let settled = inbox.entry(owner).or_insert(Settled { until, known_since: now });
+        let known_since = if now.since(settled.known_since) < SETTLED_FOR { settled.known_since } else { now };
+        *settled = Settled { until, known_since };
     }
 
     /// Whether any subscription of the workspace wants every change of the apps' own records.

@@ -123,14 +123,14 @@ fn the_second_version_keeps_webhooks_and_deliveries_of_the_first() {
     drop(rows);
 
     let rows = open_with(&options, steps::STEPS, 1).unwrap();
-    let (due, next) = rows.inbox_due(&owner, Millis(90), 10).unwrap();
+    let (due, next) = rows.inbox_due(&owner, Millis(0), Millis(90), 10).unwrap();
     assert_eq!((due.len(), next), (1, None));
     let row = &due[0].1;
     assert_eq!(
         (row.state.clone(), row.log.len(), row.body.as_slice()),
         (InboxState::Waiting { tries: 2 }, 1, &b"{}"[..])
     );
-    assert_eq!(rows.inbox_due(&owner, Millis(89), 10).unwrap().1, Some(Millis(90)));
+    assert_eq!(rows.inbox_due(&owner, Millis(0), Millis(89), 10).unwrap().1, Some(Millis(90)));
     let all = rows.inbox(&owner, None, 10).unwrap();
     assert!(matches!(all[0].1.state, InboxState::Parked { .. }) && all.len() == 2, "{all:?}");
     let fresh = rows.fresh_deliveries(lane, Seq(0), 10).unwrap();
