@@ -22,11 +22,11 @@ pub fn is_free(config: &Config) -> bool {
     store::exists(path) && !store::in_use(path)
 }
 
-/// The opened store.
+/// The opened store; it is closed with this.
 pub struct Desk {
     runtime: actix_rt::SystemRunner,
-    engine: Engine,
-    state: State,
+    /// None: closed.
+    open: Option<(Engine, State)>,
     workspace: Workspace,
 }
 
@@ -39,28 +39,32 @@ impl Desk {
         let runtime = actix_rt::System::new();
         let config = Arc::new(config);
         let metrics = Metrics::new().map_err(Error::internal)?;
-        let (engine, state) = runtime.block_on(async {
-            let engine = Engine::open(config.clone(), wall_clock(), metrics)?;
-            let state = State::new(Parts {
-                options: api_options(&config),
-                store: engine.store.clone(),
-                clock: engine.clock.clone(),
-                rings: engine.rings.clone(),
-                metrics: engine.metrics.clone(),
-                outlet: engine.outlet.clone(),
-                health: Arc::new(Health::default()),
-                deps: engine.deps.clone(),
-            })?;
-            Ok::<_, Error>((engine, state))
-        })?;
-        let workspace = inside::workspace(&state, workspace)?;
-        Ok(Self { runtime, engine, state, workspace })
+        let engine = runtime.block_on(async { Engine::open(config.clone(), wall_clock(), metrics) })?;
+        let parts = Parts {
+            options: api_options(&config),
+            store: engine.store.clone(),
+            clock: engine.clock.clone(),
+            rings: engine.rings.clone(),
+            metrics: engine.metrics.clone(),
+            outlet: engine.outlet.clone(),
+            health: Arc::new(Health::default()),
+            deps: engine.deps.clone(),
+        };
+        let found = State::new(parts).and_then(|state| Ok((inside::workspace(&state, workspace)?, state)));
+        match found {
+            Ok((workspace, state)) => Ok(Self { runtime, open: Some((engine, state)), workspace }),
+            Err(error) => {
+                end(&runtime, engine)?;
+                Err(error)
+            }
+        }
     }
 
     /// One call of the API: status and JSON.
     pub fn call(&self, method: &str, uri: &str, body: Option<&Value>) -> (u16, String) {
+        let Some((_, state)) = &self.open else { return (503, String::new()) };
         let body = body.map(|body| body.to_string().into_bytes()).unwrap_or_default();
-        let call = inside::call(&self.state, self.workspace.clone(), method, uri, body);
+        let call = inside::call(state, self.workspace.clone(), method, uri, body);
         let (status, body) = self.runtime.block_on(call);
         (status, String::from_utf8_lossy(&body).into_owned())
     }
@@ -69,12 +73,28 @@ impl Desk {
     ///
     /// # Errors
     /// What was changed could not be put on disk.
-    pub fn close(self) -> Result<()> {
-        let Self { runtime, engine, state, .. } = self;
-        let store = engine.store.clone();
-        drop(state);
-        runtime.block_on(engine.drain(Duration::ZERO))?;
-        store.close();
-        Ok(())
+    pub fn close(mut self) -> Result<()> {
+        self.end()
     }
+
+    fn end(&mut self) -> Result<()> {
+        let Some((engine, state)) = self.open.take() else { return Ok(()) };
+        drop(state);
+        end(&self.runtime, engine)
+    }
+}
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        // Whoever wants to know has called `close`.
+        let _ = self.end();
+    }
+}
+
+/// A process that ends while another thread closes the store is aborted.
+fn end(runtime: &actix_rt::SystemRunner, engine: Engine) -> Result<()> {
+    let store = engine.store.clone();
+    let drained = runtime.block_on(engine.drain(Duration::ZERO));
+    store.close();
+    drained
 }

@@ -100,6 +100,12 @@ impl Engine {
         let key = store::master_key(&config.storage.path, config.security.master_key.as_ref())?;
         let commit = metrics.commit.clone();
         let store = Store::open(&config.storage, &key, &clock, Arc::new(move |seconds| commit.observe(seconds)))?;
+        let opened = store.clone();
+        Self::around(store, config, clock, metrics).inspect_err(|_| opened.close())
+    }
+
+    /// Everything around an opened store.
+    fn around(store: Store, config: Arc<Config>, clock: Clock, metrics: Metrics) -> Result<Self> {
         let rings = Rings::default();
         let trust = Trust::load(&config.tls)?;
         let connectors =

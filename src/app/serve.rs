@@ -41,6 +41,9 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
     let config = Arc::new(config);
     let metrics = Metrics::new().map_err(Error::internal)?;
     let engine = Engine::start(config.clone(), wall_clock(), metrics)?;
+    // Closed by whichever thread lets go of it last, the store could outlive what RocksDB needs for that, since the process
+    // ends then; so it is not closed at all, however this ends. A drain puts everything on disk.
+    std::mem::forget(engine.store.clone());
     let health = Arc::new(Health::default());
     let options = api_options(&config);
     bootstrap::run(&engine.store, &engine.clock, &options, &bootstrap::TerminalOrFile).await?;
@@ -72,11 +75,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
     }
     running.iter().for_each(tokio::task::JoinHandle::abort);
     look.abort();
-    let store = engine.store.clone();
     engine.drain(patience / 2).await?;
-    // Everything is on disk. Closed by whichever thread lets go of it last, the store could outlive what RocksDB needs
-    // for that, since the process ends now; so it is not closed at all.
-    std::mem::forget(store);
     tracing::info!("stopped");
     Ok(())
 }
