@@ -7,7 +7,7 @@
 //! CEL: <https://cel.dev>, its standard functions and macros with `matches` (regular expressions in linear time).
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use cel::common::ast::{EntryExpr, Expr, IdedExpr};
 use cel::objects::{Key, Map};
@@ -69,12 +69,15 @@ pub enum Verdict {
 }
 
 /// A compiled filter.
-#[derive(Debug)]
-pub struct Filter(Program);
+pub struct Filter {
+    program: Program,
+    env: Arc<Env>,
+}
 
-fn env() -> Arc<Env> {
-    static ENV: OnceLock<Arc<Env>> = OnceLock::new();
-    ENV.get_or_init(|| Arc::new(Env::stdlib())).clone()
+impl std::fmt::Debug for Filter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.program.fmt(f)
+    }
 }
 
 impl Filter {
@@ -83,22 +86,18 @@ impl Filter {
         if text.len() > BYTES_MAX {
             return Err(NotAFilter::TooLong);
         }
-        let program = env().compile(text).map_err(|errors| {
+        let env = Arc::new(Env::stdlib());
+        let program = env.compile(text).map_err(|errors| {
             let first = errors.errors.first().map(|e| format!("{} (line {}, column {})", e.msg, e.pos.0, e.pos.1));
             NotAFilter::Syntax(first.unwrap_or_else(|| "it cannot be read".to_owned()))
         })?;
         if loops(program.expression()) > 1 {
             return Err(NotAFilter::Nested);
         }
-        let references = program.references();
-        let mut unknown = references.variables();
-        unknown.retain(|name| !NAMES.contains(name) && !name.starts_with('@'));
-        unknown.sort_unstable();
-        if let Some(name) = unknown.first() {
-            return Err(NotAFilter::Unknown((*name).to_owned()));
+        match unknown(program.expression(), &mut Vec::new()) {
+            Some(name) => Err(NotAFilter::Unknown(name)),
+            None => Ok(Self { program, env }),
         }
-        drop(references);
-        Ok(Self(program))
     }
 
     /// Judges an event.
@@ -106,11 +105,11 @@ impl Filter {
         let Some(fields) = &view.0 else {
             return Verdict::Failed(format!("the event is longer than {BODY_BYTES_MAX} bytes"));
         };
-        let mut context = Context::with_env(env());
+        let mut context = Context::with_env(self.env.clone());
         for (name, value) in fields {
             context.add_variable_from_value(*name, value.clone());
         }
-        match self.0.execute(&context) {
+        match self.program.execute(&context) {
             Ok(Value::Bool(true)) => Verdict::Yes,
             Ok(Value::Bool(false)) => Verdict::No,
             Ok(other) => Verdict::Failed(format!("it gives a {} where true or false is wanted", other.type_of())),
@@ -123,29 +122,51 @@ impl Filter {
     }
 }
 
-/// How deep loops are nested.
-fn loops(expression: &IdedExpr) -> usize {
-    let deepest = |all: &mut dyn Iterator<Item = &IdedExpr>| all.map(loops).max().unwrap_or(0);
-    match &expression.expr {
-        Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => 0,
-        Expr::Select(select) => loops(&select.operand),
-        Expr::Call(call) => deepest(&mut call.args.iter().chain(call.target.as_deref())),
-        Expr::List(list) => deepest(&mut list.elements.iter()),
-        Expr::Map(map) => map.entries.iter().map(|entry| entry_loops(&entry.expr)).max().unwrap_or(0),
-        Expr::Struct(of) => of.entries.iter().map(|entry| entry_loops(&entry.expr)).max().unwrap_or(0),
+fn entry(entry: &EntryExpr) -> Vec<&IdedExpr> {
+    match entry {
+        EntryExpr::StructField(field) => vec![&field.value],
+        EntryExpr::MapEntry(entry) => vec![&entry.key, &entry.value],
+    }
+}
+
+/// The parts of an expression, each with the names that are bound in it beside those of the whole.
+fn parts(expression: &Expr) -> Vec<(&IdedExpr, Vec<&str>)> {
+    let plain = |part| (part, Vec::new());
+    match expression {
+        Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => Vec::new(),
+        Expr::Select(select) => vec![plain(&*select.operand)],
+        Expr::Call(call) => call.args.iter().chain(call.target.as_deref()).map(plain).collect(),
+        Expr::List(list) => list.elements.iter().map(plain).collect(),
+        Expr::Map(map) => map.entries.iter().flat_map(|of| entry(&of.expr)).map(plain).collect(),
+        Expr::Struct(of) => of.entries.iter().flat_map(|of| entry(&of.expr)).map(plain).collect(),
         Expr::Comprehension(each) => {
-            let inside = [&each.accu_init, &each.loop_cond, &each.loop_step, &each.result];
-            // What is looped over is found once, before the loop.
-            (1 + inside.into_iter().map(loops).max().unwrap_or(0)).max(1 + loops(&each.iter_range))
+            let mut bound = vec![each.accu_var.as_str(), each.iter_var.as_str()];
+            bound.extend(each.iter_var2.as_deref());
+            let inside = [&each.loop_cond, &each.loop_step, &each.result].map(|part| (part, bound.clone()));
+            inside.into_iter().chain([plain(&each.iter_range), plain(&each.accu_init)]).collect()
         }
     }
 }
 
-fn entry_loops(entry: &EntryExpr) -> usize {
-    match entry {
-        EntryExpr::StructField(field) => loops(&field.value),
-        EntryExpr::MapEntry(entry) => loops(&entry.key).max(loops(&entry.value)),
+/// How deep loops are nested. One that loops over the result of another counts as nested too.
+fn loops(expression: &IdedExpr) -> usize {
+    let inside = parts(&expression.expr).into_iter().map(|(part, _)| loops(part)).max().unwrap_or(0);
+    inside + usize::from(matches!(expression.expr, Expr::Comprehension(_)))
+}
+
+/// The first name that is neither ours nor bound by a loop.
+fn unknown<'a>(expression: &'a IdedExpr, bound: &mut Vec<&'a str>) -> Option<String> {
+    if let Expr::Ident(name) = &expression.expr {
+        let known = NAMES.contains(&name.as_str()) || bound.contains(&name.as_str());
+        return (!known).then(|| name.clone());
     }
+    parts(&expression.expr).into_iter().find_map(|(part, names)| {
+        let before = bound.len();
+        bound.extend(names);
+        let found = unknown(part, bound);
+        bound.truncate(before);
+        found
+    })
 }
 
 /// An event as filters see it; made once for all of them.

@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_patched_record_moves_to_the_end_of_the_update_order() {
+    fn a_patched_record_moves_rest_of_the_update_order() {
         let mut table = Table::default();
         let at = |n| Millis(n);
         for n in 1..=3 {

@@ -8,6 +8,7 @@
 mod codec;
 mod counts;
 mod deliveries;
+mod due;
 mod events;
 mod health;
 mod idempotency;
@@ -32,7 +33,8 @@ mod vault;
 mod writer;
 
 pub use counts::{Count, LaneCounts};
-pub use deliveries::{DeliveryRow, Due, Place, Settlement, Turn};
+pub use deliveries::{DeliveryRow, Settlement};
+pub use due::{Due, Place, Turn};
 pub use health::{Health, inspect, upgrade_plan};
 pub use idempotency::{Answer, Remembered};
 pub use inbox::{InboxRequest, InboxRow, InboxState, UNVERIFIED};

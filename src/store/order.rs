@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::codec;
 use super::counts::Count;
-use super::deliveries::{DeliveryRow, Due, Place, Turn};
+use super::deliveries::DeliveryRow;
+use super::due::{Due, Place, Turn};
 use super::keys::{self, Key, Queued};
 use super::rows::{Rows, Walk};
 use super::tables::Table;

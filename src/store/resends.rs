@@ -4,7 +4,7 @@
 //! Always true: a row is made in the commit of its delivery, says whether that one is still owed or dead, and goes with
 //! the event. Not here: what is owed (`deliveries`), what may go (`retention`).
 
-use super::deliveries::{Due, Place, Turn};
+use super::due::{Due, Place, Turn};
 use super::keys::{self, Queued};
 use super::order::Care;
 use super::rows::{Rows, Walk};

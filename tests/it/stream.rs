@@ -212,7 +212,7 @@ async fn a_quiet_stream_tells_how_far_it_has_come_and_ends_when_the_node_stops()
         assert!(heartbeats < 10, "{block:?}");
     };
     node.state.health.set_phase(Phase::Draining);
-    assert!(stream.to_the_end().await.is_empty());
+    assert!(stream.rest().await.is_empty());
     Stream::open_as(&node, KEY, "", None).await.refused(503, "unavailable").await;
     // Somewhere else, or later, it goes on there.
     node.state.health.set_phase(Phase::Ready);
@@ -257,8 +257,8 @@ async fn a_revoked_key_ends_its_streams() {
     assert_eq!(busy.event().await.id(), seen);
     node.call("DELETE", &format!("/2024-03/one/keys/{id}"), None).await.ok();
     publish(&node, TOPIC, 2).await;
-    assert!(busy.to_the_end().await.is_empty(), "nothing is sent to a revoked key");
-    assert!(quiet.to_the_end().await.is_empty());
+    assert!(busy.rest().await.is_empty(), "nothing is sent to a revoked key");
+    assert!(quiet.rest().await.is_empty());
     node.stop().await;
 }
 

@@ -247,7 +247,6 @@ impl Outlet {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "what an attempt knows when it ends")]
     async fn settle(
         self: &Arc<Self>,
         config: &Arc<LaneConfig>,

@@ -184,7 +184,7 @@ fn view(id: InboxId, row: InboxRow) -> InboxView {
         event_ids: Vec::new(),
         handed_to: Vec::new(),
         note: None,
-        log: log,
+        log,
     };
     match state {
         InboxState::Waiting { tries } => view.tries = Some(tries),

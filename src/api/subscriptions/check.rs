@@ -100,6 +100,7 @@ pub(super) fn apply(
             to.halt = Halt::No;
         }
     }
+    flow(&settings, to)?;
     narrow(rows, context, settings.user_id, settings.connection_id, to)?;
     if let Some(version) = settings.api_version {
         to.api_version = version.map_or(context.version, Into::into);
@@ -125,20 +126,7 @@ pub(super) fn apply(
         to.max_in_flight = within("maxInFlight", number, defaults.max_in_flight, defaults.max_in_flight_max)?;
     }
     if let Some(text) = settings.filter {
-        let text = text.filter(|text| !text.is_empty());
-        if let Some(text) = &text {
-            Filter::parse(text).map_err(|e| Error::invalid(format!("filter: {e}")))?;
-        }
-        to.filter = text;
-    }
-    if let Some(word) = settings.ordering {
-        to.ordered = word == Some(OrderingWord::Record);
-    }
-    if let Some(wish) = settings.coalesce {
-        to.coalesce = wish.unwrap_or(false);
-    }
-    if let Some(rate) = settings.rate_per_second {
-        to.rate_milli = rate.map(per_second).transpose()?;
+        to.filter = text.filter(|text| !text.is_empty()).map(filter).transpose()?;
     }
     if let Some(number) = settings.timeout_seconds {
         to.timeout_seconds = within("timeoutSeconds", number, defaults.timeout_seconds, TIMEOUT_SECONDS_MAX)?;
@@ -164,6 +152,27 @@ pub(super) fn apply(
         }
     }
     Ok(())
+}
+
+/// How fast, and in which order.
+fn flow(settings: &Settings, to: &mut Subscription) -> Result<()> {
+    if let Some(word) = settings.ordering {
+        to.ordered = word == Some(OrderingWord::Record);
+    }
+    if let Some(wish) = settings.coalesce {
+        to.coalesce = wish.unwrap_or(false);
+    }
+    if let Some(rate) = settings.rate_per_second {
+        to.rate_milli = rate.map(per_second).transpose()?;
+    }
+    Ok(())
+}
+
+fn filter(text: String) -> Result<String> {
+    match Filter::parse(&text) {
+        Ok(_) => Ok(text),
+        Err(why) => Err(Error::invalid(format!("filter: {why}"))),
+    }
 }
 
 fn narrow(

@@ -9,7 +9,7 @@ use rocksdb::WriteBatch;
 use serde::{Deserialize, Serialize};
 
 use super::super::codec;
-use super::super::deliveries::{Due, Place, Turn};
+use super::super::due::{Due, Place, Turn};
 use super::super::inbox::{self, InboxRequest, InboxState};
 use super::super::keys::{self, Key};
 use super::super::registry::Entity;

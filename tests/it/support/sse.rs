@@ -95,7 +95,7 @@ impl Stream {
     }
 
     /// Reads to the end of the stream; the events on the way.
-    pub async fn to_the_end(&mut self) -> Vec<Block> {
+    pub async fn rest(&mut self) -> Vec<Block> {
         let mut events = Vec::new();
         while let Some(block) = self.block().await {
             events.extend(block.data().is_some().then_some(block));
