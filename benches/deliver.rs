@@ -19,31 +19,23 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tempfile::TempDir;
-use tidemill::app::{self, Engine};
-use tidemill::config::Config;
-use tidemill::destinations::http::keys::{KeyKind, KeyRing, StoredKey};
+use tidemill::app::Engine;
+use tidemill::destinations::http::keys::KeyRing;
 use tidemill::destinations::http::sign::{self, HmacKey};
 use tidemill::domain::body;
-use tidemill::domain::event::{Event, Payload, Source};
-use tidemill::domain::id::{EventId, Seq, SubscriptionId, WorkspaceId, WorkspaceNo};
+use tidemill::domain::id::{EventId, Seq, WorkspaceNo};
 use tidemill::domain::secret::Secret;
-use tidemill::domain::subscription::{
-    ApiVersion, Halt, Signing, SigningSecret, SigningSecrets, Subscription, WhileDisabled,
-};
+use tidemill::domain::subscription::{ApiVersion, Signing, Subscription};
 use tidemill::domain::time::Millis;
-use tidemill::domain::workspace::Workspace;
 use tidemill::outbound::Bytes;
-use tidemill::store::Slot;
-use tidemill::telemetry::Metrics;
 
+use support::engine::{ALL, HMAC, SECRET, event, keys, start, subscribe};
 use support::median;
 
 const RUNS: usize = 3;
-const BODY_BYTES: usize = 1024;
 const THREADS: usize = 2;
 /// Requests that the bare client keeps in flight, and the most that a node with few endpoints does.
 const IN_FLIGHT: usize = 64;
-const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 /// One cell of the table.
 #[derive(Clone, Copy)]
@@ -54,9 +46,6 @@ struct Cell {
     deliveries: usize,
     goal: f64,
 }
-
-const HMAC: Signing = Signing { rsa: false, hmac: true, ed25519: false };
-const ALL: Signing = Signing { rsa: true, hmac: true, ed25519: true };
 
 fn main() {
     if std::env::args().any(|a| a == "--sink") {
@@ -92,37 +81,6 @@ fn measure(cell: Cell) {
         ours / bare,
         cell.goal
     );
-}
-
-fn payload(n: usize) -> String {
-    format!(r#"{{"id":"c-{n}","note":"{}"}}"#, "x".repeat(BODY_BYTES - 200))
-}
-
-fn event(n: usize, now: Millis) -> Event {
-    Event {
-        workspace: WorkspaceNo(0),
-        topic: "shop/carts".into(),
-        update_type: Some("created".into()),
-        connection: None,
-        user: None,
-        app: None,
-        user_name: None,
-        username: None,
-        happened_at: now,
-        accepted_at: now,
-        payload: Payload::Plain(payload(n)),
-        changed_fields: Vec::new(),
-        previous: None,
-        raw: None,
-        source: Source::Published,
-        unified_change: true,
-        about: None,
-    }
-}
-
-fn keys() -> Vec<StoredKey> {
-    let key = |kind| StoredKey::generate(kind, Millis(0), Millis(0)).expect("a key");
-    vec![key(KeyKind::Rsa), key(KeyKind::Ed25519)]
 }
 
 /// The limit: the same signatures and posts, and nothing else.
@@ -206,7 +164,7 @@ async fn node_rate(cell: Cell) -> f64 {
     let _sink = support::beside(&["--sink"], port).await;
     let folder = TempDir::new().expect("a folder");
     let engine = start(&folder);
-    let lanes = subscribe(&engine, cell, port).await;
+    let lanes = subscribe(&engine, cell.endpoints, cell.signing, port, false).await;
     let events = cell.deliveries / cell.endpoints;
     for chunk in 0..events.div_ceil(500) {
         let upto = events.min((chunk + 1) * 500);
@@ -229,66 +187,6 @@ async fn node_rate(cell: Cell) -> f64 {
     let rate = (events * cell.endpoints) as f64 / started.elapsed().as_secs_f64();
     engine.drain(Duration::from_secs(5)).await.expect("drained");
     rate
-}
-
-fn start(folder: &TempDir) -> Engine {
-    let env = [
-        ("TIDEMILL__STORAGE__PATH", folder.path().join("data").display().to_string()),
-        ("TIDEMILL__STORAGE__FREE_BYTES_MIN", "1".into()),
-        ("TIDEMILL__DELIVERY__ALLOW_NETWORKS", "[\"127.0.0.0/8\"]".into()),
-    ];
-    let env = env.into_iter().map(|(name, value)| (name.to_owned(), value));
-    let config = Config::load(None, env).expect("a valid configuration");
-    Engine::start(Arc::new(config), app::wall_clock(), Metrics::new().expect("metrics")).expect("the engine starts")
-}
-
-async fn subscribe(engine: &Engine, cell: Cell, port: u16) -> Vec<Subscription> {
-    let made = engine.store.change(move |tx| {
-        let (id, now) = (WorkspaceId(tx.fresh_id()?), tx.now());
-        tx.put_object(&Workspace { no: WorkspaceNo(0), id, name: "default".into(), created_at: now })?;
-        tx.put_secret(&id.0, Slot::SigningKeys, &keys())?;
-        (0..cell.endpoints)
-            .map(|n| {
-                let subscription = Subscription {
-                    id: SubscriptionId(tx.fresh_id()?),
-                    workspace: WorkspaceNo(0),
-                    lane: tx.next_lane()?,
-                    address: format!("http://127.0.0.1:{port}/{n}"),
-                    topics: vec!["*".into()],
-                    is_enabled: false,
-                    halt: Halt::No,
-                    user: None,
-                    connection: None,
-                    api_version: ApiVersion::V2024_03,
-                    description: String::new(),
-                    update_types: Vec::new(),
-                    include: Vec::new(),
-                    while_disabled: WhileDisabled::Hold,
-                    expires_at: None,
-                    max_in_flight: if cell.endpoints == 1 { 64 } else { 16 },
-                    timeout_seconds: 15,
-                    retry_schedule: None,
-                    header_names: Vec::new(),
-                    signing: cell.signing,
-                    from: Seq(0),
-                    created_at: now,
-                    updated_at: now,
-                    ordered: false,
-                    coalesce: false,
-                    rate_milli: None,
-                    filter: None,
-                    hook: None,
-                };
-                let secrets = SigningSecrets { all: vec![SigningSecret { text: SECRET.into(), until: None }] };
-                tx.put_secret(&subscription.id.0, Slot::SigningSecrets, &secrets)?;
-                tx.put_object(&subscription)?;
-                Ok(subscription)
-            })
-            .collect()
-    });
-    let made: Vec<Subscription> = made.await.expect("subscribed");
-    engine.rings.subscriptions_changed();
-    made
 }
 
 async fn enable(engine: &Engine, subscriptions: Vec<Subscription>) {

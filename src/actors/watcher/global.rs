@@ -134,7 +134,11 @@ async fn hand_over(deps: &Deps, sorted: Vec<Sorted>, listeners: Listeners, now: 
             Ok(())
         })
         .await?;
-    owners.into_iter().for_each(|owner| deps.rings.owner(owner));
+    for owner in owners {
+        // It keeps the time at which the integration received it.
+        deps.memory.inbox_late(&owner);
+        deps.rings.owner(owner);
+    }
     Ok(())
 }
 

@@ -96,6 +96,14 @@ impl Memory {
         *settled = Settled { until, known_since };
     }
 
+    /// A webhook of the owner is due that was received a while ago: its queue is read from the start again.
+    pub fn inbox_late(&self, owner: &Owner) {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).remove(owner);
+    }
+
+    /// How long a webhook may be on its way into the store before that must be told with `inbox_late`.
+    pub const IN_TIME: Duration = Duration::from_millis(500);
+
     /// Whether any subscription of the workspace wants every change of the apps' own records.
     pub fn wants_raw(&self, store: &Store, rings: &Rings, workspace: WorkspaceNo) -> Result<bool> {
         let version = rings.subscriptions_version();

@@ -13,6 +13,7 @@ use actix_web::http::header::{HeaderName, HeaderValue};
 use super::call::Call;
 use super::reply::Reply;
 use super::route::{Access, Route, group};
+use crate::actors::watcher::Memory;
 use crate::connectors::{WebhookRequest, WebhookResponse, verify};
 use crate::error::{Code, Error, Result};
 use crate::store::InboxRequest;
@@ -71,6 +72,9 @@ async fn take_in(call: Call, webhook_key: &str) -> Result<Reply> {
         return Err(error);
     }
     count(&door.connector.key, verdict.slug());
+    if call.now().since(request.received_at) > Memory::IN_TIME {
+        state.deps.memory.inbox_late(&door.owner);
+    }
     state.rings.owner(door.owner);
     match door.answer(&request, state.options.webhook_answer_timeout).await {
         Some(response) => reply(response),
