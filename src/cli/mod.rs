@@ -129,7 +129,7 @@ pub(crate) fn print(text: &str) -> Outcome {
 /// The same for what goes on and on; false when the reader went away.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub(crate) fn is_read(text: &str) -> Result<bool, Failure> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
