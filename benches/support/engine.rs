@@ -30,23 +30,10 @@ fn payload(n: usize) -> String {
 /// The published event number `n`, about 1 KiB as a body.
 pub fn event(n: usize, now: Millis) -> Event {
     Event {
-        workspace: WorkspaceNo(0),
         topic: "shop/carts".into(),
         update_type: Some("created".into()),
-        connection: None,
-        user: None,
-        app: None,
-        user_name: None,
-        username: None,
-        happened_at: now,
-        accepted_at: now,
-        payload: Payload::Plain(payload(n)),
-        changed_fields: Vec::new(),
-        previous: None,
-        raw: None,
         source: Source::Published,
-        unified_change: true,
-        about: None,
+        ..Event::blank(WorkspaceNo(0), Payload::Plain(payload(n)), now)
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a subscription may be: the rules beyond types.
 //!
-//! Always true: a refusal names its field; what belongs to a later version is refused, not ignored. An address is judged
-//! here by its scheme and literal host only: names are judged at every attempt.
+//! Always true: a refusal names its field. An address is judged here by its scheme and literal host only: names are judged
+//! at every attempt.
 
 use std::collections::BTreeMap;
 
