@@ -58,6 +58,7 @@ codes! {
     ConnectionNotFound = "connection-not-found", 404, Caller;
     InboxNotFound = "inbox-not-found", 404, Caller;
     WebhookNotFound = "webhook-not-found", 404, Caller;
+    BackupNotFound = "backup-not-found", 404, Caller;
     /// The path is there, the method is not.
     MethodNotAllowed = "method-not-allowed", 405, Caller;
     /// Something with that name, or that address and topics, is already there.

@@ -11,7 +11,7 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
 
 use super::state::State;
-use crate::domain::id::KeyId;
+use crate::domain::id::{KeyId, WorkspaceNo};
 use crate::domain::workspace::{ApiKey, Scope, Workspace};
 use crate::error::{Code, Error, Result};
 use crate::store::Rows;
@@ -122,6 +122,21 @@ fn look_up(rows: &Rows, digest: &[u8; 32]) -> Result<Option<Known>> {
     let Some(key) = rows.api_key_by_digest(digest)? else { return Ok(None) };
     let workspace = rows.workspace_by_no(key.workspace)?;
     Ok(workspace.map(|workspace| Known { key, workspace }))
+}
+
+/// Checks the key of a call about the node itself.
+pub async fn node(state: &State, headers: &HeaderMap) -> Result<()> {
+    if state.options.operator_key.is_some() {
+        return operator(state, headers);
+    }
+    let known = caller(state, headers, &[Scope::Admin]).await?;
+    if known.workspace.no == WorkspaceNo::DEFAULT {
+        return Ok(());
+    }
+    Err(Error::new(
+        Code::Forbidden,
+        "the node itself is for its operator, whose key is not set: see security.operator_key",
+    ))
 }
 
 /// Checks the operator's key.

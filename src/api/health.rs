@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use schemars::JsonSchema;
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::call::Call;
 use super::reply::Reply;
@@ -19,12 +19,30 @@ use crate::error::{Error, Result};
 pub enum Phase {
     Starting,
     Ready,
+    /// A restored store waits until its operator lets it go on.
+    Paused,
     Draining,
+    /// There is no node: the command line has the store open.
+    Stopped,
+}
+
+impl Phase {
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Paused => "paused",
+            Self::Draining => "draining",
+            Self::Stopped => "stopped",
+        }
+    }
 }
 
 /// How the node is.
 pub struct Health {
     phase: watch::Sender<Phase>,
+    resumed: Notify,
     stuck: Mutex<Vec<String>>,
     troubles: Mutex<Vec<String>>,
 }
@@ -32,7 +50,7 @@ pub struct Health {
 impl Default for Health {
     fn default() -> Self {
         let (phase, _) = watch::channel(Phase::Starting);
-        Self { phase, stuck: Mutex::default(), troubles: Mutex::default() }
+        Self { phase, resumed: Notify::new(), stuck: Mutex::default(), troubles: Mutex::default() }
     }
 }
 
@@ -48,6 +66,14 @@ impl Health {
     /// Tells what the node is doing whenever that changes.
     pub fn watch(&self) -> watch::Receiver<Phase> {
         self.phase.subscribe()
+    }
+    /// Lets a paused node go on.
+    pub fn go_on(&self) {
+        self.resumed.notify_one();
+    }
+    /// Waits until it may go on.
+    pub async fn resumed(&self) {
+        self.resumed.notified().await;
     }
     /// Names the actors and threads that do not move; none is good health.
     pub fn set_stuck(&self, names: Vec<String>) {
@@ -95,8 +121,11 @@ async fn ready(call: Call) -> Result<Reply> {
         reasons.push("the disk is nearly full, or too much waits to be written".to_owned());
     }
     let status = match health.phase() {
-        Phase::Starting => "starting",
-        Phase::Draining => "draining",
+        phase @ (Phase::Starting | Phase::Draining | Phase::Stopped) => phase.name(),
+        Phase::Paused => {
+            reasons.push("restored from a backup: nothing is polled or delivered until POST /node/resume".to_owned());
+            "paused"
+        }
         Phase::Ready if reasons.is_empty() => "ok",
         Phase::Ready => "troubled",
     };

@@ -25,6 +25,7 @@ mod ingest;
 pub mod inside;
 mod integrations;
 mod keys;
+mod node;
 pub mod openapi;
 mod options;
 mod pages;
@@ -55,6 +56,7 @@ pub use state::{Parts, State};
 pub fn table() -> Vec<Route> {
     let resources = [
         workspaces::routes(),
+        node::routes(),
         keys::routes(),
         users::routes(),
         subscriptions::routes(),

@@ -134,6 +134,12 @@ impl Schemas {
                 json!([{"apiKey": scopes_of(scope)}, {"apiKey": scopes_of(Scope::Hooks)}])
             }
             Access::Operator => json!([{"operatorKey": []}]),
+            Access::Node => {
+                let text =
+                    "Needs the operator's key; where none is set, one of the default workspace with the scope `admin`.";
+                operation.insert("description".into(), text.into());
+                json!([{"operatorKey": []}, {"apiKey": scopes_of(Scope::Admin)}])
+            }
             Access::Open => json!([]),
         };
         operation.insert("security".into(), security);

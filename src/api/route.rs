@@ -24,6 +24,8 @@ pub enum Access {
     Hooks(Scope),
     /// The operator's key.
     Operator,
+    /// The same; where none is set, a key of the default workspace with the scope `admin`.
+    Node,
     /// Anyone.
     Open,
 }

@@ -124,6 +124,7 @@ async fn answer(
         Access::Key(scope) => Some(auth::caller(state, request.headers(), &[scope]).await?),
         Access::Hooks(scope) => Some(auth::caller(state, request.headers(), &[Scope::Hooks, scope]).await?),
         Access::Operator => auth::operator(state, request.headers()).map(|()| None)?,
+        Access::Node => auth::node(state, request.headers()).await.map(|()| None)?,
         Access::Open => None,
     };
     let method = request.method();

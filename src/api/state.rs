@@ -63,6 +63,10 @@ pub struct Inner {
     pub running: Running,
     pub streams: Streams,
     pub tests: tokio::sync::Semaphore,
+    /// One backup is made at a time.
+    pub backups: tokio::sync::Mutex<()>,
+    /// Drawn at the start: tells this process from others.
+    pub instance: String,
 }
 
 impl State {
@@ -89,8 +93,16 @@ impl State {
             running: Running::default(),
             streams: Streams::default(),
             tests: tokio::sync::Semaphore::new(TESTS_MAX),
+            backups: tokio::sync::Mutex::default(),
+            instance: instance()?,
         })))
     }
+}
+
+fn instance() -> Result<String> {
+    let mut bytes = [0; 16];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(Error::internal)?;
+    Ok(hex::encode(bytes))
 }
 
 impl Deref for State {

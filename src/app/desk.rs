@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{Engine, api_options, wall_clock};
-use crate::api::{Health, Parts, State, inside};
+use crate::api::{Health, Parts, Phase, State, inside};
 use crate::config::Config;
 use crate::domain::workspace::Workspace;
 use crate::error::{Error, Result};
@@ -40,6 +40,8 @@ impl Desk {
         let config = Arc::new(config);
         let metrics = Metrics::new().map_err(Error::internal)?;
         let engine = runtime.block_on(async { Engine::open(config.clone(), wall_clock(), metrics) })?;
+        let health = Arc::new(Health::default());
+        health.set_phase(Phase::Stopped);
         let parts = Parts {
             options: api_options(&config),
             store: engine.store.clone(),
@@ -47,7 +49,7 @@ impl Desk {
             rings: engine.rings.clone(),
             metrics: engine.metrics.clone(),
             outlet: engine.outlet.clone(),
-            health: Arc::new(Health::default()),
+            health,
             deps: engine.deps.clone(),
         };
         let found = State::new(parts).and_then(|state| Ok((inside::workspace(&state, workspace)?, state)));

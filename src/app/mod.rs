@@ -63,6 +63,7 @@ pub struct Engine {
     /// What the watchers work with.
     pub deps: Deps,
     tasks: Vec<JoinHandle<()>>,
+    supervisor: Option<Supervisor>,
     /// Where apps are called; its threads end with the engine.
     _apps: AppsRuntime,
 }
@@ -79,7 +80,7 @@ impl Drop for AppsRuntime {
 }
 
 impl Engine {
-    /// Opens the store and starts the actors.
+    /// Opens the store and starts the actors, unless the store is paused: then `go_on` starts them.
     ///
     /// # Errors
     /// When the store cannot be opened, or a setting cannot be obeyed.
@@ -88,8 +89,22 @@ impl Engine {
         let stuck_after = Duration::from_secs(config.ops.stuck_after_seconds.get());
         let supervisor = Supervisor::start(ACTOR_THREADS, metrics, stuck_after);
         engine.pulse = supervisor.pulse();
-        engine.start_actors(&supervisor)?;
+        engine.supervisor = Some(supervisor);
+        if engine.store.paused()?.is_none() {
+            engine.go_on()?;
+        }
         Ok(engine)
+    }
+
+    /// Starts the actors: events are routed and delivered, apps polled. They start once.
+    ///
+    /// # Errors
+    /// When what they begin with cannot be read.
+    pub fn go_on(&mut self) -> Result<()> {
+        match self.supervisor.take() {
+            Some(supervisor) => self.start_actors(&supervisor),
+            None => Ok(()),
+        }
     }
 
     /// Opens the store and makes everything, and starts no actor: nothing is polled, routed or delivered.
@@ -142,7 +157,8 @@ impl Engine {
             &make_driver(&config, trust)?,
         )?);
         let (pulse, tasks) = (Pulse::default(), Vec::new());
-        Ok(Self { config, store, clock, rings, metrics, outlet, pulse, deps, tasks, _apps })
+        let supervisor = None;
+        Ok(Self { config, store, clock, rings, metrics, outlet, pulse, deps, tasks, supervisor, _apps })
     }
 
     fn start_actors(&mut self, supervisor: &Supervisor) -> Result<()> {

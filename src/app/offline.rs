@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::connectors::{Connector, Registry, SpecError};
 use crate::error::{Error, Result};
 use crate::store;
+pub use crate::store::copy_folder;
 
 /// How the tests of connectors went.
 #[derive(Debug, Default)]
@@ -39,9 +40,46 @@ pub fn check_store(config: &Config, upgrade_dry_run: bool) -> Result<String> {
     for (table, rows, bytes) in &health.tables {
         let _ = writeln!(text, "  {table:<20} {rows:>12} rows {bytes:>15} bytes");
     }
+    if let Some(paused) = &health.paused {
+        let (backup, restored) = (paused.backup_at.rfc3339_seconds(), paused.restored_at.rfc3339_seconds());
+        let _ = writeln!(text, "restored at {restored} from a backup of {backup}: paused until `tidemill resume`");
+    }
     let free = store::free_bytes(path);
     let _ = writeln!(text, "files and buffers: {} bytes; free on the disk: {free} bytes", health.bytes);
     text.push_str("every row was read: no damage\n");
+    Ok(text)
+}
+
+/// Puts a backup into `storage.path`, where no store may be. What the next start will do is told.
+///
+/// # Errors
+/// There is a store already, the folder is no backup, it is damaged, or its master key is not there.
+pub fn restore_store(config: &Config, from: &Path) -> Result<String> {
+    let (path, given) = (&config.storage.path, config.security.master_key.as_ref());
+    if given.is_none() && !path.join("master.key").exists() {
+        let message = format!(
+            "the backup opens with the master key of the original only: set security.master_key, or put its master.key \
+             into {}",
+            path.display()
+        );
+        return Err(Error::invalid(message));
+    }
+    let key = store::master_key(path, given)?;
+    let (note, owed) = store::restore(&config.storage, &key, from, &super::wall_clock())?;
+    let mut text = format!("restored {} as of {}\n", path.display(), note.made_at.rfc3339_seconds());
+    let _ = writeln!(
+        text,
+        "{} deliveries to {} subscriptions wait, and {} events to be given to subscriptions. What the original delivered \
+         since then comes a second time, with the same webhook-id.",
+        owed.deliveries, owed.lanes, owed.events
+    );
+    for (id, address, pending) in &owed.most {
+        let _ = writeln!(text, "  {pending:>10}  {id}  {address}");
+    }
+    text.push_str(
+        "Apps are asked again from where the backup was: changes that the original has told since are told again, as new \
+         events.\nThe node starts paused: stop the original, start this one, then say `tidemill resume`.\n",
+    );
     Ok(text)
 }
 

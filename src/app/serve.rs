@@ -40,7 +40,7 @@ pub fn block_on(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
 pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
     let config = Arc::new(config);
     let metrics = Metrics::new().map_err(Error::internal)?;
-    let engine = Engine::start(config.clone(), wall_clock(), metrics)?;
+    let mut engine = Engine::start(config.clone(), wall_clock(), metrics)?;
     // Closed by whichever thread lets go of it last, the store could outlive what RocksDB needs for that, since the process
     // ends then; so it is not closed at all, however this ends. A drain puts everything on disk.
     std::mem::forget(engine.store.clone());
@@ -61,9 +61,13 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
     let handles: Vec<ServerHandle> = servers.iter().map(Server::handle).collect();
     let running: Vec<_> = servers.into_iter().map(actix_rt::spawn).collect();
     let look = actix_rt::spawn(look(engine.pulse.clone(), health.clone()));
-    health.set_phase(Phase::Ready);
-    tracing::info!(listen = %config.server.listen, "ready");
-    stop.await;
+    let mut stop = std::pin::pin!(stop);
+    if wait_if_paused(&engine, &health, stop.as_mut()).await? {
+        engine.go_on()?;
+        health.set_phase(Phase::Ready);
+        tracing::info!(listen = %config.server.listen, "ready");
+        stop.await;
+    }
     tracing::info!("draining");
     health.set_phase(Phase::Draining);
     let patience = Duration::from_secs(config.server.drain_seconds.get());
@@ -78,6 +82,22 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
     engine.drain(patience / 2).await?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Whether the node goes on: at once, unless its store was restored; then when its operator lets it. False: it was told to
+/// stop before.
+async fn wait_if_paused(engine: &Engine, health: &Health, stop: impl Future<Output = ()>) -> Result<bool> {
+    let Some(paused) = engine.store.paused()? else { return Ok(true) };
+    health.set_phase(Phase::Paused);
+    let backup_at = paused.backup_at.rfc3339_seconds();
+    tracing::warn!(
+        backup_at,
+        "restored from a backup: paused until `tidemill resume`; webhooks of apps are kept meanwhile"
+    );
+    tokio::select! {
+        () = stop => Ok(false),
+        () = health.resumed() => Ok(true),
+    }
 }
 
 /// Tells `/health/live` what is stuck.

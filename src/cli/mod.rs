@@ -3,6 +3,7 @@
 //! Always true: exit code 0 (done), 1 (it failed), 2 (wrong usage); an error is one sentence on stderr. Each sub-command
 //! is one file with its `Args` and a `run`. Not here: what a node does (`app`).
 
+mod backup;
 mod check;
 mod config;
 mod connector;
@@ -11,6 +12,8 @@ mod http;
 mod keys;
 mod listen;
 mod node;
+mod restore;
+mod resume;
 mod sandbox;
 mod serve;
 mod stop;
@@ -57,6 +60,14 @@ enum Command {
     Listen(listen::Args),
     /// Check the signatures of a delivery.
     Verify(verify::Args),
+    /// Make a backup of a running node's store, or of a store that no node has open.
+    #[command(after_help = backup::KEY_HELP)]
+    Backup(backup::Args),
+    /// Put a backup where the store belongs; the node then starts paused.
+    Restore(restore::Args),
+    /// Let a restored node go on.
+    #[command(after_help = backup::KEY_HELP)]
+    Resume(resume::Args),
     /// Open a store that no node uses, and report its health.
     Check(check::Args),
     /// Print the configuration in force, secrets masked.
@@ -159,6 +170,9 @@ pub fn run(arguments: impl Iterator<Item = OsString>, env: Vec<(String, String)>
         Command::Demo(args) => demo::run(args, &context),
         Command::Listen(args) => listen::run(args, &context),
         Command::Verify(args) => verify::run(args, &context),
+        Command::Backup(args) => backup::run(args, &context),
+        Command::Restore(args) => restore::run(args, &context),
+        Command::Resume(args) => resume::run(args, &context),
         Command::Check(args) => check::run(args, &context),
         Command::Config(args) => config::run(args, &context),
     };

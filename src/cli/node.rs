@@ -63,23 +63,32 @@ fn file_text(path: &Path) -> Result<String, Failure> {
 impl<W: clap::Subcommand> On<W> {
     /// The store if it is free and no node was named; else the node, opened with the key of `variable`.
     pub(super) fn open(&self, context: &Context, variable: &str) -> Result<Node, Failure> {
-        let json = self.reach.json;
-        if self.reach.url.is_none() {
-            let config = context.config()?;
-            if desk::is_free(&config) {
-                let desk = Desk::open(config, self.workspace.as_deref())?;
-                return Ok(Node { way: Way::Store(Box::new(desk)), json });
-            }
-        }
-        if self.workspace.is_some() {
+        let node = self.reach.open_for(context, variable, self.workspace.as_deref())?;
+        if let (Way::Node(_), Some(_)) = (&node.way, &self.workspace) {
             let message = "--workspace is for a store that no node has open; a node knows the workspace by the key";
             return Err(Failure::Usage(message.to_owned()));
         }
-        Ok(Node { way: Way::Node(self.reach.server(context, variable)?), json })
+        Ok(node)
     }
 }
 
 impl Reach {
+    /// The store if it is free and no node was named; else the node, opened with the key of `variable`.
+    pub(super) fn open(&self, context: &Context, variable: &str) -> Result<Node, Failure> {
+        self.open_for(context, variable, None)
+    }
+
+    fn open_for(&self, context: &Context, variable: &str, workspace: Option<&str>) -> Result<Node, Failure> {
+        let json = self.json;
+        if self.url.is_none() {
+            let config = context.config()?;
+            if desk::is_free(&config) {
+                return Ok(Node { way: Way::Store(Box::new(Desk::open(config, workspace)?)), json });
+            }
+        }
+        Ok(Node { way: Way::Node(self.server(context, variable)?), json })
+    }
+
     /// Whether answers are wanted as JSON.
     pub(super) fn is_json(&self) -> bool {
         self.json
@@ -148,7 +157,7 @@ impl Node {
     }
 
     /// A call that must succeed.
-    fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
+    pub(super) fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
         match &self.way {
             Way::Node(server) => {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -167,7 +176,7 @@ impl Node {
     }
 
     /// What was changed is on disk when this returns.
-    fn close(self) -> Outcome {
+    pub(super) fn close(self) -> Outcome {
         match self.way {
             Way::Node(_) => Ok(()),
             Way::Store(desk) => Ok(desk.close()?),

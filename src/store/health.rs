@@ -8,13 +8,15 @@ use rocksdb::{IteratorMode, ReadOptions};
 
 use super::tables::Table;
 use super::vault::Vault;
-use super::{Options, Rows, open, upgrade};
+use super::{Options, Paused, Rows, open, upgrade};
 use crate::error::Result;
 
 /// What a whole walk found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Health {
     pub version: u32,
+    /// It was restored, and waits.
+    pub paused: Option<Paused>,
     /// Rows and bytes (keys and values) of each table that has any.
     pub tables: Vec<(&'static str, u64, u64)>,
     /// Bytes of files and of what is still in the log.
@@ -37,7 +39,7 @@ pub fn inspect(options: &Options, master_key: &[u8; 32]) -> Result<Health> {
             tables.push((table.name(), count, bytes));
         }
     }
-    Ok(Health { version, tables, bytes: rows.bytes() })
+    Ok(Health { version, paused: rows.paused()?, tables, bytes: rows.bytes() })
 }
 
 /// What a node cannot do without, and reads at its start anyway. The rest is checked when it is read, and by `inspect`.

@@ -66,11 +66,12 @@ pub struct InboxRow {
     /// What scripts logged about it.
     pub log: Vec<String>,
     pub state: InboxState,
-    /// Where it stands in the queue, as it was read. None: it does not wait.
+    /// Where it stands in the queue. None: it does not wait, or it is fresh and was not read from the queue.
     queued_at: Option<Millis>,
+    is_fresh: bool,
 }
 
-/// How far it has come; no row: it waits since it was received.
+/// How far it has come; no row: it waits since it was taken in.
 #[derive(Serialize, Deserialize)]
 struct Progress<'a> {
     log: Cow<'a, [String]>,
@@ -84,18 +85,63 @@ impl InboxRequest {
         let head: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
         (self.verdict == UNVERIFIED && self.event.is_none()).then_some((self.body.len() + head) as u64)
     }
+
+    /// As it is stored.
+    pub fn incoming(&self) -> Result<Incoming> {
+        let (plain, unjudged) = (codec::encode(self)?, self.unjudged_bytes());
+        Ok(Incoming { plain, received_at: self.received_at, unjudged })
+    }
+}
+
+/// A request as it came over the wire: what an [`InboxRequest`] is, without owning any of it.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Arrived<'a> {
+    pub workspace: WorkspaceNo,
+    pub webhook_key: &'a str,
+    pub received_at: Millis,
+    pub method: &'a str,
+    pub uri: &'a str,
+    /// Text and bytes are stored alike.
+    pub headers: &'a [(String, String)],
+    #[serde(with = "serde_bytes")]
+    pub body: &'a [u8],
+    pub verdict: &'a str,
+    /// Nothing that came over the wire is a connector's event already.
+    pub event: Option<&'a str>,
+}
+
+impl Arrived<'_> {
+    /// As it is stored.
+    pub fn incoming(&self) -> Result<Incoming> {
+        let head: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let unjudged = (self.verdict == UNVERIFIED && self.event.is_none()).then_some((self.body.len() + head) as u64);
+        Ok(Incoming { plain: codec::encode(self)?, received_at: self.received_at, unjudged })
+    }
+}
+
+/// A request made ready for its row, on the thread that has it.
+pub struct Incoming {
+    plain: Vec<u8>,
+    received_at: Millis,
+    /// Bytes that only a script can judge.
+    unjudged: Option<u64>,
 }
 
 impl InboxRow {
     /// A request that has just come in.
     pub fn new(owner: [u8; 12], request: InboxRequest) -> Self {
-        let queued_at = Some(request.received_at);
-        Self { owner, request, log: Vec::new(), state: InboxState::Waiting { tries: 0 }, queued_at }
+        let state = InboxState::Waiting { tries: 0 };
+        Self { owner, request, log: Vec::new(), state, queued_at: None, is_fresh: true }
     }
 
-    /// When it is due, as it was read. None: it does not wait.
+    /// When it is due, as it was read from the queue.
     pub fn queued_at(&self) -> Option<Millis> {
         self.queued_at
+    }
+
+    /// Whether it has waited since it was taken in: nobody has tried to understand it.
+    pub fn is_fresh(&self) -> bool {
+        self.is_fresh
     }
 }
 
@@ -144,7 +190,7 @@ impl Rows {
         if let Some(plain) = progress {
             let progress: Progress<'_> = codec::decode(&plain)?;
             (row.log, row.state) = (progress.log.into_owned(), progress.state.into_owned());
-            row.queued_at = progress.queued_at;
+            (row.queued_at, row.is_fresh) = (progress.queued_at, false);
         }
         Ok(row)
     }
@@ -158,7 +204,7 @@ impl Rows {
         now: Millis,
         limit: usize,
     ) -> Result<(Vec<(InboxId, InboxRow)>, Option<Millis>)> {
-        let (mut ids, mut next) = (Vec::new(), None);
+        let (mut found, mut next) = (Vec::new(), None);
         let (start, end) = (Key::owner(owner).time(from), Key::owner(owner).end());
         self.walk(Table::InboxDue, start.as_ref(), &end, Walk::Forward, |key, _| {
             let at = Millis(keys::number_at(key, 12).unwrap_or_default());
@@ -166,12 +212,13 @@ impl Rows {
                 next = Some(at);
                 return Ok(false);
             }
-            ids.push(id(Seq(keys::number_at(key, 20).unwrap_or_default()), owner));
-            Ok(ids.len() < limit)
+            found.push((id(Seq(keys::number_at(key, 20).unwrap_or_default()), owner), at));
+            Ok(found.len() < limit)
         })?;
         let (mut due, mut bytes) = (Vec::new(), 0);
-        for id in ids {
-            let Some(row) = self.inbox_row(owner, id)? else { continue };
+        for (id, at) in found {
+            let Some(mut row) = self.inbox_row(owner, id)? else { continue };
+            row.queued_at = Some(at);
             bytes += row.body.len();
             due.push((id, row));
             if bytes > STEP_BYTES_MAX {
@@ -241,7 +288,11 @@ impl Rows {
     fn rows_of_inbox(&self, key: Vec<u8>) -> Result<Vec<(Table, Vec<u8>)>> {
         let owner: [u8; 12] = codec::fixed("unjudged", key.get(..12).unwrap_or_default())?;
         let seq = Seq(keys::number_at(&key, 12).unwrap_or_default());
-        let queued_at = self.inbox_row(&owner, id(seq, &owner))?.and_then(|row| row.queued_at);
+        let told = self.raw(Table::Unjudged, &key)?.unwrap_or_default();
+        // Those that the first versions took in are due since they were received.
+        let fresh_at = keys::number_at(&told, 16).or(keys::number_at(&told, 8)).map(Millis);
+        let row = self.inbox_row(&owner, id(seq, &owner))?;
+        let queued_at = row.and_then(|row| if row.is_fresh { fresh_at } else { row.queued_at });
         let queued = queued_at.map(|at| (Table::InboxDue, queue_key(&owner, at, seq).as_ref().to_vec()));
         let rows = [Table::Unjudged, Table::Inbox, Table::InboxProgress].map(|table| (table, key.clone()));
         Ok(rows.into_iter().chain(queued).collect())
@@ -266,20 +317,22 @@ impl Rows {
 }
 
 impl Tx<'_> {
-    /// Takes a request in; it is due since it was received.
-    pub fn put_inbox(&mut self, owner: &[u8; 12], request: &InboxRequest) -> Result<InboxId> {
+    /// Takes a request in; it is due from now on. The time of the commit is what counts, not the one at which it was
+    /// received: so whoever has seen one that is due knows of all that came before it.
+    pub fn put_inbox(&mut self, owner: &[u8; 12], request: &Incoming) -> Result<InboxId> {
         let seq = self.next_seq()?;
-        self.put_sealed(owner, Table::Inbox, Key::owner(owner).seq(seq), &codec::encode(request)?)?;
-        self.put_raw(Table::InboxDue, queue_key(owner, request.received_at, seq), &[])?;
-        if let Some(bytes) = request.unjudged_bytes() {
+        self.put_sealed(owner, Table::Inbox, Key::owner(owner).seq(seq), &request.plain)?;
+        self.put_raw(Table::InboxDue, queue_key(owner, self.now(), seq), &[])?;
+        if let Some(bytes) = request.unjudged {
             self.rows.unverified.fetch_add(bytes, Ordering::Relaxed);
-            let told = [bytes.to_be_bytes(), request.received_at.0.to_be_bytes()].concat();
+            let told = [bytes, request.received_at.0, self.now().0].map(u64::to_be_bytes).concat();
             self.put_raw(Table::Unjudged, Key::owner(owner).seq(seq), &told)?;
         }
         Ok(id(seq, owner))
     }
 
-    /// Writes how far a request has come, as it was read before; `Waiting` is tried again at `due`.
+    /// Writes how far a request has come, as it was read from the queue (one that is not fresh: or by its id); `Waiting`
+    /// is tried again at `due`.
     pub fn settle_inbox(&mut self, id: InboxId, row: &InboxRow, due: Millis) -> Result<()> {
         let (seq, owner) = (seq_of(id), &row.owner);
         if let Some(at) = row.queued_at {
@@ -305,5 +358,33 @@ impl Tx<'_> {
             self.delete_prefix(table, &Key::owner(owner))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_arrived_is_stored_as_it_is_read_again() {
+        let headers = vec![("content-type".to_owned(), "application/json; näh".to_owned())];
+        let arrived = Arrived {
+            workspace: WorkspaceNo(3),
+            webhook_key: "orders",
+            received_at: Millis(1_700_000_000_000),
+            method: "POST",
+            uri: "/in/g/token/orders?a=1",
+            headers: &headers,
+            body: b"{\"id\":1}\xff",
+            verdict: UNVERIFIED,
+            event: None,
+        };
+        let incoming = arrived.incoming().unwrap();
+        let read: InboxRequest = codec::decode(&incoming.plain).unwrap();
+        assert_eq!((read.body.as_slice(), read.uri.as_str()), (arrived.body, arrived.uri));
+        assert_eq!(read.headers, [("content-type".to_owned(), "application/json; näh".as_bytes().to_vec())]);
+        let again = read.incoming().unwrap();
+        assert_eq!((again.plain, again.unjudged), (incoming.plain, incoming.unjudged));
+        assert!(incoming.unjudged.is_some());
     }
 }

@@ -5,6 +5,7 @@
 //! recovery is point-in-time, so after any crash the store is a prefix of what was committed; a commit that was
 //! answered as durable is in it. Not here: what to do about any of it (`actors`).
 
+mod backup;
 mod codec;
 mod counts;
 mod deliveries;
@@ -32,12 +33,13 @@ mod upgrade;
 mod vault;
 mod writer;
 
+pub use backup::{Identity, Note, Owed, Paused, copy_folder, note, restore};
 pub use counts::{Count, LaneCounts};
 pub use deliveries::{DeliveryRow, Settlement};
 pub use due::{Due, Place, Turn};
 pub use health::{Health, inspect, upgrade_plan};
 pub use idempotency::{Answer, Remembered};
-pub use inbox::{InboxRequest, InboxRow, InboxState, UNVERIFIED};
+pub use inbox::{Arrived, InboxRequest, InboxRow, InboxState, UNVERIFIED};
 pub use master::master_key;
 pub use open::{disk_bytes, exists, free_bytes, in_use};
 pub use order::{Arrival, Care, Merged};
@@ -120,6 +122,7 @@ impl Store {
         let mut rows = Rows::new(db, Vault::new(master_key));
         health::check_vital(&rows, &options.path)?;
         upgrade::run(&mut rows, options, &cache)?;
+        rows.ensure_identity()?;
         if let Some(bytes) = rows.raw(Table::Meta, writer::META_CLOCK)? {
             clock.raise(Millis(u64::from_be_bytes(codec::fixed("meta", &bytes)?)));
         }

@@ -47,7 +47,7 @@ tables! {
     Links = "links", Lookup;
     /// owner id (12), slot (1), … → encrypted.
     Secrets = "secrets", Lookup;
-    /// owner id (12), sequence (8) → bytes (8), received (8): webhooks that only a script can check and none has judged.
+    /// owner id (12), sequence (8) → bytes (8), received (8), due (8): webhooks that only a script can check and none has judged.
     Unjudged = "unjudged", Queue;
     /// workspace (4), hash of path and key (16) → encrypted answer.
     Idempotency = "idempotency", Lookup;

@@ -61,6 +61,15 @@ impl Vault {
         Ok(LessSafeKey::new(key))
     }
 
+    /// Tells the master key from others, and nothing else of it: 16 hex characters.
+    pub fn fingerprint(&self) -> Result<String> {
+        let broken = |_| Error::internal("key derivation failed");
+        let mut bytes = [0; 32];
+        let info: [&[u8]; 1] = [b"tidemill fingerprint of the master key"];
+        self.root.expand(&info, DataKeyLength).map_err(broken)?.fill(&mut bytes).map_err(broken)?;
+        Ok(hex::encode(bytes.get(..8).unwrap_or_default()))
+    }
+
     /// Encrypts `plain` for the row at `key` of `table`: nonce (12), ciphertext, tag (16).
     pub fn seal(&self, owner: &[u8], table: Table, key: &[u8], plain: &[u8]) -> Result<Vec<u8>> {
         let mut nonce = [0; NONCE_LEN];

@@ -11,6 +11,7 @@ mod api_keys;
 mod api_records;
 mod api_subscriptions;
 mod api_users;
+mod backup;
 mod cli;
 mod crash;
 mod damage;

@@ -214,10 +214,11 @@ async fn a_webhook_that_no_script_judged_counts_until_it_is_dropped() {
     let owner = [5; 12];
     let put = async |verdict: &str| -> InboxId {
         let request = webhook(verdict, start);
-        store.change(move |tx| tx.put_inbox(&owner, &request)).await.expect("stored")
+        store.change(move |tx| tx.put_inbox(&owner, &request.incoming()?)).await.expect("stored")
     };
     let settle = async |id: InboxId, state: InboxState| {
-        let mut row = store.inbox_row(&owner, id).expect("read").expect("there");
+        let (due, _) = store.inbox_due(&owner, Millis(0), clock.now(), 10).expect("read");
+        let (_, mut row) = due.into_iter().find(|(waiting, _)| *waiting == id).expect("it waits");
         row.state = state;
         store.change(move |tx| tx.settle_inbox(id, &row, Millis(0))).await.expect("settled");
     };

@@ -35,7 +35,7 @@ pub async fn look(deps: &Deps, integration: Integration) -> Result<Option<Millis
         return Ok(Some(now.after(super::run::FULL_WAIT)));
     }
     let (rows, next) = deps.store.inbox_due(&owner, deps.memory.inbox_from(&owner, now), now, ROWS_MAX)?;
-    deps.memory.inbox_read(owner, rows.first().and_then(|(_, row)| row.queued_at()), now);
+    deps.memory.inbox_read(owner, &rows, now);
     if rows.is_empty() {
         return Ok(next);
     }
@@ -119,7 +119,7 @@ async fn hand_over(deps: &Deps, sorted: Vec<Sorted>, listeners: Listeners, now: 
             for (owner, request) in handed {
                 // One that was deleted meanwhile gets nothing.
                 if tx.object_anywhere::<Connection>(&owner)?.is_some() {
-                    tx.put_inbox(&owner, &request)?;
+                    tx.put_inbox(&owner, &request.incoming()?)?;
                 }
             }
             for (id, row, due) in settled {
@@ -135,8 +135,6 @@ async fn hand_over(deps: &Deps, sorted: Vec<Sorted>, listeners: Listeners, now: 
         })
         .await?;
     for owner in owners {
-        // It keeps the time at which the integration received it.
-        deps.memory.inbox_late(&owner);
         deps.rings.owner(owner);
     }
     Ok(())

@@ -87,7 +87,7 @@ pub async fn work(deps: &Deps, account: &Arc<Account>) -> Result<bool> {
             return Ok(false);
         }
         let (rows, _) = deps.store.inbox_due(&id.0, deps.memory.inbox_from(&id.0, now), now, ROWS_MAX)?;
-        deps.memory.inbox_read(id.0, rows.first().and_then(|(_, row)| row.queued_at()), now);
+        deps.memory.inbox_read(id.0, &rows, now);
         if rows.is_empty() {
             return Ok(false);
         }

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use crate::actors::handle::{Owner, Rings};
 use crate::connectors::{Budget, Connector};
-use crate::domain::id::{ConnectionId, WorkspaceNo};
+use crate::domain::id::{ConnectionId, InboxId, WorkspaceNo};
 use crate::domain::subscription::{Include, Subscription};
 use crate::domain::time::Millis;
 use crate::error::Result;
-use crate::store::Store;
+use crate::store::{InboxRow, Store};
 
 /// Budgets of connections that are kept; the longest unused go first.
 const BUDGETS_MAX: usize = 10_000;
@@ -22,8 +22,6 @@ const BUDGET_IDLE: Duration = Duration::from_secs(3600);
 
 /// How long it is believed up to where webhooks are settled.
 const SETTLED_FOR: Duration = Duration::from_secs(30);
-/// From receiving a webhook to its row.
-const ON_ITS_WAY: Duration = Duration::from_secs(1);
 
 type Wishes = (u64, Arc<HashSet<WorkspaceNo>>);
 
@@ -83,10 +81,13 @@ impl Memory {
         known.map_or(Millis(0), |settled| settled.until)
     }
 
-    /// An owner's webhooks that were due `now` have been read, the first of them due at `first`.
-    pub fn inbox_read(&self, owner: Owner, first: Option<Millis>, now: Millis) {
-        // One that was received before `now` may still be on its way into the store.
-        let until = first.unwrap_or(now).min(now.before(ON_ITS_WAY));
+    /// An owner's webhooks that are due have been read. What is still on its way into the store comes behind the last
+    /// fresh one, whenever it is due; one that was tried before may stand behind others that are still to come.
+    pub fn inbox_read(&self, owner: Owner, rows: &[(InboxId, InboxRow)], now: Millis) {
+        let due = |(_, row): &(InboxId, InboxRow)| row.queued_at();
+        let fresh = rows.iter().filter(|(_, row)| row.is_fresh()).filter_map(due).max();
+        let (Some(first), Some(fresh)) = (rows.first().and_then(due), fresh) else { return };
+        let until = first.min(fresh);
         let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
         if inbox.len() >= BUDGETS_MAX && !inbox.contains_key(&owner) {
             inbox.clear();
@@ -95,14 +96,6 @@ impl Memory {
         let known_since = if now.since(settled.known_since) < SETTLED_FOR { settled.known_since } else { now };
         *settled = Settled { until, known_since };
     }
-
-    /// A webhook of the owner is due that was received a while ago: its queue is read from the start again.
-    pub fn inbox_late(&self, owner: &Owner) {
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).remove(owner);
-    }
-
-    /// How long a webhook may be on its way into the store before that must be told with `inbox_late`.
-    pub const IN_TIME: Duration = Duration::from_millis(500);
 
     /// Whether any subscription of the workspace wants every change of the apps' own records.
     pub fn wants_raw(&self, store: &Store, rings: &Rings, workspace: WorkspaceNo) -> Result<bool> {

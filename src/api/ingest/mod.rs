@@ -13,10 +13,9 @@ use actix_web::http::header::{HeaderName, HeaderValue};
 use super::call::Call;
 use super::reply::Reply;
 use super::route::{Access, Route, group};
-use crate::actors::watcher::Memory;
 use crate::connectors::{WebhookRequest, WebhookResponse, verify};
 use crate::error::{Code, Error, Result};
-use crate::store::InboxRequest;
+use crate::store::Arrived;
 use door::Door;
 pub use door::Doors;
 
@@ -66,15 +65,12 @@ async fn take_in(call: Call, webhook_key: &str) -> Result<Reply> {
         count(&door.connector.key, "unavailable");
         return Err(Error::unavailable("too many webhooks wait to be judged by their connectors' scripts", 60));
     }
-    let (owner, stored) = (door.owner, stored(&door, webhook_key, &call, &request, verdict));
+    let (owner, stored) = (door.owner, arrived(&door, webhook_key, &call, &request, verdict).incoming()?);
     if let Err(error) = state.store.accept(move |tx| tx.put_inbox(&owner, &stored)).await {
         count(&door.connector.key, "unavailable");
         return Err(error);
     }
     count(&door.connector.key, verdict.slug());
-    if call.now().since(request.received_at) > Memory::IN_TIME {
-        state.deps.memory.inbox_late(&door.owner);
-    }
     state.rings.owner(door.owner);
     match door.answer(&request, state.options.webhook_answer_timeout).await {
         Some(response) => reply(response),
@@ -82,22 +78,22 @@ async fn take_in(call: Call, webhook_key: &str) -> Result<Reply> {
     }
 }
 
-fn stored(
+fn arrived<'a>(
     door: &Door,
-    webhook_key: &str,
-    call: &Call,
-    request: &WebhookRequest,
+    webhook_key: &'a str,
+    call: &'a Call,
+    request: &'a WebhookRequest,
     verdict: verify::Verdict,
-) -> InboxRequest {
-    InboxRequest {
+) -> Arrived<'a> {
+    Arrived {
         workspace: door.workspace,
-        webhook_key: webhook_key.to_owned(),
+        webhook_key,
         received_at: request.received_at,
-        method: request.method.clone(),
-        uri: call.head.uri.clone(),
-        headers: request.headers.iter().map(|(name, value)| (name.clone(), value.clone().into_bytes())).collect(),
-        body: request.body.to_vec(),
-        verdict: verdict.slug().to_owned(),
+        method: &request.method,
+        uri: &call.head.uri,
+        headers: &request.headers,
+        body: &request.body,
+        verdict: verdict.slug(),
         event: None,
     }
 }

@@ -68,7 +68,7 @@ fn version_after(steps: &[Step]) -> u32 {
 }
 
 /// The store's version; none in one that was not finished.
-fn found(rows: &Rows) -> Result<Option<u32>> {
+pub(super) fn found(rows: &Rows) -> Result<Option<u32>> {
     let found = rows.raw(Table::Meta, META_VERSION)?;
     found.map(|bytes| Ok(u32::from_be_bytes(codec::fixed("meta", &bytes)?))).transpose()
 }
@@ -208,7 +208,7 @@ fn create(rows: &Rows, version: u32) -> Result<()> {
     write_synced(rows, batch)
 }
 
-fn write_synced(rows: &Rows, batch: WriteBatch) -> Result<()> {
+pub(super) fn write_synced(rows: &Rows, batch: WriteBatch) -> Result<()> {
     let mut options = rocksdb::WriteOptions::default();
     options.set_sync(true);
     rows.db.write_opt(batch, &options).map_err(Error::internal)

@@ -236,7 +236,7 @@ impl Desk {
             event: event.map(str::to_owned),
         };
         let owner = self.id.0;
-        self.deps.store.change(move |tx| tx.put_inbox(&owner, &request)).await.unwrap()
+        self.deps.store.change(move |tx| tx.put_inbox(&owner, &request.incoming()?)).await.unwrap()
     }
 
     pub fn inbox(&self, id: InboxId) -> InboxState {

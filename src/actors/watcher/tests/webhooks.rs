@@ -203,7 +203,7 @@ async fn a_global_webhook_reaches_exactly_the_connections_that_listen() {
         event: None,
     };
     let owner = integration.id.0;
-    let id = desk.deps.store.change(move |tx| tx.put_inbox(&owner, &request)).await.unwrap();
+    let id = desk.deps.store.change(move |tx| tx.put_inbox(&owner, &request.incoming()?)).await.unwrap();
     look(&desk.deps, integration.id.0).await.unwrap();
     let settled = desk.deps.store.inbox_row(&integration.id.0, id).unwrap().unwrap().state;
     let InboxState::Done { handed_to, .. } = settled else { panic!("{settled:?}") };
