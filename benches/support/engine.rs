@@ -13,7 +13,8 @@ use tidemill::domain::subscription::{
 };
 use tidemill::domain::time::Millis;
 use tidemill::domain::workspace::Workspace;
-use tidemill::store::Slot;
+use tidemill::error::Result;
+use tidemill::store::{Slot, Tx};
 use tidemill::telemetry::Metrics;
 
 /// What HMAC alone costs, and everything together.
@@ -63,50 +64,59 @@ pub async fn subscribe(
     port: u16,
     is_enabled: bool,
 ) -> Vec<Subscription> {
-    let made = engine.store.change(move |tx| {
+    let workspace = engine.store.change(move |tx| {
         let (id, now) = (WorkspaceId(tx.fresh_id()?), tx.now());
         tx.put_object(&Workspace { no: WorkspaceNo(0), id, name: "default".into(), created_at: now })?;
-        tx.put_secret(&id.0, Slot::SigningKeys, &keys())?;
-        (0..endpoints)
-            .map(|n| {
-                let subscription = Subscription {
-                    id: SubscriptionId(tx.fresh_id()?),
-                    workspace: WorkspaceNo(0),
-                    lane: tx.next_lane()?,
-                    address: format!("http://127.0.0.1:{port}/{n}"),
-                    topics: vec!["*".into()],
-                    is_enabled,
-                    halt: Halt::No,
-                    user: None,
-                    connection: None,
-                    api_version: ApiVersion::V2024_03,
-                    description: String::new(),
-                    update_types: Vec::new(),
-                    include: Vec::new(),
-                    while_disabled: WhileDisabled::Hold,
-                    expires_at: None,
-                    max_in_flight: if endpoints == 1 { 64 } else { 16 },
-                    timeout_seconds: 15,
-                    retry_schedule: None,
-                    header_names: Vec::new(),
-                    signing,
-                    from: Seq(0),
-                    created_at: now,
-                    updated_at: now,
-                    ordered: false,
-                    coalesce: false,
-                    rate_milli: None,
-                    filter: None,
-                    hook: None,
-                };
-                let secrets = SigningSecrets { all: vec![SigningSecret { text: SECRET.into(), until: None }] };
-                tx.put_secret(&subscription.id.0, Slot::SigningSecrets, &secrets)?;
-                tx.put_object(&subscription)?;
-                Ok(subscription)
-            })
-            .collect()
+        tx.put_secret(&id.0, Slot::SigningKeys, &keys())
     });
-    let made: Vec<Subscription> = made.await.expect("subscribed");
+    workspace.await.expect("a workspace");
+    let mut made = Vec::new();
+    for n in 0..endpoints {
+        let address = format!("http://127.0.0.1:{port}/{n}");
+        let max_in_flight = if endpoints == 1 { 64 } else { 16 };
+        let make = move |tx: &mut Tx<'_>| {
+            let subscription = Subscription { is_enabled, signing, max_in_flight, ..blank(tx, address)? };
+            let secrets = SigningSecrets { all: vec![SigningSecret { text: SECRET.into(), until: None }] };
+            tx.put_secret(&subscription.id.0, Slot::SigningSecrets, &secrets)?;
+            tx.put_object(&subscription)?;
+            Ok(subscription)
+        };
+        made.push(engine.store.change(make).await.expect("subscribed"));
+    }
     engine.rings.subscriptions_changed();
     made
+}
+
+fn blank(tx: &mut Tx<'_>, address: String) -> Result<Subscription> {
+    let now = tx.now();
+    Ok(Subscription {
+        id: SubscriptionId(tx.fresh_id()?),
+        workspace: WorkspaceNo(0),
+        lane: tx.next_lane()?,
+        address,
+        topics: vec!["*".into()],
+        is_enabled: true,
+        halt: Halt::No,
+        user: None,
+        connection: None,
+        api_version: ApiVersion::V2024_03,
+        description: String::new(),
+        update_types: Vec::new(),
+        include: Vec::new(),
+        while_disabled: WhileDisabled::Hold,
+        expires_at: None,
+        max_in_flight: 16,
+        timeout_seconds: 15,
+        retry_schedule: None,
+        header_names: Vec::new(),
+        signing: HMAC,
+        from: Seq(0),
+        created_at: now,
+        updated_at: now,
+        ordered: false,
+        coalesce: false,
+        rate_milli: None,
+        filter: None,
+        hook: None,
+    })
 }

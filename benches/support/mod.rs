@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each bench uses its part")]
 
 pub mod engine;
+pub mod latency;
 
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;

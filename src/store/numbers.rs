@@ -10,12 +10,12 @@ use crate::domain::id::{LaneNo, WorkspaceNo};
 use crate::error::{Error, Result};
 
 impl Tx<'_> {
-    /// The next lane number: never used before.
+    /// The next lane number: never used before. Once per commit, since a commit does not see what it writes.
     pub fn next_lane(&mut self) -> Result<LaneNo> {
         Ok(LaneNo(self.next_number(b"lane")?))
     }
 
-    /// The next workspace number: never used before; 0 is the default workspace.
+    /// The next workspace number: never used before; 0 is the default workspace. Once per commit.
     pub fn next_workspace(&mut self) -> Result<WorkspaceNo> {
         Ok(WorkspaceNo(self.next_number(b"workspace")?))
     }
