@@ -48,6 +48,7 @@ use actix_web::web::ServiceConfig;
 
 pub use events::StreamLimits;
 pub use health::{Health, Phase};
+pub use node::{WHO, Who};
 pub use options::{Options, SubscriptionDefaults};
 pub use route::{Access, BodyLimit, Param, Route, Surface};
 pub use state::{Parts, State};

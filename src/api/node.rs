@@ -23,7 +23,7 @@ use crate::store::{self, Note, Owed};
 const BACKUPS_MAX: usize = 10;
 const FOLDER: &str = "backups";
 /// Where a node says who it is.
-const WHO: &str = "/.well-known/tidemill";
+pub const WHO: &str = "/.well-known/tidemill";
 /// The original is waited for so long.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 const WHO_BYTES_MAX: usize = 4096;
@@ -114,12 +114,12 @@ struct Resume {
 }
 
 /// Who a node is.
-#[derive(Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Who {
-    store_id: String,
+pub struct Who {
+    pub store_id: String,
     /// Drawn at each start, so that one process is told from another that has a copy of the store.
-    instance: String,
+    pub instance: String,
 }
 
 pub(super) fn routes() -> Vec<Route> {

@@ -4,6 +4,7 @@
 //! than `server.drain_seconds`. Not here: what any of the parts does.
 
 pub mod desk;
+pub mod doctor;
 pub mod offline;
 mod serve;
 

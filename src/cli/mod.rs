@@ -8,6 +8,7 @@ mod check;
 mod config;
 mod connector;
 mod demo;
+mod doctor;
 mod http;
 mod keys;
 mod listen;
@@ -68,6 +69,8 @@ enum Command {
     /// Let a restored node go on.
     #[command(after_help = backup::KEY_HELP)]
     Resume(resume::Args),
+    /// Look for what is wrong around a node: the way to it, clock, disk, master key.
+    Doctor(doctor::Args),
     /// Open a store that no node uses, and report its health.
     Check(check::Args),
     /// Print the configuration in force, secrets masked.
@@ -173,6 +176,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>, env: Vec<(String, String)>
         Command::Backup(args) => backup::run(args, &context),
         Command::Restore(args) => restore::run(args, &context),
         Command::Resume(args) => resume::run(args, &context),
+        Command::Doctor(args) => doctor::run(args, &context),
         Command::Check(args) => check::run(args, &context),
         Command::Config(args) => config::run(args, &context),
     };

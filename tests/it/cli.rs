@@ -49,6 +49,7 @@ fn every_sub_command_has_help() {
         "config",
         "check",
         "backup",
+        "doctor",
         "restore",
         "resume",
         "verify",

@@ -16,6 +16,7 @@ mod cli;
 mod crash;
 mod damage;
 mod delivery;
+mod doctor;
 mod engine;
 mod full_disk;
 mod hooks;
