@@ -164,7 +164,8 @@ impl Engine {
         }));
         let make = {
             let (store, clock, rings) = (store.clone(), clock.clone(), rings.clone());
-            move || Router::new(store.clone(), clock.clone(), rings.clone())
+            let deaths = self.outlet.deaths.clone();
+            move || Router::new(store.clone(), clock.clone(), rings.clone(), deaths.clone())
         };
         let rung = move || {
             let bell = bell.clone();

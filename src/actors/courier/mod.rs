@@ -5,6 +5,7 @@
 //! once; what it keeps in memory is bounded by its window. Not here: what an outcome means (`domain::delivery`).
 
 mod bodies;
+mod deaths;
 mod desk;
 mod ended;
 mod flights;
@@ -14,8 +15,10 @@ mod notices;
 pub mod outlet;
 mod trial;
 
+pub use deaths::Deaths;
 pub use desk::Desk;
 pub use flights::Flights;
+pub use notices::LastDead;
 
 use std::sync::Arc;
 
@@ -54,7 +57,10 @@ impl Courier {
         let outlet = self.outlet.clone();
         loop {
             let now = outlet.clock.now();
-            let Some(config) = self.config()? else { return Ok(Round::Ended) };
+            let Some(config) = self.config()? else {
+                outlet.deaths.take(self.number);
+                return Ok(Round::Ended);
+            };
             outlet.tell_dead(&config, &self.lane, now);
             if !config.subscription.delivers(now) {
                 return Ok(Round::Idle(None));

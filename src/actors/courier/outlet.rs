@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::bodies::{Bodies, Body};
+use super::deaths::Deaths;
 use super::ended::{After, Ended, FAILED_PAUSE, Hold};
 use super::flights::Flights;
 use super::lane::{Claim, Lane, LaneConfig};
@@ -64,6 +65,8 @@ pub struct Outlet {
     pub options: Options,
     /// What is in flight.
     pub flights: Flights,
+    /// What died before any attempt.
+    pub deaths: Deaths,
     runtimes: Vec<Runtime>,
     next: AtomicUsize,
     room: Arc<Semaphore>,
@@ -86,6 +89,7 @@ impl Outlet {
         let runtimes = (0..threads.get()).map(|n| start_runtime(n, make.clone())).collect::<Result<_>>()?;
         let room = Arc::new(Semaphore::new(options.in_flight_total.get()));
         let bodies = Bodies::new(options.bodies_bytes_max);
+        let deaths = Deaths::new(metrics.clone());
         Ok(Self {
             store,
             clock,
@@ -93,6 +97,7 @@ impl Outlet {
             metrics,
             options,
             flights: Flights::default(),
+            deaths,
             runtimes,
             next: AtomicUsize::new(0),
             room,
