@@ -78,6 +78,7 @@ impl Courier {
                 Some(probe) => self.probe(&config, probe, now)?,
                 None => self.fill(&config, window.min(outlet.share()), now)?,
             };
+            self.lane.reads_from(self.low, self.retry_low);
             match stop {
                 Stop::Nothing => return Ok(Round::Idle(None)),
                 Stop::Until(at) => return Ok(Round::Idle(Some(at))),

@@ -11,7 +11,7 @@ pub(super) mod hooks;
 mod shape;
 
 use self::check::Context;
-pub(super) use self::shape::status;
+pub(super) use self::shape::status_from;
 use self::shape::{ChangedSubscription, NewSubscription, OneSubscription, Subscriptions, view};
 use super::call::{Call, not_found, user_of};
 use super::cascade::{self, Touched};

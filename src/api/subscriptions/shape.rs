@@ -14,7 +14,7 @@ use crate::domain::subscription::{Halt, Include, Subscription, WhileDisabled};
 use crate::domain::time::Millis;
 use crate::domain::version::ApiVersion;
 use crate::error::Result;
-use crate::store::Rows;
+use crate::store::{Low, Rows};
 
 /// Stands for a header's value in answers.
 pub(super) const MASK: &str = "***";
@@ -249,7 +249,7 @@ pub(super) fn view(rows: &Rows, of: &Subscription, now: Millis) -> Result<Subscr
     let counts = rows.lane_counts(of.lane)?;
     let (status, status_reason) = status(rows, of, now)?;
     let pending = counts.pending;
-    let oldest = if pending == 0 { None } else { rows.oldest_pending(of.lane)? };
+    let oldest = if pending == 0 { None } else { rows.oldest_pending(of.lane, &Low::default())? };
     Ok(SubscriptionView {
         subscription_id: of.id.to_string(),
         address: of.address.clone(),
@@ -284,6 +284,16 @@ pub(super) fn view(rows: &Rows, of: &Subscription, now: Millis) -> Result<Subscr
 
 /// What follows from the wish, the halt and the queue.
 pub(in crate::api) fn status(rows: &Rows, of: &Subscription, now: Millis) -> Result<(&'static str, Option<String>)> {
+    status_from(rows, of, &Low::default(), now)
+}
+
+/// The same, where it is known where the queue begins.
+pub(in crate::api) fn status_from(
+    rows: &Rows,
+    of: &Subscription,
+    low: &Low,
+    now: Millis,
+) -> Result<(&'static str, Option<String>)> {
     if let Halt::Disabled { reason, .. } = &of.halt {
         return Ok(("disabled", Some(reason.clone())));
     }
@@ -293,7 +303,7 @@ pub(in crate::api) fn status(rows: &Rows, of: &Subscription, now: Millis) -> Res
     if !of.is_enabled {
         return Ok(("paused", Some("it was switched off".to_owned())));
     }
-    let Some(due) = rows.retry_deliveries(of.lane, 1)?.pop() else { return Ok(("active", None)) };
+    let Some(due) = rows.retry_deliveries_from(of.lane, low.retry, 1)?.pop() else { return Ok(("active", None)) };
     let row = rows.delivery(of.lane, due.seq)?;
     let error = row.and_then(|row| row.attempts.last().and_then(|attempt| attempt.error));
     Ok(("retrying", error.map(|error: AttemptError| error.sentence().to_owned())))
