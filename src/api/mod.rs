@@ -37,6 +37,7 @@ mod route;
 mod serve;
 mod shapes;
 mod state;
+mod status;
 mod subscriptions;
 pub mod token;
 mod topics;
@@ -66,6 +67,7 @@ pub fn table() -> Vec<Route> {
         connections::routes(),
         topics::routes(),
         records::routes(),
+        status::routes(),
         ingest::routes(),
         pages::routes(),
         health::routes(),

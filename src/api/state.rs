@@ -25,6 +25,9 @@ use crate::telemetry::Metrics;
 /// How many tests of subscriptions may run at the same time.
 const TESTS_MAX: usize = 8;
 
+/// How many looks over everything may run at the same time.
+const LOOKS_MAX: usize = 2;
+
 /// What the API is given.
 pub struct Parts {
     pub options: Options,
@@ -63,6 +66,8 @@ pub struct Inner {
     pub running: Running,
     pub streams: Streams,
     pub tests: tokio::sync::Semaphore,
+    /// Room for looks over everything.
+    pub looks: tokio::sync::Semaphore,
 }
 
 impl State {
@@ -89,6 +94,7 @@ impl State {
             running: Running::default(),
             streams: Streams::default(),
             tests: tokio::sync::Semaphore::new(TESTS_MAX),
+            looks: tokio::sync::Semaphore::new(LOOKS_MAX),
         })))
     }
 }

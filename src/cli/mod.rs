@@ -13,6 +13,7 @@ mod listen;
 mod node;
 mod sandbox;
 mod serve;
+mod status;
 mod stop;
 mod verify;
 mod workspaces;
@@ -55,6 +56,9 @@ enum Command {
     Demo(demo::Args),
     /// Print what a subscription would get, or send it on to an address of your own.
     Listen(listen::Args),
+    /// Show the worst lanes and connections, and with --node the disk and all workspaces.
+    #[command(after_help = status::KEY_HELP)]
+    Status(status::Args),
     /// Check the signatures of a delivery.
     Verify(verify::Args),
     /// Open a store that no node uses, and report its health.
@@ -158,6 +162,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>, env: Vec<(String, String)>
         Command::Sandbox(args) => sandbox::run(args, &context),
         Command::Demo(args) => demo::run(args, &context),
         Command::Listen(args) => listen::run(args, &context),
+        Command::Status(args) => status::run(args, &context),
         Command::Verify(args) => verify::run(args, &context),
         Command::Check(args) => check::run(args, &context),
         Command::Config(args) => config::run(args, &context),

@@ -63,23 +63,28 @@ fn file_text(path: &Path) -> Result<String, Failure> {
 impl<W: clap::Subcommand> On<W> {
     /// The store if it is free and no node was named; else the node, opened with the key of `variable`.
     pub(super) fn open(&self, context: &Context, variable: &str) -> Result<Node, Failure> {
-        let json = self.reach.json;
-        if self.reach.url.is_none() {
-            let config = context.config()?;
-            if desk::is_free(&config) {
-                let desk = Desk::open(config, self.workspace.as_deref())?;
-                return Ok(Node { way: Way::Store(Box::new(desk)), json });
-            }
-        }
-        if self.workspace.is_some() {
-            let message = "--workspace is for a store that no node has open; a node knows the workspace by the key";
-            return Err(Failure::Usage(message.to_owned()));
-        }
-        Ok(Node { way: Way::Node(self.reach.server(context, variable)?), json })
+        self.reach.open(context, self.workspace.as_deref(), variable)
     }
 }
 
 impl Reach {
+    /// The store if it is free and no node was named; else the node, opened with the key of `variable`.
+    pub(super) fn open(&self, context: &Context, workspace: Option<&str>, variable: &str) -> Result<Node, Failure> {
+        let json = self.json;
+        if self.url.is_none() {
+            let config = context.config()?;
+            if desk::is_free(&config) {
+                let desk = Desk::open(config, workspace)?;
+                return Ok(Node { way: Way::Store(Box::new(desk)), json });
+            }
+        }
+        if workspace.is_some() {
+            let message = "--workspace is for a store that no node has open; a node knows the workspace by the key";
+            return Err(Failure::Usage(message.to_owned()));
+        }
+        Ok(Node { way: Way::Node(self.server(context, variable)?), json })
+    }
+
     /// Whether answers are wanted as JSON.
     pub(super) fn is_json(&self) -> bool {
         self.json
