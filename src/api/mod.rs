@@ -18,6 +18,7 @@ mod connections;
 mod connectors;
 mod deliveries;
 mod events;
+mod explain;
 mod gauges;
 pub mod health;
 mod idempotency;
@@ -62,6 +63,7 @@ pub fn table() -> Vec<Route> {
         subscriptions::hooks::routes(),
         deliveries::routes(),
         events::routes(),
+        explain::routes(),
         connectors::routes(),
         integrations::routes(),
         connections::routes(),

@@ -5,6 +5,8 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
+use tokio::sync::SemaphorePermit;
+
 use super::auth::KeyCache;
 use super::events::Streams;
 use super::gauges::Gauges;
@@ -18,7 +20,7 @@ use crate::actors::handle::Rings;
 use crate::clock::Clock;
 use crate::connectors::{Connector, ConnectorEvent};
 use crate::destinations::Driver;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::store::Store;
 use crate::telemetry::Metrics;
 
@@ -26,7 +28,7 @@ use crate::telemetry::Metrics;
 const TESTS_MAX: usize = 8;
 
 /// How many looks over everything may run at the same time.
-const LOOKS_MAX: usize = 2;
+const LOOKS_MAX: usize = 8;
 
 /// What the API is given.
 pub struct Parts {
@@ -66,8 +68,7 @@ pub struct Inner {
     pub running: Running,
     pub streams: Streams,
     pub tests: tokio::sync::Semaphore,
-    /// Room for looks over everything.
-    pub looks: tokio::sync::Semaphore,
+    looks: tokio::sync::Semaphore,
 }
 
 impl State {
@@ -107,6 +108,15 @@ impl Deref for State {
 }
 
 impl State {
+    /// Room for a look that goes over much; it is given back when it is dropped.
+    pub(super) fn look(&self) -> Result<SemaphorePermit<'_>> {
+        let busy = |_| {
+            let message = "too many such looks run at once; ask again in a moment";
+            Error { retry_after: Some(1), ..Error::new(Code::TooManyRequests, message) }
+        };
+        self.looks.try_acquire().map_err(busy)
+    }
+
     /// Topics of connectors' own events: `<connector>/<event>`. The catalogue does not have them.
     pub fn connector_topics(&self) -> Vec<String> {
         let of = |connector: &Arc<Connector>| {

@@ -81,6 +81,17 @@ pub(super) struct DeliveryView {
     attempts: Option<Vec<AttemptView>>,
 }
 
+impl DeliveryView {
+    /// A word of `status`.
+    pub(super) fn status(&self) -> &'static str {
+        self.status
+    }
+    /// Code and sentence.
+    pub(super) fn last_error(&self) -> Option<(&'static str, &'static str)> {
+        self.last_error.as_ref().map(|error| (error.code, error.message))
+    }
+}
+
 #[derive(Serialize, JsonSchema)]
 struct OneDelivery {
     delivery: DeliveryView,
@@ -207,6 +218,18 @@ pub(super) fn of_event(
         }
     }
     Ok((shown, false))
+}
+
+/// The newest delivery of an event to a subscription: the last that was asked for again, else the first.
+pub(super) fn newest(
+    rows: &Rows,
+    flights: &Flights,
+    to: &Subscription,
+    (at, event): (Seq, &Event),
+) -> Result<Option<DeliveryView>> {
+    let seq = rows.resends(to.lane, at, OF_EVENT_MAX)?.pop().unwrap_or(at);
+    let row = rows.delivery_of(to.lane, seq, event.record_key().as_ref())?;
+    Ok(row.map(|row| view(&Hit::new(flights, to, seq, row, Some(event.clone())), false)))
 }
 
 /// The subscription that a delivery is owed to, if it is in this workspace.

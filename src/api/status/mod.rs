@@ -159,18 +159,13 @@ fn limit(call: &Call) -> Result<usize> {
     }
 }
 
-fn busy<E>(_: E) -> Error {
-    let message = "others are looking at the status; ask again in a moment";
-    Error { retry_after: Some(1), ..Error::new(Code::TooManyRequests, message) }
-}
-
 fn eyes(call: &Call, names_workspaces: bool) -> Eyes {
     Eyes { state: call.state.clone(), now: call.now(), names_workspaces }
 }
 
 async fn of_workspace(call: Call) -> Result<Reply> {
     let (limit, home, eyes) = (limit(&call)?, call.home()?.clone(), eyes(&call, false));
-    let _room = call.state.looks.try_acquire().map_err(busy)?;
+    let _room = call.state.look()?;
     let read = move |rows: &Rows| {
         let mut look = Look::new(limit);
         look.over(rows, &eyes, &home)?;
@@ -181,7 +176,7 @@ async fn of_workspace(call: Call) -> Result<Reply> {
 
 async fn of_node(call: Call) -> Result<Reply> {
     let (limit, eyes) = (limit(&call)?, eyes(&call, true));
-    let _room = call.state.looks.try_acquire().map_err(busy)?;
+    let _room = call.state.look()?;
     let read = move |rows: &Rows| {
         let mut look = Look::new(limit);
         let mut workspaces = Vec::new();
