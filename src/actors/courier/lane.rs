@@ -17,7 +17,7 @@ use crate::domain::flow::{Flow, Mark, Seen};
 use crate::domain::id::{LaneNo, Seq};
 use crate::domain::retry::{Pace, Schedule};
 use crate::domain::secret::Secret;
-use crate::domain::subscription::{HeaderValues, Include, SigningSecrets, Subscription};
+use crate::domain::subscription::{EndpointAuth, HeaderValues, Include, SigningSecrets, Subscription};
 use crate::domain::time::Millis;
 use crate::error::{Error, Result};
 use crate::store::{Low, Slot};
@@ -221,6 +221,8 @@ impl LaneConfig {
             secrets.push(HmacKey::parse(&Secret::new(secret.text))?);
         }
         let headers: HeaderValues = outlet.store.secret(&subscription.id.0, Slot::HeaderValues)?.unwrap_or_default();
+        let auth: Option<EndpointAuth> = outlet.store.secret(&subscription.id.0, Slot::EndpointAuth)?;
+        let auth = auth.map(|auth| ("authorization".to_owned(), auth.header()));
         let schedule = match &subscription.retry_schedule {
             Some(seconds) => Schedule::new(seconds.clone()).map_err(Error::internal)?,
             None => outlet.options.pace.schedule.clone(),
@@ -233,7 +235,7 @@ impl LaneConfig {
             address: subscription.address.as_str().into(),
             secrets: secrets.into(),
             keys: outlet.keys_of(subscription.workspace)?,
-            headers: headers.all.into_iter().map(|(name, value)| (name, Secret::new(value))).collect(),
+            headers: headers.all.into_iter().map(|(name, value)| (name, Secret::new(value))).chain(auth).collect(),
             signing: Signing { rsa: s.rsa, hmac: s.hmac, ed25519: s.ed25519 },
             pace: Pace { schedule, ..outlet.options.pace.clone() },
             timeout: Duration::from_secs(u64::from(subscription.timeout_seconds)),

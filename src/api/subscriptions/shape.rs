@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::auth::{self, AuthView, AuthWish};
 use crate::api::body;
 use crate::domain::delivery::AttemptError;
 use crate::domain::subscription::{Halt, Include, Subscription, WhileDisabled};
@@ -100,6 +101,8 @@ settings! {
     retry_schedule: Vec<u32>,
     /// Sent with each delivery. Values are never shown again; null takes a header away.
     headers: BTreeMap<String, Option<String>>,
+    /// What to send as `Authorization` with each delivery; null takes it away.
+    auth: AuthWish,
     /// Which signatures deliveries carry.
     signing: SigningWish,
 }
@@ -216,6 +219,9 @@ pub(super) struct SubscriptionView {
     retry_schedule: Option<Vec<u32>>,
     /// Names of the headers; their values are masked.
     headers: BTreeMap<String, &'static str>,
+    /// How deliveries prove themselves to the endpoint; masked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) auth: Option<AuthView>,
     signing: SigningView,
     /// `active`, `retrying`, `paused` or `disabled`.
     status: &'static str,
@@ -271,6 +277,7 @@ pub(super) fn view(rows: &Rows, of: &Subscription, now: Millis) -> Result<Subscr
         timeout_seconds: of.timeout_seconds,
         retry_schedule: of.retry_schedule.clone(),
         headers: of.header_names.iter().map(|name| (name.clone(), MASK)).collect(),
+        auth: auth::stored(rows, of.id)?.as_ref().map(AuthView::of),
         signing: SigningView { rsa: of.signing.rsa, hmac: of.signing.hmac, ed25519: of.signing.ed25519 },
         status,
         status_reason,
