@@ -13,6 +13,7 @@ mod handshake;
 mod lane;
 mod notices;
 pub mod outlet;
+mod repeat;
 mod trial;
 
 pub use deaths::Deaths;
