@@ -37,6 +37,7 @@ mod reply;
 mod route;
 mod serve;
 mod shapes;
+mod signing_keys;
 mod state;
 mod status;
 mod subscriptions;
@@ -58,6 +59,7 @@ pub fn table() -> Vec<Route> {
     let resources = [
         workspaces::routes(),
         keys::routes(),
+        signing_keys::routes(),
         users::routes(),
         subscriptions::routes(),
         subscriptions::hooks::routes(),

@@ -10,6 +10,7 @@ mod desk;
 mod ended;
 mod flights;
 mod handshake;
+mod keyrings;
 mod lane;
 mod notices;
 pub mod outlet;
