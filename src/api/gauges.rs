@@ -75,8 +75,14 @@ fn measure(rows: &Rows, flights: &Flights, now: Millis) -> Result<Measured> {
         connections: zero(["active", "paused", "authFailed", "error"]),
     };
     rows.every_object(|subscription: Subscription| {
-        let status = subscriptions::status_from(rows, &subscription, &flights.low(subscription.lane), now)?.0;
+        let (lane, low) = (subscription.lane, flights.low(subscription.lane));
+        let status = subscriptions::status_from(rows, &subscription, &low, now)?.0;
         *measured.subscriptions.entry(status).or_default() += 1;
+        // Only lanes that owe something are counted, however many there are.
+        if !rows.is_clear(lane, &low)? {
+            measured.pending += rows.lane_counts(lane)?.pending;
+            measured.oldest = measured.oldest.into_iter().chain(rows.oldest_pending(lane, &low)?).min();
+        }
         Ok(())
     })?;
     rows.every_object(|connection: Connection| {
@@ -89,11 +95,5 @@ fn measure(rows: &Rows, flights: &Flights, now: Millis) -> Result<Measured> {
         *measured.connections.entry(status).or_default() += 1;
         Ok(())
     })?;
-    // Only lanes that owe something are looked at, however many there are.
-    for lane in rows.lanes_owed()? {
-        measured.pending += rows.lane_counts(lane)?.pending;
-        let oldest = rows.oldest_pending(lane, &flights.low(lane))?;
-        measured.oldest = measured.oldest.into_iter().chain(oldest).min();
-    }
     Ok(measured)
 }

@@ -3,6 +3,8 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tidemill::domain::id::{Seq, WorkspaceNo};
+use tidemill::store::Low;
 
 use crate::support::api::{KEY, Node, OPERATOR};
 use crate::support::receiver::Receiver;
@@ -73,6 +75,31 @@ async fn the_lane_that_owes_for_longest_stands_first() {
         node.post(&format!("{HOOKS}/{id}/enable"), json!({"backlog": "skip"})).await.ok();
     }
     until(&node, STATUS, |told| told["subscriptionTotals"]["pending"] == 0).await;
+    node.stop().await;
+}
+
+/// A queue whose beginning is settled is read from where its courier reads on, and looks the same as from its start.
+#[actix::test]
+async fn a_queues_age_is_the_same_from_where_its_courier_reads_on() {
+    let node = Node::start().await;
+    let receiver = Receiver::start();
+    let id = subscribe(&node, &receiver.address).await;
+    publish(&node, 30).await;
+    receiver.wait(30).await;
+    let store = &node.engine.store;
+    let lane = store.subscriptions(WorkspaceNo::DEFAULT, None, 1).expect("read").items[0].lane;
+    let low = || node.engine.outlet.flights.low(lane);
+    until(&node, STATUS, |told| told["subscriptionTotals"]["pending"] == 0).await;
+    assert!(store.is_clear(lane, &low()).expect("read") && store.is_clear(lane, &Low::default()).expect("read"));
+    node.call("PATCH", &format!("{HOOKS}/{id}"), Some(json!({"isEnabled": false}))).await.ok();
+    publish(&node, 3).await;
+    let told = until(&node, STATUS, |told| told["lanes"][0]["pending"] == 3).await;
+    assert!(low().fresh > Seq(0), "{:?}", low());
+    let from_start = store.oldest_pending(lane, &Low::default()).expect("read").expect("pending");
+    assert_eq!(store.oldest_pending(lane, &low()).expect("read"), Some(from_start));
+    assert_eq!(told["lanes"][0]["oldestPendingAt"], from_start.rfc3339_millis());
+    assert_eq!(told["lanes"][0]["status"], "paused");
+    assert!(!store.is_clear(lane, &low()).expect("read"));
     node.stop().await;
 }
 

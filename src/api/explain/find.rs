@@ -52,7 +52,13 @@ impl Question {
         }
         let events = self.events(rows, &id)?;
         let pulls = self.pulls(rows, &keys)?;
-        let inbox = self.inbox(rows, &events)?;
+        let mut inbox = self.inbox(rows, &self.connection.0, &events)?;
+        if let Some(integration) = connection.integration {
+            // Those of a global webhook lie at the integration; what it handed on is the connection's own.
+            let all = self.inbox(rows, &integration.0, &events)?;
+            let of_record = all.into_iter().filter(|one| one.mentions_record);
+            inbox.extend(of_record.map(|one| WebhookSeen { global: true, ..one }));
+        }
         let mut case = self.case(rows, state, &connection, events.first())?;
         let page = rows.subscriptions(self.workspace, None, SUBSCRIPTIONS_MAX)?;
         let subscriptions = page.items.iter().map(|of| case.judge(rows, of)).collect::<Result<Vec<_>>>()?;
@@ -111,12 +117,12 @@ impl Question {
         Ok(all.into_iter().filter(|pull| keys.contains(&pull.collection)).take(PULLS_MAX).collect())
     }
 
-    fn inbox(&self, rows: &Rows, events: &[(Seq, Event)]) -> Result<Vec<WebhookSeen>> {
+    fn inbox(&self, rows: &Rows, owner: &[u8; 12], events: &[(Seq, Event)]) -> Result<Vec<WebhookSeen>> {
         let of_record = |id: &EventId| events.iter().any(|(seq, _)| id.parts().0 == *seq);
         let (mut all, mut before, mut bytes) = (Vec::new(), None::<InboxId>, 0);
         // One at a time: a few bodies may be as large as the limit allows.
         while all.len() < WEBHOOKS_MAX && bytes < WEBHOOK_BYTES_MAX {
-            let Some((id, row)) = rows.inbox(&self.connection.0, before, 1)?.pop() else { break };
+            let Some((id, row)) = rows.inbox(owner, before, 1)?.pop() else { break };
             before = Some(id);
             bytes += row.body.len();
             let (state, note, event_ids) = match &row.state {
@@ -125,6 +131,7 @@ impl Question {
                 InboxState::Done { events, note, .. } => ("done", note.clone(), events.clone()),
             };
             all.push(WebhookSeen {
+                global: false,
                 inbox_id: id.to_string(),
                 received_at: row.received_at.rfc3339_millis(),
                 state,

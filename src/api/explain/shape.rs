@@ -26,7 +26,8 @@ pub(super) struct Explanation {
     pub(super) collections: Vec<CollectionSeen>,
     /// The last looks at the app for such records, newest first; at most 10.
     pub(super) pulls: Vec<PullView>,
-    /// The last webhooks of the connection, newest first; at most 20.
+    /// The last webhooks of the connection, newest first, at most 20; then those of the last 20 of its integration that
+    /// mention the record.
     pub(super) inbox: Vec<WebhookSeen>,
     /// The last events of the record, newest first; at most 10.
     pub(super) events: Vec<EventView>,
@@ -102,6 +103,8 @@ pub(super) struct CollectionSeen {
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct WebhookSeen {
+    /// It came to the integration, for all of its connections.
+    pub(super) global: bool,
     pub(super) inbox_id: String,
     pub(super) received_at: String,
     /// `waiting`, `done` or `parked`.
