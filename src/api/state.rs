@@ -5,7 +5,7 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use tokio::sync::SemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::auth::KeyCache;
 use super::events::Streams;
@@ -68,7 +68,7 @@ pub struct Inner {
     pub running: Running,
     pub streams: Streams,
     pub tests: tokio::sync::Semaphore,
-    looks: tokio::sync::Semaphore,
+    looks: Arc<Semaphore>,
 }
 
 impl State {
@@ -95,7 +95,7 @@ impl State {
             running: Running::default(),
             streams: Streams::default(),
             tests: tokio::sync::Semaphore::new(TESTS_MAX),
-            looks: tokio::sync::Semaphore::new(LOOKS_MAX),
+            looks: Arc::new(Semaphore::new(LOOKS_MAX)),
         })))
     }
 }
@@ -108,13 +108,13 @@ impl Deref for State {
 }
 
 impl State {
-    /// Room for a look that goes over much; it is given back when it is dropped.
-    pub(super) fn look(&self) -> Result<SemaphorePermit<'_>> {
+    /// Room for a look that goes over much. It goes with the look itself, which runs on when its caller hangs up.
+    pub(super) fn look(&self) -> Result<OwnedSemaphorePermit> {
         let busy = |_| {
             let message = "too many such looks run at once; ask again in a moment";
             Error { retry_after: Some(1), ..Error::new(Code::TooManyRequests, message) }
         };
-        self.looks.try_acquire().map_err(busy)
+        self.looks.clone().try_acquire_owned().map_err(busy)
     }
 
     /// Topics of connectors' own events: `<connector>/<event>`. The catalogue does not have them.

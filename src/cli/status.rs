@@ -71,18 +71,20 @@ fn told(out: &mut String, status: &Value) -> std::fmt::Result {
         writeln!(out, "not everything was looked at: there is too much")?;
     }
     let all = |name: &str| status[name].as_array().cloned().unwrap_or_default();
+    let home = |of: &Value| of["workspaceId"].as_str().map_or_else(String::new, |id| format!("  workspace {id}"));
     for lane in all("lanes") {
         let word = |name: &str| lane[name].as_str().unwrap_or("-").to_owned();
         write!(out, "{}  {:<9} pending {}", word("subscriptionId"), word("status"), lane["pending"])?;
         write!(out, " since {}", word("oldestPendingAt"))?;
         write!(out, "  dead {}  failing since {}", lane["dead"], word("failingSince"))?;
         let open = if lane["breakerOpen"] == true { "  breaker open" } else { "" };
-        writeln!(out, "{open}  {}{}", word("address"), reason(&lane["statusReason"]))?;
+        writeln!(out, "{open}{}  {}{}", home(&lane), word("address"), reason(&lane["statusReason"]))?;
     }
     for connection in all("connections") {
         let word = |name: &str| connection[name].as_str().unwrap_or("-").to_owned();
         write!(out, "{}  {:<11} since {}", word("connectionId"), word("trouble"), word("since"))?;
-        writeln!(out, "  {} of user {}{}", word("app"), word("userId"), reason(&connection["message"]))?;
+        write!(out, "{}  {} of user {}", home(&connection), word("app"), word("userId"))?;
+        writeln!(out, "{}", reason(&connection["message"]))?;
     }
     Ok(())
 }

@@ -52,8 +52,11 @@ async fn explain(call: Call) -> Result<Reply> {
     if question.remote_id.len() > REMOTE_ID_BYTES_MAX {
         return Err(Error::invalid(format!("remoteId: use at most {REMOTE_ID_BYTES_MAX} bytes")));
     }
-    let _room = call.state.look()?;
+    let room = call.state.look()?;
     let state = call.state.clone();
-    let read = move |rows: &Rows| question.answer(rows, &state);
+    let read = move |rows: &Rows| {
+        let _room = room;
+        question.answer(rows, &state)
+    };
     Reply::json(&OneExplanation { explanation: call.read(read).await? })
 }

@@ -165,8 +165,9 @@ fn eyes(call: &Call, names_workspaces: bool) -> Eyes {
 
 async fn of_workspace(call: Call) -> Result<Reply> {
     let (limit, home, eyes) = (limit(&call)?, call.home()?.clone(), eyes(&call, false));
-    let _room = call.state.look()?;
+    let room = call.state.look()?;
     let read = move |rows: &Rows| {
+        let _room = room;
         let mut look = Look::new(limit);
         look.over(rows, &eyes, &home)?;
         look.view(rows, &eyes, None)
@@ -176,8 +177,9 @@ async fn of_workspace(call: Call) -> Result<Reply> {
 
 async fn of_node(call: Call) -> Result<Reply> {
     let (limit, eyes) = (limit(&call)?, eyes(&call, true));
-    let _room = call.state.look()?;
+    let room = call.state.look()?;
     let read = move |rows: &Rows| {
+        let _room = room;
         let mut look = Look::new(limit);
         let mut workspaces = Vec::new();
         rows.every_object::<Workspace>(|workspace| {
