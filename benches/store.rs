@@ -125,7 +125,7 @@ async fn queue(waiting: usize) {
     println!("all settled in {:.0} s", started.elapsed().as_secs_f64());
     enable(&engine, &subscription, true).await;
     let started = Instant::now();
-    let oldest = engine.store.oldest_pending(lane).expect("read");
+    let oldest = engine.store.oldest_pending(lane, &engine.outlet.flights.low(lane)).expect("read");
     let looked = started.elapsed().as_secs_f64() * 1000.0;
     assert_eq!(oldest, None);
     let after = receiver.publish(&engine, TIMED, 2 * TIMED, PER_SECOND).await;

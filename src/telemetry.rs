@@ -191,7 +191,7 @@ metrics! {
     accept_to_first_attempt = histogram "tidemill_accept_to_first_attempt_seconds" [] "From taking an event in to its first attempt.";
     deliveries_pending = gauge "tidemill_deliveries_pending" [] "Deliveries that wait or are being tried.";
     oldest_pending = seconds_gauge "tidemill_oldest_pending_seconds" [] "Age of the oldest pending delivery.";
-    deliveries_dead = counter "tidemill_deliveries_dead_total" [cause] "Deliveries that ended undelivered, by the last error's code.";
+    deliveries_dead = counter "tidemill_deliveries_dead_total" [cause] "Deliveries that ended undelivered, by cause (exhausted, rejected, expired).";
     subscriptions = gauge "tidemill_subscriptions" [status] "Subscriptions by status.";
     connections = gauge "tidemill_connections" [status] "Connections by status.";
     event_streams = gauge "tidemill_event_streams" [] "Streams of events that are open.";

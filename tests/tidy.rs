@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use tidemill::domain::delivery::AttemptError;
 use tidemill::error::Code;
 use tidemill::telemetry;
 
@@ -403,7 +404,9 @@ fn the_house_is_tidy() {
 #[test]
 fn each_error_code_and_metric_is_in_the_docs() {
     let (errors, operations) = (read("docs/errors.md"), read("docs/operations.md"));
-    let codes = Code::ALL.iter().map(|c| c.slug()).filter(|slug| !errors.contains(&format!("`{slug}`")));
+    let attempts = AttemptError::all().map(AttemptError::slug);
+    let codes = Code::ALL.iter().map(|c| c.slug()).chain(attempts);
+    let codes = codes.filter(|slug| !errors.contains(&format!("`{slug}`")));
     assert_eq!(codes.collect::<Vec<_>>(), Vec::<&str>::new(), "missing in docs/errors.md");
     let metrics = telemetry::TABLE.iter().map(|m| m.name).filter(|name| !operations.contains(&format!("`{name}`")));
     assert_eq!(metrics.collect::<Vec<_>>(), Vec::<&str>::new(), "missing in docs/operations.md");

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::subscriptions;
+use crate::actors::courier::Flights;
 use crate::domain::connection::{Connection, ConnectionStatus};
 use crate::domain::subscription::Subscription;
 use crate::domain::time::Millis;
@@ -27,14 +28,14 @@ impl Gauges {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub(super) async fn refresh(&self, store: &Store, metrics: &Metrics, now: Millis) -> Result<()> {
+    pub(super) async fn refresh(&self, store: &Store, flights: Flights, metrics: &Metrics, now: Millis) -> Result<()> {
         let last = self.0.load(Ordering::Relaxed);
         let fresh = last != 0 && now.since(Millis(last)) < MEASURE_EVERY;
         if fresh || self.0.compare_exchange(last, now.0, Ordering::Relaxed, Ordering::Relaxed).is_err() {
             return Ok(());
         }
         metrics.disk_free_bytes.set(gauge(store.free_bytes()));
-        let measured = store.blocking(move |rows| measure(rows, now)).await?;
+        let measured = store.blocking(move |rows| measure(rows, &flights, now)).await?;
         metrics.store_bytes.set(gauge(measured.store_bytes));
         metrics.store_stall.inc_by((measured.stall_seconds - metrics.store_stall.get()).max(0.0));
         metrics.deliveries_pending.set(gauge(measured.pending));
@@ -62,7 +63,7 @@ struct Measured {
     connections: BTreeMap<&'static str, u64>,
 }
 
-fn measure(rows: &Rows, now: Millis) -> Result<Measured> {
+fn measure(rows: &Rows, flights: &Flights, now: Millis) -> Result<Measured> {
     // Each status is there from the start, so that one that nobody has any more goes back to zero.
     let zero = |names: [&'static str; 4]| names.into_iter().map(|name| (name, 0)).collect::<BTreeMap<_, _>>();
     let mut measured = Measured {
@@ -74,8 +75,14 @@ fn measure(rows: &Rows, now: Millis) -> Result<Measured> {
         connections: zero(["active", "paused", "authFailed", "error"]),
     };
     rows.every_object(|subscription: Subscription| {
-        let status = subscriptions::status(rows, &subscription, now)?.0;
+        let (lane, low) = (subscription.lane, flights.low(subscription.lane));
+        let status = subscriptions::status_from(rows, &subscription, &low, now)?.0;
         *measured.subscriptions.entry(status).or_default() += 1;
+        // Only lanes that owe something are counted, however many there are.
+        if !rows.is_clear(lane, &low)? {
+            measured.pending += rows.lane_counts(lane)?.pending;
+            measured.oldest = measured.oldest.into_iter().chain(rows.oldest_pending(lane, &low)?).min();
+        }
         Ok(())
     })?;
     rows.every_object(|connection: Connection| {
@@ -88,11 +95,5 @@ fn measure(rows: &Rows, now: Millis) -> Result<Measured> {
         *measured.connections.entry(status).or_default() += 1;
         Ok(())
     })?;
-    // Only lanes that owe something are looked at, however many there are.
-    for lane in rows.lanes_owed()? {
-        measured.pending += rows.lane_counts(lane)?.pending;
-        let oldest = rows.oldest_pending(lane)?;
-        measured.oldest = measured.oldest.into_iter().chain(oldest).min();
-    }
     Ok(measured)
 }

@@ -141,6 +141,7 @@ const METRICS_TYPE: &str = "text/plain; version=0.0.4";
 
 async fn metrics(call: Call) -> Result<Reply> {
     let state = &call.state;
-    state.gauges.refresh(&state.store, &state.metrics, state.clock.now()).await?;
+    let flights = state.outlet.flights.clone();
+    state.gauges.refresh(&state.store, flights, &state.metrics, state.clock.now()).await?;
     Ok(Reply::text(METRICS_TYPE, state.metrics.encode().map_err(Error::internal)?))
 }

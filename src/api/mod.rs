@@ -18,6 +18,7 @@ mod connections;
 mod connectors;
 mod deliveries;
 mod events;
+mod explain;
 mod gauges;
 pub mod health;
 mod idempotency;
@@ -37,7 +38,9 @@ mod reply;
 mod route;
 mod serve;
 mod shapes;
+mod signing_keys;
 mod state;
+mod status;
 mod subscriptions;
 pub mod token;
 mod topics;
@@ -59,16 +62,19 @@ pub fn table() -> Vec<Route> {
         workspaces::routes(),
         node::routes(),
         keys::routes(),
+        signing_keys::routes(),
         users::routes(),
         subscriptions::routes(),
         subscriptions::hooks::routes(),
         deliveries::routes(),
         events::routes(),
+        explain::routes(),
         connectors::routes(),
         integrations::routes(),
         connections::routes(),
         topics::routes(),
         records::routes(),
+        status::routes(),
         ingest::routes(),
         pages::routes(),
         health::routes(),

@@ -5,6 +5,8 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
 use super::auth::KeyCache;
 use super::events::Streams;
 use super::gauges::Gauges;
@@ -18,12 +20,15 @@ use crate::actors::handle::Rings;
 use crate::clock::Clock;
 use crate::connectors::{Connector, ConnectorEvent};
 use crate::destinations::Driver;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::store::Store;
 use crate::telemetry::Metrics;
 
 /// How many tests of subscriptions may run at the same time.
 const TESTS_MAX: usize = 8;
+
+/// How many looks over everything may run at the same time.
+const LOOKS_MAX: usize = 8;
 
 /// What the API is given.
 pub struct Parts {
@@ -67,6 +72,7 @@ pub struct Inner {
     pub backups: tokio::sync::Mutex<()>,
     /// Drawn at the start: tells this process from others.
     pub instance: String,
+    looks: Arc<Semaphore>,
 }
 
 impl State {
@@ -95,6 +101,7 @@ impl State {
             tests: tokio::sync::Semaphore::new(TESTS_MAX),
             backups: tokio::sync::Mutex::default(),
             instance: instance()?,
+            looks: Arc::new(Semaphore::new(LOOKS_MAX)),
         })))
     }
 }
@@ -113,6 +120,15 @@ impl Deref for State {
 }
 
 impl State {
+    /// Room for a look that goes over much. It goes with the look itself, which runs on when its caller hangs up.
+    pub(super) fn look(&self) -> Result<OwnedSemaphorePermit> {
+        let busy = |_| {
+            let message = "too many such looks run at once; ask again in a moment";
+            Error { retry_after: Some(1), ..Error::new(Code::TooManyRequests, message) }
+        };
+        self.looks.clone().try_acquire_owned().map_err(busy)
+    }
+
     /// Topics of connectors' own events: `<connector>/<event>`. The catalogue does not have them.
     pub fn connector_topics(&self) -> Vec<String> {
         let of = |connector: &Arc<Connector>| {

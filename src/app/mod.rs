@@ -35,9 +35,10 @@ use crate::destinations::http::{Http, HttpOptions};
 use crate::domain::address::Policy;
 use crate::domain::flow::Limits;
 use crate::domain::retry::{Pace, Schedule};
+use crate::domain::secret::Secret;
 use crate::domain::time::Millis;
 use crate::error::{Error, Result};
-use crate::outbound::{self, Client, PoolOptions, Trust};
+use crate::outbound::{self, Client, PoolOptions, Proxy, Trust};
 use crate::store::{self, Store};
 use crate::telemetry::Metrics;
 
@@ -181,7 +182,8 @@ impl Engine {
         }));
         let make = {
             let (store, clock, rings) = (store.clone(), clock.clone(), rings.clone());
-            move || Router::new(store.clone(), clock.clone(), rings.clone())
+            let deaths = self.outlet.deaths.clone();
+            move || Router::new(store.clone(), clock.clone(), rings.clone(), deaths.clone())
         };
         let rung = move || {
             let bell = bell.clone();
@@ -268,22 +270,24 @@ fn reachable(config: &Config) -> Option<url::Url> {
 /// The client for calls to apps, on the runtime that makes the calls.
 fn apps_client(config: &Config, trust: Trust) -> Result<Client> {
     let policy = Arc::new(Policy::new(config.ingest.allow_networks.clone(), false));
-    Client::with_trust(&outbound_options(config), trust, policy)
+    Client::with_trust(&outbound_options(config, config.ingest.proxy_url.as_ref())?, trust, policy)
 }
 
-fn outbound_options(config: &Config) -> outbound::Options {
+/// The options of a client that leaves by this proxy.
+fn outbound_options(config: &Config, proxy: Option<&Secret>) -> Result<outbound::Options> {
     let pool = PoolOptions {
         connect_timeout: Duration::from_secs(config.delivery.connect_timeout_seconds.get()),
         idle_timeout: Duration::from_secs(config.delivery.idle_seconds_max.get()),
         idle_per_host: config.delivery.idle_per_host_max.get(),
     };
-    outbound::Options { tls: config.tls.clone(), dns: config.dns.clone(), pool }
+    let proxy = proxy.map(Proxy::parse).transpose().map_err(|e| Error::invalid(format!("proxy_url: {e}")))?;
+    Ok(outbound::Options { tls: config.tls.clone(), dns: config.dns.clone(), pool, proxy })
 }
 
 fn make_driver(config: &Config, trust: Trust) -> Result<MakeDriver> {
     let delivery = &config.delivery;
     let policy = Arc::new(Policy::new(delivery.allow_networks.clone(), delivery.allow_http));
-    let options = outbound_options(config);
+    let options = outbound_options(config, delivery.proxy_url.as_ref())?;
     let http = HttpOptions {
         header_prefix: delivery.header_prefix.clone(),
         read_limit: delivery.answer_bytes_read_max.get(),

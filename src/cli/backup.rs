@@ -38,7 +38,7 @@ pub(super) fn run(args: Args, context: &Context) -> Outcome {
     if let Some(to) = args.to.as_ref().filter(|to| to.exists()) {
         return Err(Failure::Usage(format!("{} is there already; name a folder to be made", to.display())));
     }
-    let node = args.reach.open(context, key_variable(context))?;
+    let node = args.reach.open(context, None, key_variable(context))?;
     let made = node.ask("POST", PATH, Some(&json!({})))?["backup"].take();
     let text = |name: &str| made[name].as_str().unwrap_or_default().to_owned();
     let path = match &args.to {

@@ -17,6 +17,7 @@ mod restore;
 mod resume;
 mod sandbox;
 mod serve;
+mod status;
 mod stop;
 mod verify;
 mod workspaces;
@@ -59,6 +60,9 @@ enum Command {
     Demo(demo::Args),
     /// Print what a subscription would get, or send it on to an address of your own.
     Listen(listen::Args),
+    /// Show the worst lanes and connections, and with --node the disk and all workspaces.
+    #[command(after_help = status::KEY_HELP)]
+    Status(status::Args),
     /// Check the signatures of a delivery.
     Verify(verify::Args),
     /// Make a backup of a running node's store, or of a store that no node has open.
@@ -172,6 +176,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>, env: Vec<(String, String)>
         Command::Sandbox(args) => sandbox::run(args, &context),
         Command::Demo(args) => demo::run(args, &context),
         Command::Listen(args) => listen::run(args, &context),
+        Command::Status(args) => status::run(args, &context),
         Command::Verify(args) => verify::run(args, &context),
         Command::Backup(args) => backup::run(args, &context),
         Command::Restore(args) => restore::run(args, &context),

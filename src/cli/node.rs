@@ -63,28 +63,24 @@ fn file_text(path: &Path) -> Result<String, Failure> {
 impl<W: clap::Subcommand> On<W> {
     /// The store if it is free and no node was named; else the node, opened with the key of `variable`.
     pub(super) fn open(&self, context: &Context, variable: &str) -> Result<Node, Failure> {
-        let node = self.reach.open_for(context, variable, self.workspace.as_deref())?;
-        if let (Way::Node(_), Some(_)) = (&node.way, &self.workspace) {
-            let message = "--workspace is for a store that no node has open; a node knows the workspace by the key";
-            return Err(Failure::Usage(message.to_owned()));
-        }
-        Ok(node)
+        self.reach.open(context, self.workspace.as_deref(), variable)
     }
 }
 
 impl Reach {
     /// The store if it is free and no node was named; else the node, opened with the key of `variable`.
-    pub(super) fn open(&self, context: &Context, variable: &str) -> Result<Node, Failure> {
-        self.open_for(context, variable, None)
-    }
-
-    fn open_for(&self, context: &Context, variable: &str, workspace: Option<&str>) -> Result<Node, Failure> {
+    pub(super) fn open(&self, context: &Context, workspace: Option<&str>, variable: &str) -> Result<Node, Failure> {
         let json = self.json;
         if self.url.is_none() {
             let config = context.config()?;
             if desk::is_free(&config) {
-                return Ok(Node { way: Way::Store(Box::new(Desk::open(config, workspace)?)), json });
+                let desk = Desk::open(config, workspace)?;
+                return Ok(Node { way: Way::Store(Box::new(desk)), json });
             }
+        }
+        if workspace.is_some() {
+            let message = "--workspace is for a store that no node has open; a node knows the workspace by the key";
+            return Err(Failure::Usage(message.to_owned()));
         }
         Ok(Node { way: Way::Node(self.server(context, variable)?), json })
     }

@@ -16,7 +16,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args, context: &Context) -> Outcome {
-    let node = args.reach.open(context, key_variable(context))?;
+    let node = args.reach.open(context, None, key_variable(context))?;
     let body = json!({ "originalIsStopped": args.original_is_stopped });
     node.show("POST", "/node/resume", Some(&body), |_| "the node goes on\n".to_owned())
 }

@@ -4,9 +4,13 @@
 
 use super::{Config, Log};
 use crate::domain::secret::Secret;
+use crate::outbound::Proxy;
 
 /// A key of 20 bytes or more cannot be guessed by trying, if it is at all random.
 const KEY_BYTES_MIN: usize = 20;
+
+/// What receivers are promised.
+const KEY_OVERLAP_SECONDS_MIN: u64 = 86_400;
 
 type Broken = (&'static str, String);
 
@@ -16,6 +20,12 @@ pub(super) fn rules(config: &Config) -> Result<(), Broken> {
     long_enough("security.operator_key", config.security.operator_key.as_ref())?;
     public_url(config)?;
     delivery(config)?;
+    proxy("delivery.proxy_url", config.delivery.proxy_url.as_ref())?;
+    proxy("ingest.proxy_url", config.ingest.proxy_url.as_ref())?;
+    if config.security.key_overlap_seconds.get() < KEY_OVERLAP_SECONDS_MIN {
+        let message = "use 86400 (a day) or more: receivers may rely on reading the key pages once a day";
+        return Err(("security.key_overlap_seconds", message.to_owned()));
+    }
     filter(&config.log)?;
     percent("ingest.unverified_disk_percent_max", config.ingest.unverified_disk_percent_max, 100)?;
     percent("polling.jitter_percent", config.polling.jitter_percent, 50)?;
@@ -60,6 +70,10 @@ fn delivery(config: &Config) -> Result<(), Broken> {
         return Err(("delivery.signing", "name at least one of rsa, hmac and ed25519".to_owned()));
     }
     percent("delivery.retry_jitter_percent", delivery.retry_jitter_percent, 50)
+}
+
+fn proxy(key: &'static str, url: Option<&Secret>) -> Result<(), Broken> {
+    url.map_or(Ok(()), |url| Proxy::parse(url).map(|_| ()).map_err(|e| (key, e.to_string())))
 }
 
 fn filter(log: &Log) -> Result<(), Broken> {

@@ -12,7 +12,8 @@ use toml::{Table, Value};
 use super::{Config, EMBEDDED, Error, check};
 
 /// The settings that are secrets: never printed, and each can come from a file instead.
-const SECRETS: &[&str] = &["security.api_key", "security.master_key", "security.operator_key"];
+const SECRETS: &[&str] =
+    &["security.api_key", "security.master_key", "security.operator_key", "delivery.proxy_url", "ingest.proxy_url"];
 
 /// Variables with a name of their own. Other `TIDEMILL_…` variables are left alone.
 const NAMED: &[(&str, &str)] = &[

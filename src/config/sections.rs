@@ -103,6 +103,10 @@ pub struct Delivery {
     pub signing_threads: Option<NonZeroUsize>,
     pub idle_per_host_max: NonZeroUsize,
     pub idle_seconds_max: NonZeroU64,
+    #[serde(deserialize_with = "setting::optional")]
+    pub proxy_url: Option<Secret>,
+    #[serde(deserialize_with = "setting::optional")]
+    pub proxy_url_file: Option<PathBuf>,
 }
 
 /// `[ingest]`: how webhooks of apps come in, and which networks apps may be in.
@@ -114,4 +118,8 @@ pub struct Ingest {
     pub answer_timeout_seconds: NonZeroU64,
     pub unverified_disk_percent_max: u8,
     pub handle_tries_max: NonZeroU32,
+    #[serde(deserialize_with = "setting::optional")]
+    pub proxy_url: Option<Secret>,
+    #[serde(deserialize_with = "setting::optional")]
+    pub proxy_url_file: Option<PathBuf>,
 }

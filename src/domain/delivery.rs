@@ -147,6 +147,9 @@ impl AttemptError {
                         | Failure::ResponseTimeout
                         | Failure::ConnectFailed
                         | Failure::ConnectionClosed
+                        | Failure::ProxyUnreachable
+                        | Failure::ProxyRefused
+                        | Failure::ProxyFailed
                 )
         )
     }

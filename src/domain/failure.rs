@@ -50,6 +50,12 @@ failures! {
     BadAnswer = "bad-answer", "the server's answer is not valid HTTP";
     /// The request itself cannot be sent: a URL without a host, or a header that is none.
     BadRequest = "bad-request", "the request cannot be sent: its address or a header is not valid";
+    /// The operator's proxy does not answer, or not as one.
+    ProxyUnreachable = "proxy-unreachable", "the proxy of the node cannot be reached, or does not answer as a proxy";
+    /// The operator's proxy does not take our credentials, or does not let us through.
+    ProxyRefused = "proxy-refused", "the proxy of the node refuses to pass the request on";
+    /// The operator's proxy could not connect to the address.
+    ProxyFailed = "proxy-failed", "the proxy of the node could not connect to the address";
 }
 
 impl std::fmt::Display for Failure {

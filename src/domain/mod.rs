@@ -10,6 +10,7 @@ pub mod filter;
 pub mod flow;
 pub mod hook;
 pub mod id;
+pub mod interest;
 pub mod models;
 pub mod pull;
 pub mod record;

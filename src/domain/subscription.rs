@@ -3,9 +3,13 @@
 //! Always true: no secret is in this row; header values and signing secrets are encrypted beside it. Not here: which
 //! events match (`actors::router` with `domain::topic`), the queue (`store::deliveries`).
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use super::id::{ConnectionId, LaneNo, SubscriptionId, UserId, WorkspaceNo};
+use super::secret::Secret;
 use super::time::Millis;
 pub use super::version::ApiVersion;
 
@@ -163,6 +167,26 @@ pub struct SigningSecret {
     pub text: String,
     /// Set on the old one after a rotation: it signs until then.
     pub until: Option<Millis>,
+}
+
+/// How deliveries prove themselves to the endpoint, as it is stored, encrypted.
+#[derive(Clone, Serialize, Deserialize)]
+pub enum EndpointAuth {
+    Basic { username: String, password: String },
+    Bearer { token: String },
+}
+
+impl EndpointAuth {
+    /// The value of `Authorization`.
+    pub fn header(&self) -> Secret {
+        match self {
+            Self::Basic { username, password } => {
+                let plain = Zeroizing::new(format!("{username}:{password}"));
+                Secret::new(format!("Basic {}", STANDARD.encode(plain.as_bytes())))
+            }
+            Self::Bearer { token } => Secret::new(format!("Bearer {token}")),
+        }
+    }
 }
 
 /// The custom headers of a subscription with their values, as they are stored, encrypted.

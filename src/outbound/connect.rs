@@ -20,6 +20,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::dns::Names;
+use super::proxy::Proxy;
 use super::wire::Wire;
 use super::{refused, tls};
 use crate::domain::address::{Policy, is_localhost};
@@ -36,6 +37,8 @@ pub(super) struct Dial {
     pub(super) tls: Arc<ClientConfig>,
     pub(super) policy: Arc<Policy>,
     pub(super) timeout: Duration,
+    /// By which everything goes.
+    pub(super) proxy: Option<Arc<Proxy>>,
 }
 
 /// Where a connection goes.
@@ -76,9 +79,17 @@ impl Dial {
         }
     }
 
+    /// A connection to one of these judged addresses.
+    pub(super) async fn reach(&self, ips: &[IpAddr], port: u16) -> Result<TcpStream, Failure> {
+        match &self.proxy {
+            None => dial(ips, port).await,
+            Some(proxy) => proxy.tunnel(&self.names, ips, port).await,
+        }
+    }
+
     async fn wire(&self, place: &Place) -> Result<Wire, Failure> {
         let ips = self.vetted(place).await?;
-        let tcp = dial(&ips, place.port).await?;
+        let tcp = self.reach(&ips, place.port).await?;
         if !place.https {
             return Ok(Wire::Plain(TokioIo::new(tcp)));
         }

@@ -81,6 +81,7 @@ impl Client {
             tls: config,
             policy: self.policy(),
             timeout: self.shared.pool.connect_timeout,
+            proxy: self.shared.proxy.clone(),
         };
         let walked = phases(&dial, &place, seen).await;
         seen.chain = recorder.chain();
@@ -94,7 +95,7 @@ async fn phases(dial: &Dial, place: &Place, seen: &mut Diagnosis) -> Result<(), 
     seen.dns_ms = Some(millis(started));
     seen.addresses = ips.to_vec();
     let started = Instant::now();
-    let tcp = tokio::time::timeout(dial.timeout, connect::dial(&ips, place.port));
+    let tcp = tokio::time::timeout(dial.timeout, dial.reach(&ips, place.port));
     let tcp = tcp.await.unwrap_or(Err(Failure::ConnectTimeout))?;
     seen.connect_ms = Some(millis(started));
     if place.https {

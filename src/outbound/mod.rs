@@ -1,7 +1,8 @@
 //! The one guarded HTTP client: everything that leaves the node for another party's server goes through it.
 //!
 //! Always true: an address is judged before a connection is made, by the policy of the moment, and the connection goes
-//! to the very address that was judged; redirects are never followed; proxy variables of the environment mean nothing;
+//! to the very address that was judged, through the operator's proxy if there is one; redirects are never followed; proxy
+//! variables of the environment mean nothing;
 //! the whole exchange, body included, ends within its timeout; at most `read_limit` bytes of a body are held. A client
 //! belongs to one runtime: make it there and use it there. Not here: what an answer means (`destinations`,
 //! `connectors`), and which addresses are allowed (`domain::address`).
@@ -12,6 +13,7 @@ mod connect;
 pub mod diagnose;
 mod dns;
 mod options;
+mod proxy;
 mod tls;
 mod wire;
 
@@ -30,6 +32,7 @@ use tokio::time::Instant;
 use url::Url;
 
 pub use self::options::{DnsOptions, DnsServer, Options, PoolOptions, TlsOptions};
+pub use self::proxy::{NotAProxy, Proxy};
 pub use self::tls::Trust;
 use crate::domain::address::{Forbidden, Policy};
 pub use crate::domain::failure::Failure;
@@ -100,6 +103,7 @@ struct Shared {
     names: Arc<dns::Names>,
     trust: Trust,
     pool: PoolOptions,
+    proxy: Option<Arc<Proxy>>,
     era: RwLock<Arc<Era>>,
 }
 
@@ -124,9 +128,9 @@ impl Client {
     /// The same, with certificates loaded before.
     pub fn with_trust(options: &Options, trust: Trust, policy: Arc<Policy>) -> error::Result<Self> {
         let names = Arc::new(dns::Names::new(&options.dns)?);
-        let pool = options.pool.clone();
-        let era = RwLock::new(Arc::new(Era::new(policy, &names, &trust, &pool)));
-        Ok(Self { shared: Arc::new(Shared { names, trust, pool, era }) })
+        let (pool, proxy) = (options.pool.clone(), options.proxy.clone().map(Arc::new));
+        let era = RwLock::new(Arc::new(Era::new(policy, &names, &trust, &pool, proxy.as_ref())));
+        Ok(Self { shared: Arc::new(Shared { names, trust, pool, proxy, era }) })
     }
 
     /// The policy of the moment.
@@ -136,7 +140,8 @@ impl Client {
 
     /// Replaces the policy. Exchanges under way end as they began; every later one makes its connection anew.
     pub fn set_policy(&self, policy: Arc<Policy>) {
-        let era = Era::new(policy, &self.shared.names, &self.shared.trust, &self.shared.pool);
+        let shared = &self.shared;
+        let era = Era::new(policy, &shared.names, &shared.trust, &shared.pool, shared.proxy.as_ref());
         *self.shared.era.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(era);
     }
 
@@ -173,12 +178,19 @@ impl From<Failure> for Broken {
 }
 
 impl Era {
-    fn new(policy: Arc<Policy>, names: &Arc<dns::Names>, trust: &Trust, options: &PoolOptions) -> Self {
+    fn new(
+        policy: Arc<Policy>,
+        names: &Arc<dns::Names>,
+        trust: &Trust,
+        options: &PoolOptions,
+        proxy: Option<&Arc<Proxy>>,
+    ) -> Self {
         let connector = connect::Connector::new(connect::Dial {
             names: names.clone(),
             tls: trust.config().clone(),
             policy: policy.clone(),
             timeout: options.connect_timeout,
+            proxy: proxy.cloned(),
         });
         let pool = Pool::builder(TokioExecutor::new())
             .timer(TokioTimer::new())

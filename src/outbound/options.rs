@@ -7,12 +7,16 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::proxy::Proxy;
+
 /// Everything a client is made of.
 #[derive(Clone, Debug)]
 pub struct Options {
     pub tls: TlsOptions,
     pub dns: DnsOptions,
     pub pool: PoolOptions,
+    /// By which everything leaves. None: directly.
+    pub proxy: Option<Proxy>,
 }
 
 /// `[tls]`: whom we believe.
@@ -72,6 +76,7 @@ impl Options {
                 idle_timeout: Duration::from_secs(60),
                 idle_per_host: 256,
             },
+            proxy: None,
         }
     }
 }

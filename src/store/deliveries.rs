@@ -137,20 +137,6 @@ impl Rows {
         Ok(seqs)
     }
 
-    /// When the oldest owed delivery of a lane was made.
-    pub fn oldest_pending(&self, lane: LaneNo) -> Result<Option<Millis>> {
-        let fresh = self.fresh_deliveries(lane, Seq(0), 1)?;
-        let retry = self.retry_deliveries(lane, 1)?;
-        // What is parked stands behind an older one of its record, which is one of these or in flight.
-        let mut oldest = None::<Millis>;
-        for due in fresh.into_iter().chain(retry) {
-            if let Some(row) = self.delivery(lane, due.seq)? {
-                oldest = Some(oldest.map_or(row.made_at, |o| o.min(row.made_at)));
-            }
-        }
-        Ok(oldest)
-    }
-
     /// The delivery at `seq` of a lane as it is owed; None if it is not any more.
     pub fn owed(&self, lane: LaneNo, seq: Seq) -> Result<Option<Due>> {
         if let Some(row) = self.get::<DeliveryRow>(Table::Deliveries, Key::lane(lane).seq(seq))? {

@@ -29,13 +29,18 @@ impl Rows {
         Ok(self.get(Table::Connections, key)?.unwrap_or_default())
     }
 
+    /// What is remembered of all collections of a connection, without their names.
+    pub fn collection_states(&self, connection: ConnectionId) -> Result<Vec<CollectionState>> {
+        self.all_of(connection, STATE)
+    }
+
     /// When something is due for a connection, as far as its rows tell. None: at once, since it was never looked at or a
     /// sync was asked for.
     pub fn next_due(&self, connection: ConnectionId) -> Result<Option<Millis>> {
         if !self.sync_requests(connection)?.is_empty() {
             return Ok(None);
         }
-        let states: Vec<CollectionState> = self.all_of(connection, STATE)?;
+        let states = self.collection_states(connection)?;
         let reselect = self.reselect(connection)?.map(|wish| wish.due_at);
         Ok(states.iter().flat_map(|state| [state.next_pull_at, state.next_scan_at]).flatten().chain(reselect).min())
     }

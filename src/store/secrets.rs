@@ -31,6 +31,8 @@ pub enum Slot {
     SigningKeys = 6,
     /// The state of a connection's own webhook at its app.
     WebhookState = 7,
+    /// How a subscription's deliveries prove themselves to their endpoint.
+    EndpointAuth = 8,
 }
 
 fn key(owner: &[u8; 12], slot: Slot) -> Key {

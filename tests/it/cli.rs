@@ -67,6 +67,7 @@ fn every_sub_command_has_help() {
         "connector test",
         "sandbox",
         "listen",
+        "status",
     ] {
         let mut arguments: Vec<&str> = line.split_whitespace().collect();
         arguments.push("--help");
@@ -264,6 +265,7 @@ fn keys_and_workspaces_are_made_listed_and_taken_away_on_a_running_node() {
     succeeds(&node.call(&["keys", "revoke", id]));
     assert!(fails(&node.call(&["keys", "revoke", id]), 1).contains("404"));
 
+    status(&node);
     let made = succeeds(&node.call(&["workspaces", "create", "acme"]));
     let id = made.split_whitespace().next().unwrap();
     assert!(made.contains("tmk_"), "{made}");
@@ -283,6 +285,17 @@ fn keys_and_workspaces_are_made_listed_and_taken_away_on_a_running_node() {
     assert!(said.contains("nothing to upgrade"), "{said}");
 }
 
+/// The workspace's key shows the workspace, the operator's key the node.
+fn status(node: &Node) {
+    let shown = succeeds(&node.call(&["status"]));
+    assert!(shown.contains("0 pending") && shown.contains("connections") && !shown.contains("disk"), "{shown}");
+    let of_node = succeeds(&node.call(&["status", "--node"]));
+    assert!(of_node.contains("takes work") && of_node.contains("disk") && of_node.contains("free"), "{of_node}");
+    let json: Value = serde_json::from_str(&succeeds(&node.call(&["status", "--json", "--limit", "1"]))).unwrap();
+    assert_eq!(json["status"]["lanes"], serde_json::json!([]));
+    assert_eq!(node.call(&["status", "--limit", "0"]).status.code(), Some(2));
+}
+
 /// The same actions on a store that no node has open: no key is asked for, and a node finds what was made.
 fn on_the_store_itself(store: &Path) {
     let call = |arguments: &[&str]| tidemill(arguments).env("TIDEMILL__STORAGE__PATH", store).output().unwrap();
@@ -291,6 +304,8 @@ fn on_the_store_itself(store: &Path) {
     assert!(first.starts_with("tmk_"), "{made}");
     assert!(fails(&call(&["workspaces", "create", "beta"]), 1).contains("409"));
     assert!(succeeds(&call(&["workspaces", "list"])).contains("beta"));
+    assert!(succeeds(&call(&["status", "--workspace", "beta"])).contains("0 pending"));
+    assert!(succeeds(&call(&["status", "--node"])).contains("2 workspaces"));
     let made = succeeds(&call(&["keys", "create", "by hand", "--scope", "admin", "--workspace", "beta"]));
     let (id, key) = (made.split_whitespace().next().unwrap(), made.lines().nth(1).unwrap());
     let listed = succeeds(&call(&["keys", "list", "--workspace", "beta"]));

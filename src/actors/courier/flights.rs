@@ -1,4 +1,4 @@
-//! What is in flight, for those who only look.
+//! What is in flight, and where the queues begin, for those who only look.
 //!
 //! Always true: it shows the lanes' own sets, so a delivery is in it exactly as long as its attempt is under way; a lane
 //! that has ended is not in it. Not here: who claims (`Courier`).
@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use super::lane::Lane;
 use crate::domain::id::{LaneNo, Seq};
+use crate::store::Low;
 
 /// A handle; clones show the same lanes.
 #[derive(Clone, Default)]
@@ -19,6 +20,11 @@ impl Flights {
         let mut seqs = self.lane(lane).map(|lane| lane.flying()).unwrap_or_default();
         seqs.sort_unstable();
         seqs
+    }
+
+    /// Where a lane's queue begins, as far as its courier knows.
+    pub fn low(&self, lane: LaneNo) -> Low {
+        self.lane(lane).map(|lane| lane.low()).unwrap_or_default()
     }
 
     /// Whether this delivery is in flight now.

@@ -17,10 +17,10 @@ use crate::domain::flow::{Flow, Mark, Seen};
 use crate::domain::id::{LaneNo, Seq};
 use crate::domain::retry::{Pace, Schedule};
 use crate::domain::secret::Secret;
-use crate::domain::subscription::{HeaderValues, Include, SigningSecrets, Subscription};
+use crate::domain::subscription::{EndpointAuth, HeaderValues, Include, SigningSecrets, Subscription};
 use crate::domain::time::Millis;
 use crate::error::{Error, Result};
-use crate::store::Slot;
+use crate::store::{Low, Slot};
 
 /// A lane's memory, shared by its courier and its attempts.
 pub struct Lane {
@@ -32,6 +32,9 @@ pub struct Lane {
     /// A fresh delivery was not settled by its attempt: the courier must look from the start of the queue again.
     redo: AtomicBool,
     ended: AtomicBool,
+    /// Where the courier reads on: see `Low`.
+    fresh_low: AtomicU64,
+    retry_low: AtomicU64,
     pub(super) dead: Mutex<super::notices::DeadTally>,
 }
 
@@ -67,6 +70,8 @@ impl Lane {
             slow_until: AtomicU64::new(0),
             redo: AtomicBool::new(false),
             ended: AtomicBool::new(false),
+            fresh_low: AtomicU64::new(0),
+            retry_low: AtomicU64::new(0),
             dead: Mutex::default(),
         }
     }
@@ -128,6 +133,20 @@ impl Lane {
     }
     pub(super) fn take_redo(&self) -> bool {
         self.redo.swap(false, Ordering::Relaxed)
+    }
+    /// The courier has looked, and reads on from here.
+    pub(super) fn reads_from(&self, fresh: Seq, retry: Millis) {
+        self.fresh_low.store(fresh.0, Ordering::Relaxed);
+        self.retry_low.store(retry.0, Ordering::Relaxed);
+    }
+    /// Where its queue begins. While something stands where the courier has looked before: at the very start.
+    pub(super) fn low(&self) -> Low {
+        let in_flight = self.lock().deliveries.iter().min().copied();
+        if self.redo.load(Ordering::Relaxed) {
+            return Low { in_flight, ..Low::default() };
+        }
+        let (fresh, retry) = (self.fresh_low.load(Ordering::Relaxed), self.retry_low.load(Ordering::Relaxed));
+        Low { fresh: Seq(fresh), retry: Millis(retry), in_flight }
     }
     pub(super) fn end(&self) {
         self.ended.store(true, Ordering::Relaxed);
@@ -202,6 +221,8 @@ impl LaneConfig {
             secrets.push(HmacKey::parse(&Secret::new(secret.text))?);
         }
         let headers: HeaderValues = outlet.store.secret(&subscription.id.0, Slot::HeaderValues)?.unwrap_or_default();
+        let auth: Option<EndpointAuth> = outlet.store.secret(&subscription.id.0, Slot::EndpointAuth)?;
+        let auth = auth.map(|auth| ("authorization".to_owned(), auth.header()));
         let schedule = match &subscription.retry_schedule {
             Some(seconds) => Schedule::new(seconds.clone()).map_err(Error::internal)?,
             None => outlet.options.pace.schedule.clone(),
@@ -214,7 +235,7 @@ impl LaneConfig {
             address: subscription.address.as_str().into(),
             secrets: secrets.into(),
             keys: outlet.keys_of(subscription.workspace)?,
-            headers: headers.all.into_iter().map(|(name, value)| (name, Secret::new(value))).collect(),
+            headers: headers.all.into_iter().map(|(name, value)| (name, Secret::new(value))).chain(auth).collect(),
             signing: Signing { rsa: s.rsa, hmac: s.hmac, ed25519: s.ed25519 },
             pace: Pace { schedule, ..outlet.options.pace.clone() },
             timeout: Duration::from_secs(u64::from(subscription.timeout_seconds)),

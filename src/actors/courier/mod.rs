@@ -5,17 +5,22 @@
 //! once; what it keeps in memory is bounded by its window. Not here: what an outcome means (`domain::delivery`).
 
 mod bodies;
+mod deaths;
 mod desk;
 mod ended;
 mod flights;
 mod handshake;
+mod keyrings;
 mod lane;
 mod notices;
 pub mod outlet;
+mod repeat;
 mod trial;
 
+pub use deaths::Deaths;
 pub use desk::Desk;
 pub use flights::Flights;
+pub use notices::LastDead;
 
 use std::sync::Arc;
 
@@ -54,7 +59,10 @@ impl Courier {
         let outlet = self.outlet.clone();
         loop {
             let now = outlet.clock.now();
-            let Some(config) = self.config()? else { return Ok(Round::Ended) };
+            let Some(config) = self.config()? else {
+                outlet.deaths.take(self.number);
+                return Ok(Round::Ended);
+            };
             outlet.tell_dead(&config, &self.lane, now);
             if !config.subscription.delivers(now) {
                 return Ok(Round::Idle(None));
@@ -72,6 +80,7 @@ impl Courier {
                 Some(probe) => self.probe(&config, probe, now)?,
                 None => self.fill(&config, window.min(outlet.share()), now)?,
             };
+            self.lane.reads_from(self.low, self.retry_low);
             match stop {
                 Stop::Nothing => return Ok(Round::Idle(None)),
                 Stop::Until(at) => return Ok(Round::Idle(Some(at))),

@@ -33,7 +33,7 @@ pub struct DeadTally {
 }
 
 /// The delivery that died last.
-pub(super) struct LastDead {
+pub struct LastDead {
     pub delivery: DeliveryId,
     pub event: EventId,
     pub topic: String,
@@ -57,6 +57,10 @@ impl Outlet {
     /// Tells of dead deliveries, if there are any and the last telling is long enough ago.
     pub(super) fn tell_dead(self: &std::sync::Arc<Self>, config: &LaneConfig, lane: &Lane, now: Millis) {
         let mut tally = lane.dead.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(noted) = self.deaths.take(config.subscription.lane) {
+            tally.untold += noted.count;
+            tally.last = Some(noted.last);
+        }
         if tally.untold == 0 {
             return;
         }

@@ -4,7 +4,7 @@
 //! try; a panic loses one attempt, never the delivery. The node's room for attempts is shared: a lane that finds none is
 //! rung when there is some again, first come first served. Not here: which delivery is next (`Courier`).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,21 +14,22 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::bodies::{Bodies, Body};
+use super::deaths::Deaths;
 use super::ended::{After, Ended, FAILED_PAUSE, Hold};
 use super::flights::Flights;
+use super::keyrings::KeyRings;
 use super::lane::{Claim, Lane, LaneConfig};
 use super::notices::{GONE, LastDead};
 use crate::actors::handle::Rings;
 use crate::clock::Clock;
-use crate::destinations::http::keys::{KeyRing, StoredKey};
 use crate::destinations::{Driver, Parcel, Report};
 use crate::domain::delivery::{Cause, DeliveryState, LaneSignal, settle};
 use crate::domain::flow::{Limits, Seen};
-use crate::domain::id::{DeliveryId, EventId, LaneNo, WorkspaceNo};
+use crate::domain::id::{DeliveryId, EventId, LaneNo};
 use crate::domain::retry::Pace;
 use crate::domain::time::Millis;
 use crate::error::{Code, Error, Result};
-use crate::store::{DeliveryRow, Due, Settlement, Slot, Store, Turn, Wait};
+use crate::store::{DeliveryRow, Due, Settlement, Store, Turn, Wait};
 use crate::telemetry::Metrics;
 
 /// Settings of all lanes.
@@ -64,6 +65,8 @@ pub struct Outlet {
     pub options: Options,
     /// What is in flight.
     pub flights: Flights,
+    /// What died before any attempt.
+    pub deaths: Deaths,
     runtimes: Vec<Runtime>,
     next: AtomicUsize,
     room: Arc<Semaphore>,
@@ -72,7 +75,7 @@ pub struct Outlet {
     /// Lanes that have a courier.
     lanes: AtomicUsize,
     bodies: Bodies,
-    keys: Mutex<HashMap<WorkspaceNo, Arc<KeyRing>>>,
+    pub(super) keys: KeyRings,
 }
 
 impl Outlet {
@@ -86,6 +89,7 @@ impl Outlet {
         let runtimes = (0..threads.get()).map(|n| start_runtime(n, make.clone())).collect::<Result<_>>()?;
         let room = Arc::new(Semaphore::new(options.in_flight_total.get()));
         let bodies = Bodies::new(options.bodies_bytes_max);
+        let deaths = Deaths::new(metrics.clone());
         Ok(Self {
             store,
             clock,
@@ -93,36 +97,20 @@ impl Outlet {
             metrics,
             options,
             flights: Flights::default(),
+            deaths,
             runtimes,
             next: AtomicUsize::new(0),
             room,
             waiting: Mutex::default(),
             lanes: AtomicUsize::new(0),
             bodies,
-            keys: Mutex::default(),
+            keys: KeyRings::default(),
         })
     }
 
     /// The driver that tests addresses and destinations; it belongs to the first runtime, whose handle comes with it.
     pub fn driver(&self) -> Option<(Handle, Arc<dyn Driver>)> {
         self.runtimes.first().map(|r| (r.handle.clone(), r.driver.clone()))
-    }
-
-    /// The signing keys of a workspace.
-    pub fn keys_of(&self, workspace: WorkspaceNo) -> Result<Arc<KeyRing>> {
-        if let Some(keys) = self.keys.lock().unwrap_or_else(PoisonError::into_inner).get(&workspace) {
-            return Ok(keys.clone());
-        }
-        let id = self.store.workspace_by_no(workspace)?.ok_or_else(|| Error::internal("a lane has no workspace"))?.id;
-        let stored: Vec<StoredKey> = self.store.secret(&id.0, Slot::SigningKeys)?.unwrap_or_default();
-        let keys = Arc::new(KeyRing::open(&stored, self.options.key_overlap)?);
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner).insert(workspace, keys.clone());
-        Ok(keys)
-    }
-
-    /// Forgets opened keys, after a workspace's keys were changed.
-    pub fn keys_changed(&self) {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Takes nothing more, and waits until the attempts under way have ended, but no longer than `patience`.

@@ -7,7 +7,8 @@ use std::collections::HashMap;
 use crate::domain::event::Event;
 use crate::domain::filter::Filter;
 use crate::domain::id::{LaneNo, Seq, WorkspaceNo};
-use crate::domain::subscription::{Include, Subscription, WhileDisabled};
+use crate::domain::interest::miss;
+use crate::domain::subscription::Subscription;
 use crate::domain::time::Millis;
 use crate::domain::topic::TopicPattern;
 use crate::store::Care;
@@ -83,23 +84,7 @@ impl Index {
 
 impl Entry {
     fn wants(&self, seq: Seq, event: &Event, now: Millis) -> bool {
-        let s = &self.subscription;
-        let of_user = s.user.is_none() || s.user == event.user;
-        let of_connection = s.connection.is_none() || s.connection == event.connection;
-        let of_type = s.update_types.is_empty()
-            || event.update_type.as_ref().is_some_and(|t| s.update_types.iter().any(|wanted| wanted == t));
-        let seen = event.unified_change || s.include.contains(&Include::Raw);
-        let taken = s.while_disabled == WhileDisabled::Hold || s.delivers(now);
-        let alive = s.expires_at.is_none_or(|at| now < at);
-        seq > s.from
-            && event.about != Some(s.id)
-            && of_user
-            && of_connection
-            && of_type
-            && seen
-            && taken
-            && alive
-            && self.patterns.iter().any(|p| p.matches(&event.topic))
+        miss(&self.subscription, &self.patterns, seq, event, now).is_none()
     }
 }
 
@@ -108,7 +93,7 @@ pub(super) mod tests {
     use super::*;
     use crate::domain::event::{Payload, Source};
     use crate::domain::id::{ConnectionId, SubscriptionId, UserId};
-    use crate::domain::subscription::{ApiVersion, Halt, Signing};
+    use crate::domain::subscription::{ApiVersion, Halt, Include, Signing, WhileDisabled};
 
     pub(crate) fn subscription(number: u32, topics: &[&str]) -> Subscription {
         Subscription {

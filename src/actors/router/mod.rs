@@ -11,13 +11,14 @@ use std::time::{Duration, Instant};
 
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, SpawnHandle, WrapFuture};
 
+use super::courier::{Deaths, LastDead};
 use super::handle::Rings;
 use super::supervisor::Wake;
 use crate::clock::Clock;
 use crate::domain::delivery::{AttemptError, Cause};
 use crate::domain::event::{Event, RecordKey};
 use crate::domain::filter::{Filter, Verdict, View};
-use crate::domain::id::{EventId, LaneNo, Seq};
+use crate::domain::id::{DeliveryId, EventId, LaneNo, Seq};
 use crate::domain::subscription::Subscription;
 use crate::domain::time::Millis;
 use crate::error::Result;
@@ -28,12 +29,16 @@ pub use index::Index;
 const STEP_MAX: usize = 512;
 /// What one filter may take of one step.
 const FILTER_BUDGET: Duration = Duration::from_secs(1);
+/// What a delivery dies of whose event its filter cannot judge.
+const FILTER_FAILED: Cause = Cause::Rejected(AttemptError::Filter);
 
 /// The actor.
 pub struct Router {
     store: Store,
     clock: Clock,
     rings: Rings,
+    /// Whom to tell of what dies here.
+    deaths: Deaths,
     /// The index, and the version of the subscriptions that it was made of.
     index: Option<(u64, Arc<Index>)>,
     /// After a failure: the next try, of which there is one, however often the router is rung meanwhile.
@@ -48,11 +53,11 @@ struct Step {
 
 impl Router {
     /// A router over the store's log.
-    pub fn new(store: Store, clock: Clock, rings: Rings) -> Self {
+    pub fn new(store: Store, clock: Clock, rings: Rings, deaths: Deaths) -> Self {
         if let Ok(seq) = store.routed() {
             rings.routed(seq);
         }
-        Self { store, clock, rings, index: None, again: None }
+        Self { store, clock, rings, deaths, index: None, again: None }
     }
 }
 
@@ -63,7 +68,8 @@ impl Actor for Router {
 impl Handler<Wake> for Router {
     type Result = ();
     fn handle(&mut self, _: Wake, ctx: &mut Context<Self>) {
-        let step = step(self.store.clone(), self.clock.clone(), self.rings.clone(), self.index.take());
+        let with = (self.store.clone(), self.clock.clone(), self.rings.clone(), self.deaths.clone());
+        let step = step(with, self.index.take());
         ctx.wait(step.into_actor(self).map(|outcome, router, ctx| match outcome {
             Ok(step) => {
                 router.index = Some(step.index);
@@ -82,7 +88,10 @@ impl Handler<Wake> for Router {
     }
 }
 
-async fn step(store: Store, clock: Clock, rings: Rings, index: Option<(u64, Arc<Index>)>) -> Result<Step> {
+async fn step(
+    (store, clock, rings, deaths): (Store, Clock, Rings, Deaths),
+    index: Option<(u64, Arc<Index>)>,
+) -> Result<Step> {
     // The order matters: an event on disk by now was published after every subscription that its publisher knew of, so
     // an index made from here on has them.
     let until = *store.durable().borrow();
@@ -103,8 +112,8 @@ async fn step(store: Store, clock: Clock, rings: Rings, index: Option<(u64, Arc<
     lanes.dedup();
     // Between the last event of a full step and `until` there may be more; otherwise all up to `until` has been seen.
     let reached = if more { events.last().map_or(until, |(seq, _)| *seq) } else { until };
-    let asked = lanes.clone();
-    store
+    let (asked, dead) = (lanes.clone(), died(&owed, &events));
+    let there = store
         .append(Wait::Applied, move |tx| {
             // A subscription may have been deleted since the index was made: its lane must not come back.
             let mut there = BTreeSet::new();
@@ -119,13 +128,15 @@ async fn step(store: Store, clock: Clock, rings: Rings, index: Option<(u64, Arc<
                 match owed.how {
                     How::Plain => tx.put_fresh(lane, seq, at)?,
                     How::Record(care, record) => tx.owe_record(lane, care, &arrival(seq, event, record))?,
-                    How::Failed(reason) => tx.put_dead(lane, seq, at, Cause::Rejected(AttemptError::Filter), reason)?,
+                    How::Failed(reason) => tx.put_dead(lane, seq, at, FILTER_FAILED, reason)?,
                 }
             }
-            tx.put_routed(reached)
+            tx.put_routed(reached)?;
+            Ok(there)
         })
         .await?;
     rings.routed(reached);
+    dead.into_iter().filter(|(lane, _)| there.contains(lane)).for_each(|(lane, dead)| deaths.note(lane, dead));
     lanes.into_iter().for_each(|lane| rings.lane(lane));
     Ok(Step { index: (version, index), more })
 }
@@ -174,6 +185,23 @@ fn owed(index: &Index, events: &[(Seq, Event)], now: Millis) -> Vec<Owed> {
         }
     }
     all
+}
+
+/// Those that die of their filters.
+fn died(owed: &[Owed], events: &[(Seq, Event)]) -> Vec<(LaneNo, LastDead)> {
+    let failed = owed.iter().filter(|owed| matches!(owed.how, How::Failed(_)));
+    let told = failed.filter_map(|owed| {
+        let (_, event) = events.get(owed.number)?;
+        let dead = LastDead {
+            delivery: DeliveryId::new(owed.seq, owed.lane),
+            event: EventId::new(owed.seq, event.workspace),
+            topic: event.topic.clone(),
+            cause: FILTER_FAILED,
+            attempts: 1,
+        };
+        Some((owed.lane, dead))
+    });
+    told.collect()
 }
 
 /// Asks a filter that has not used up its time.

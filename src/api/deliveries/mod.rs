@@ -3,11 +3,13 @@
 //! Always true: a list looks at a bounded number of rows, so a page may be short while `next` is present; newest first.
 //! Not here: the walk over lanes (`walk`), replays.
 
+mod curl;
 mod walk;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use self::curl::Curl;
 use self::walk::{Filter, Hit, Place, Status};
 use super::call::{Call, not_found, user_of};
 use super::paging::{self, Paging};
@@ -19,6 +21,7 @@ use crate::domain::event::Event;
 use crate::domain::id::{ConnectionId, DeliveryId, EventId, Seq, SubscriptionId, WorkspaceNo};
 use crate::domain::subscription::Subscription;
 use crate::domain::time::Millis;
+use crate::domain::workspace::Scope;
 use crate::error::{Code, Error, Result};
 use crate::store::{Care, DeliveryRow, Rows, Tx};
 
@@ -79,6 +82,24 @@ pub(super) struct DeliveryView {
     /// Only where one delivery is shown.
     #[serde(skip_serializing_if = "Option::is_none")]
     attempts: Option<Vec<AttemptView>>,
+    /// A shell's line that repeats the last attempt, with signatures of now. The subscription's own headers and its
+    /// `auth` are `***`, and so are signatures to a key without the scope `write`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    curl: Option<String>,
+    /// What belongs into `body.json` of that line, where the body is too long to stand in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    curl_body: Option<String>,
+}
+
+impl DeliveryView {
+    /// A word of `status`.
+    pub(super) fn status(&self) -> &'static str {
+        self.status
+    }
+    /// Code and sentence.
+    pub(super) fn last_error(&self) -> Option<(&'static str, &'static str)> {
+        self.last_error.as_ref().map(|error| (error.code, error.message))
+    }
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -141,6 +162,8 @@ fn view(hit: &Hit<'_>, whole: bool) -> DeliveryView {
         replay: row.replay,
         created_at: row.made_at.rfc3339_millis(),
         attempts: whole.then(|| row.attempts.iter().map(attempt_view).collect()),
+        curl: None,
+        curl_body: None,
     }
 }
 
@@ -209,6 +232,18 @@ pub(super) fn of_event(
     Ok((shown, false))
 }
 
+/// The newest delivery of an event to a subscription: the last that was asked for again, else the first.
+pub(super) fn newest(
+    rows: &Rows,
+    flights: &Flights,
+    to: &Subscription,
+    (at, event): (Seq, &Event),
+) -> Result<Option<DeliveryView>> {
+    let seq = rows.resends(to.lane, at, OF_EVENT_MAX)?.pop().unwrap_or(at);
+    let row = rows.delivery_of(to.lane, seq, event.record_key().as_ref())?;
+    Ok(row.map(|row| view(&Hit::new(flights, to, seq, row, Some(event.clone())), false)))
+}
+
 /// The subscription that a delivery is owed to, if it is in this workspace.
 fn owner(rows: &Rows, workspace: WorkspaceNo, id: DeliveryId) -> Result<Subscription> {
     let subscription = rows.subscription_by_lane(id.parts().1)?.filter(|s| s.workspace == workspace);
@@ -217,12 +252,18 @@ fn owner(rows: &Rows, workspace: WorkspaceNo, id: DeliveryId) -> Result<Subscrip
 
 async fn show(call: Call) -> Result<Reply> {
     let (workspace, id) = (call.workspace()?, call.id::<DeliveryId>("deliveryId", Code::DeliveryNotFound)?);
-    let flights = call.state.outlet.flights.clone();
+    let signs = call.caller.as_ref().is_some_and(|caller| caller.key.allows(Scope::Write));
+    let (outlet, prefix) = (call.state.outlet.clone(), call.state.options.header_prefix.clone());
     let read = move |rows: &Rows| {
         let subscription = owner(rows, workspace, id)?;
-        let hit = Hit::find(rows, &flights, &subscription, id.parts().0)?;
+        let hit = Hit::find(rows, &outlet.flights, &subscription, id.parts().0)?;
         let hit = hit.ok_or_else(|| not_found(Code::DeliveryNotFound, &id.to_string()))?;
-        Reply::json(&OneDelivery { delivery: view(&hit, true) })
+        let mut delivery = view(&hit, true);
+        if let Some(parcel) = outlet.repeat(subscription.lane, id.parts().0, &hit.row)? {
+            let curl = Curl::of(parcel, &prefix, signs)?;
+            (delivery.curl, delivery.curl_body) = (Some(curl.line), curl.body);
+        }
+        Reply::json(&OneDelivery { delivery })
     };
     call.read(read).await
 }

@@ -29,7 +29,7 @@ const LOOKED_AT_MAX: usize = 2000;
 /// An event of the log.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct EventView {
+pub(super) struct EventView {
     event_id: String,
     topic: String,
     update_type: Option<String>,
@@ -162,7 +162,7 @@ fn find(rows: &Rows, workspace: WorkspaceNo, filter: &Filter, before: Seq, limit
     Ok(Events { events, next })
 }
 
-fn view(seq: Seq, event: &Event) -> EventView {
+pub(super) fn view(seq: Seq, event: &Event) -> EventView {
     let (kind, inbox_id, pull_id) = match &event.source {
         Source::Webhook(id) => ("webhook", Some(id.to_string()), None),
         Source::Poll(id) => ("poll", None, Some(id.to_string())),

@@ -6,12 +6,14 @@
 //! other names (`hooks`).
 
 mod acts;
+mod auth;
 mod check;
 pub(super) mod hooks;
 mod shape;
 
+use self::auth::AuthView;
 use self::check::Context;
-pub(super) use self::shape::status;
+pub(super) use self::shape::status_from;
 use self::shape::{ChangedSubscription, NewSubscription, OneSubscription, Subscriptions, view};
 use super::call::{Call, not_found, user_of};
 use super::cascade::{self, Touched};
@@ -126,14 +128,18 @@ async fn create(call: Call) -> Result<Reply> {
         let topics = check::topics(tx, &context, &topics)?;
         let mut made = blank(tx, &context, address, topics)?;
         let mut headers = HeaderValues::default();
+        let auth = auth::apply(settings.auth.take(), None)?;
         check::apply(tx, &context, settings, &mut made, &mut headers)?;
+        auth::check(auth.as_ref(), &headers)?;
         refuse_rival(tx, &made)?;
         tx.put_object(&made)?;
         let text = secret.expose().to_owned();
         let secrets = SigningSecrets { all: vec![SigningSecret { text: text.clone(), until: None }] };
         tx.put_secret(&made.id.0, Slot::SigningSecrets, &secrets)?;
         tx.put_secret(&made.id.0, Slot::HeaderValues, &headers)?;
+        auth::put(tx, made.id, auth.as_ref())?;
         let mut subscription = view(tx, &made, tx.now())?;
+        subscription.auth = auth.as_ref().map(AuthView::of);
         subscription.secret = Some(text);
         Ok((Reply::json(&OneSubscription { subscription })?, made.lane))
     };
@@ -173,7 +179,7 @@ async fn show(call: Call) -> Result<Reply> {
 }
 
 async fn change(call: Call) -> Result<Reply> {
-    let (address, topics, settings) = call.json::<ChangedSubscription>()?.split();
+    let (address, topics, mut settings) = call.json::<ChangedSubscription>()?.split();
     if let Some(address) = &address {
         check::address(&call, address)?;
     }
@@ -185,8 +191,14 @@ async fn change(call: Call) -> Result<Reply> {
         if let Some(topics) = topics {
             changed.topics = check::topics(tx, &context, &topics)?;
         }
-        changed.address = address.unwrap_or(changed.address);
+        let mut kept = auth::stored(tx, id)?;
+        if let Some(address) = address {
+            kept = auth::kept_for(&address, &changed.address, settings.auth.as_ref(), kept)?;
+            changed.address = address;
+        }
+        let auth = auth::apply(settings.auth.take(), kept)?;
         check::apply(tx, &context, settings, &mut changed, &mut headers)?;
+        auth::check(auth.as_ref(), &headers)?;
         refuse_rival(tx, &changed)?;
         changed.updated_at = tx.now();
         tx.put_object(&changed)?;
@@ -194,7 +206,9 @@ async fn change(call: Call) -> Result<Reply> {
             tx.count_failures_anew(changed.lane)?;
         }
         tx.put_secret(&id.0, Slot::HeaderValues, &headers)?;
-        let subscription = view(tx, &changed, tx.now())?;
+        auth::put(tx, id, auth.as_ref())?;
+        let mut subscription = view(tx, &changed, tx.now())?;
+        subscription.auth = auth.as_ref().map(AuthView::of);
         Ok((Reply::json(&OneSubscription { subscription })?, changed.lane))
     };
     let (reply, lane) = call.change(change).await?;

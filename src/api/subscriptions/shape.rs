@@ -8,13 +8,14 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::auth::{self, AuthView, AuthWish};
 use crate::api::body;
 use crate::domain::delivery::AttemptError;
 use crate::domain::subscription::{Halt, Include, Subscription, WhileDisabled};
 use crate::domain::time::Millis;
 use crate::domain::version::ApiVersion;
 use crate::error::Result;
-use crate::store::Rows;
+use crate::store::{Low, Rows};
 
 /// Stands for a header's value in answers.
 pub(super) const MASK: &str = "***";
@@ -100,6 +101,8 @@ settings! {
     retry_schedule: Vec<u32>,
     /// Sent with each delivery. Values are never shown again; null takes a header away.
     headers: BTreeMap<String, Option<String>>,
+    /// What to send as `Authorization` with each delivery; null takes it away.
+    auth: AuthWish,
     /// Which signatures deliveries carry.
     signing: SigningWish,
 }
@@ -216,6 +219,9 @@ pub(super) struct SubscriptionView {
     retry_schedule: Option<Vec<u32>>,
     /// Names of the headers; their values are masked.
     headers: BTreeMap<String, &'static str>,
+    /// How deliveries prove themselves to the endpoint; masked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) auth: Option<AuthView>,
     signing: SigningView,
     /// `active`, `retrying`, `paused` or `disabled`.
     status: &'static str,
@@ -249,7 +255,7 @@ pub(super) fn view(rows: &Rows, of: &Subscription, now: Millis) -> Result<Subscr
     let counts = rows.lane_counts(of.lane)?;
     let (status, status_reason) = status(rows, of, now)?;
     let pending = counts.pending;
-    let oldest = if pending == 0 { None } else { rows.oldest_pending(of.lane)? };
+    let oldest = if pending == 0 { None } else { rows.oldest_pending(of.lane, &Low::default())? };
     Ok(SubscriptionView {
         subscription_id: of.id.to_string(),
         address: of.address.clone(),
@@ -271,6 +277,7 @@ pub(super) fn view(rows: &Rows, of: &Subscription, now: Millis) -> Result<Subscr
         timeout_seconds: of.timeout_seconds,
         retry_schedule: of.retry_schedule.clone(),
         headers: of.header_names.iter().map(|name| (name.clone(), MASK)).collect(),
+        auth: auth::stored(rows, of.id)?.as_ref().map(AuthView::of),
         signing: SigningView { rsa: of.signing.rsa, hmac: of.signing.hmac, ed25519: of.signing.ed25519 },
         status,
         status_reason,
@@ -284,6 +291,16 @@ pub(super) fn view(rows: &Rows, of: &Subscription, now: Millis) -> Result<Subscr
 
 /// What follows from the wish, the halt and the queue.
 pub(in crate::api) fn status(rows: &Rows, of: &Subscription, now: Millis) -> Result<(&'static str, Option<String>)> {
+    status_from(rows, of, &Low::default(), now)
+}
+
+/// The same, where it is known where the queue begins.
+pub(in crate::api) fn status_from(
+    rows: &Rows,
+    of: &Subscription,
+    low: &Low,
+    now: Millis,
+) -> Result<(&'static str, Option<String>)> {
     if let Halt::Disabled { reason, .. } = &of.halt {
         return Ok(("disabled", Some(reason.clone())));
     }
@@ -293,7 +310,7 @@ pub(in crate::api) fn status(rows: &Rows, of: &Subscription, now: Millis) -> Res
     if !of.is_enabled {
         return Ok(("paused", Some("it was switched off".to_owned())));
     }
-    let Some(due) = rows.retry_deliveries(of.lane, 1)?.pop() else { return Ok(("active", None)) };
+    let Some(due) = rows.retry_deliveries_from(of.lane, low.retry, 1)?.pop() else { return Ok(("active", None)) };
     let row = rows.delivery(of.lane, due.seq)?;
     let error = row.and_then(|row| row.attempts.last().and_then(|attempt| attempt.error));
     Ok(("retrying", error.map(|error: AttemptError| error.sentence().to_owned())))

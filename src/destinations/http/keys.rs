@@ -4,6 +4,7 @@
 //! it signs and for as long after; of each kind exactly one is the current one. Not here: encryption at rest (`store`),
 //! and what is signed (`sign`).
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +40,33 @@ pub struct StoredKey {
     pub created_at: Millis,
     /// Signs from here on, until another key of its kind does.
     pub signs_from: Millis,
+}
+
+/// Why a workspace's keys are not rotated now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a new key of this kind is published already and signs from {} on", .0.rfc3339_seconds())]
+pub struct StillComing(pub Millis);
+
+/// Lays a fresh key over those of its kind, and leaves out those that are neither published nor used any more.
+///
+/// # Errors
+/// The one before does not sign yet: receivers could not keep up.
+pub fn rotated(
+    stored: Vec<StoredKey>,
+    fresh: StoredKey,
+    overlap: Duration,
+) -> std::result::Result<Vec<StoredKey>, StillComing> {
+    let (kind, now) = (fresh.kind, fresh.created_at);
+    if let Some(coming) = stored.iter().find(|key| key.kind == kind && key.signs_from > now) {
+        return Err(StillComing(coming.signs_from));
+    }
+    let is_gone = |key: &StoredKey| {
+        let later = stored.iter().filter(|other| other.kind == key.kind && other.signs_from > key.signs_from);
+        later.map(|other| other.signs_from).min().is_some_and(|next| next.after(overlap) <= now)
+    };
+    let gone: Vec<bool> = stored.iter().map(is_gone).collect();
+    let kept = stored.into_iter().zip(gone).filter(|(_, gone)| !gone).map(|(key, _)| key);
+    Ok(kept.chain([fresh]).collect())
 }
 
 impl StoredKey {
@@ -79,6 +107,34 @@ pub struct SigningKey<P> {
     pub spki: Vec<u8>,
     created_at: Millis,
     signs_from: Millis,
+}
+
+/// Where a key stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyState {
+    /// Published, and does not sign yet.
+    Coming,
+    /// The one that signs.
+    Signing,
+    /// Replaced: still published, and an Ed25519 one still signs beside its successor.
+    Retiring,
+    /// Neither published nor used any more.
+    Retired,
+}
+
+/// What may be told of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyInfo {
+    pub kid: String,
+    pub kind: KeyKind,
+    pub state: KeyState,
+    /// Published from here on.
+    pub created_at: Millis,
+    pub signs_from: Millis,
+    /// When its successor takes over. None: there is none.
+    pub signs_until: Option<Millis>,
+    /// When it is no longer published.
+    pub published_until: Option<Millis>,
 }
 
 /// An RSA key that signs.
@@ -142,6 +198,31 @@ impl KeyRing {
             json!({"kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA", "kid": key.kid, "x": x})
         });
         json!({"keys": rsa.chain(ed25519).collect::<Vec<_>>()}).to_string()
+    }
+
+    /// All keys that are kept: RSA, then Ed25519, of each the one that signs first.
+    pub fn infos(&self, now: Millis) -> Vec<KeyInfo> {
+        let mut all = self.infos_of(&self.rsa, KeyKind::Rsa, now);
+        all.extend(self.infos_of(&self.ed25519, KeyKind::Ed25519, now));
+        all
+    }
+
+    fn infos_of<P>(&self, keys: &[Arc<SigningKey<P>>], kind: KeyKind, now: Millis) -> Vec<KeyInfo> {
+        let current = current(keys, now);
+        let info = |index: usize| {
+            let key = keys.get(index)?;
+            let signs_until = keys.get(index + 1).map(|next| next.signs_from);
+            let published_until = signs_until.map(|at| at.after(self.overlap));
+            let state = match index.cmp(&current) {
+                Ordering::Greater => KeyState::Coming,
+                Ordering::Equal => KeyState::Signing,
+                Ordering::Less if published_until.is_some_and(|at| now < at) => KeyState::Retiring,
+                Ordering::Less => KeyState::Retired,
+            };
+            let (kid, created_at, signs_from) = (key.kid.clone(), key.created_at, key.signs_from);
+            Some(KeyInfo { kid, kind, state, created_at, signs_from, signs_until, published_until })
+        };
+        std::iter::once(current).chain(current + 1..keys.len()).chain((0..current).rev()).filter_map(info).collect()
     }
 
     /// The current key, then the coming ones, then those replaced not longer than the overlap ago.
@@ -237,6 +318,28 @@ mod tests {
         assert_ne!(old.kid, new.kid);
         assert!(ring.public_pem(Millis(11 * day)).starts_with(&pem(&new.spki)), "the signing key comes first");
         assert_eq!(ring.ed25519(Millis(11 * day)).next().map(|k| k.signs_from), Some(Millis(11 * day)));
+    }
+
+    #[test]
+    fn a_rotation_waits_for_the_one_before_and_forgets_what_nobody_needs() {
+        let day = 24 * 3_600_000;
+        let fresh = |now: u64| stored(KeyKind::Ed25519, now, now + day);
+        let mut keys = vec![stored(KeyKind::Rsa, 0, 0), stored(KeyKind::Ed25519, 0, 0)];
+        for (now, kept) in [(10 * day, 3), (11 * day, 4), (13 * day, 3)] {
+            keys = rotated(keys, fresh(now), DAY).expect("it is time");
+            assert_eq!(keys.len(), kept, "day {}", now / day);
+            let early = rotated(keys.clone(), fresh(now + day - 1), DAY).err();
+            assert_eq!(early, Some(StillComing(Millis(now + day))));
+        }
+        let ring = KeyRing::open(&keys, DAY).expect("a ring");
+        let states = |now: u64| {
+            let all = ring.infos(Millis(now));
+            all.iter().filter(|i| i.kind == KeyKind::Ed25519).map(|i| i.state).collect::<Vec<_>>()
+        };
+        use KeyState::{Coming, Retired, Retiring, Signing};
+        assert_eq!(states(13 * day), [Signing, Coming]);
+        assert_eq!(states(14 * day), [Signing, Retiring]);
+        assert_eq!(states(15 * day), [Signing, Retired]);
     }
 
     #[test]

@@ -133,6 +133,10 @@ impl Driver for Http {
             .map_err(|e| Error::invalid("address: use an absolute URL such as https://example.com/hook").because(e))?;
         self.client.policy().judge_url(&url).map_err(|why| match why {
             Forbidden::Scheme => Error::invalid(format!("address: {why}")),
+            Forbidden::UserInfo => {
+                let message = "address: it must not carry a user name or password; use `auth` instead";
+                Error::new(Code::AddressForbidden, message)
+            }
             _ => Error::new(Code::AddressForbidden, format!("address: {why}")),
         })
     }
