@@ -22,6 +22,7 @@ mod hooks;
 mod listen;
 mod metrics;
 mod outbound;
+mod planned;
 mod records;
 mod run_script;
 mod sandbox_connector;
