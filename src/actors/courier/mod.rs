@@ -56,6 +56,7 @@ impl Courier {
             let now = outlet.clock.now();
             let Some(config) = self.config()? else { return Ok(Round::Ended) };
             outlet.tell_dead(&config, &self.lane, now);
+            self.lane.look();
             if !config.subscription.delivers(now) {
                 return Ok(Round::Idle(None));
             }
@@ -161,7 +162,7 @@ impl Courier {
     }
 
     fn send(&self, config: &Arc<LaneConfig>, due: Due, now: Millis) -> Sent {
-        if self.lane.is_flying(due.seq) {
+        if self.lane.is_taken(due.seq) {
             return Sent::InFlight;
         }
         let Some(room) = self.outlet.enter(self.number) else { return Sent::NodeFull };
