@@ -21,6 +21,7 @@ mod full_disk;
 mod hooks;
 mod listen;
 mod metrics;
+mod model;
 mod outbound;
 mod planned;
 mod records;
