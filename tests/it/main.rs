@@ -19,6 +19,7 @@ mod delivery;
 mod engine;
 mod full_disk;
 mod hooks;
+mod isolation;
 mod listen;
 mod metrics;
 mod model;
