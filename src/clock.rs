@@ -24,6 +24,8 @@ pub struct Clock {
 #[derive(Clone)]
 enum Source {
     Wall(Arc<Wall>),
+    /// Shows the highest time that it was raised to.
+    Still,
     /// Follows tokio's clock, which tests can pause and advance.
     Tokio {
         origin: tokio::time::Instant,
@@ -71,6 +73,11 @@ impl Clock {
         let origin = tokio::time::Instant::now();
         Self { last_ms: Arc::new(AtomicU64::new(now.0)), source: Source::Tokio { origin, origin_ms: now.0 } }
     }
+    /// A clock that stands at `now` until it is raised: for tests of what runs on several threads, which share no time of
+    /// tokio's.
+    pub fn still(now: Millis) -> Self {
+        Self { last_ms: Arc::new(AtomicU64::new(now.0)), source: Source::Still }
+    }
     /// Never tells a time before `floor` from now on.
     pub fn raise(&self, floor: Millis) {
         self.last_ms.fetch_max(floor.0, Ordering::Relaxed);
@@ -83,6 +90,7 @@ impl Clock {
     pub fn now(&self) -> Millis {
         let now = match &self.source {
             Source::Wall(wall) => wall.at(wall_ms(), millis(wall.origin.elapsed())),
+            Source::Still => 0,
             Source::Tokio { origin, origin_ms } => origin_ms + millis(origin.elapsed()),
         };
         Millis(self.last_ms.fetch_max(now, Ordering::Relaxed).max(now))
@@ -92,7 +100,7 @@ impl Clock {
     pub fn wall(&self) -> Millis {
         match &self.source {
             Source::Wall(_) => Millis(wall_ms()),
-            Source::Tokio { .. } => self.now(),
+            Source::Still | Source::Tokio { .. } => self.now(),
         }
     }
 }
@@ -146,6 +154,15 @@ mod tests {
         }
         assert!((1_030_000..1_033_000).contains(&halfway), "after 60 s it shows {halfway}");
         assert!(before - 1_181_000 < 1_000, "after 240 s it is {} ms ahead", before - 1_181_000);
+    }
+
+    #[test]
+    fn a_still_clock_moves_when_it_is_raised() {
+        let clock = Clock::still(Millis(5));
+        assert_eq!((clock.now(), clock.wall()), (Millis(5), Millis(5)));
+        clock.raise(Millis(9));
+        clock.raise(Millis(7));
+        assert_eq!(clock.clone().now(), Millis(9));
     }
 
     #[tokio::test(start_paused = true)]

@@ -39,7 +39,7 @@ use crate::domain::secret::Secret;
 use crate::domain::time::Millis;
 use crate::error::{Error, Result};
 use crate::outbound::{self, Client, PoolOptions, Proxy, Trust};
-use crate::store::{self, Store};
+use crate::store::{self, Stops, Store};
 use crate::telemetry::Metrics;
 
 /// Threads on which actors run. They only look and decide, so one serves many thousands of lanes.
@@ -70,6 +70,15 @@ pub struct Engine {
     _apps: AppsRuntime,
 }
 
+/// What stands in for the world around the engine: for tests. The default is the world.
+#[derive(Clone, Default)]
+pub struct Seams {
+    /// Makes the driver of each runtime, in place of the guarded HTTP client.
+    pub driver: Option<MakeDriver>,
+    /// Where the store dies.
+    pub stops: Stops,
+}
+
 /// Ends its threads without waiting for what hangs in them.
 struct AppsRuntime(Option<tokio::runtime::Runtime>);
 
@@ -87,7 +96,15 @@ impl Engine {
     /// # Errors
     /// When the store cannot be opened, or a setting cannot be obeyed.
     pub fn start(config: Arc<Config>, clock: Clock, metrics: Metrics) -> Result<Self> {
-        let mut engine = Self::open(config.clone(), clock, metrics.clone())?;
+        Self::start_with(config, clock, metrics, Seams::default())
+    }
+
+    /// The same with something in place of the world.
+    ///
+    /// # Errors
+    /// As [`Engine::start`].
+    pub fn start_with(config: Arc<Config>, clock: Clock, metrics: Metrics, seams: Seams) -> Result<Self> {
+        let mut engine = Self::open_with(config.clone(), clock, metrics.clone(), seams)?;
         let stuck_after = Duration::from_secs(config.ops.stuck_after_seconds.get());
         let supervisor = Supervisor::start(ACTOR_THREADS, metrics, stuck_after);
         engine.pulse = supervisor.pulse();
@@ -114,15 +131,26 @@ impl Engine {
     /// # Errors
     /// As [`Engine::start`].
     pub fn open(config: Arc<Config>, clock: Clock, metrics: Metrics) -> Result<Self> {
+        Self::open_with(config, clock, metrics, Seams::default())
+    }
+
+    fn open_with(config: Arc<Config>, clock: Clock, metrics: Metrics, seams: Seams) -> Result<Self> {
         let key = store::master_key(&config.storage.path, config.security.master_key.as_ref())?;
         let commit = metrics.commit.clone();
-        let store = Store::open(&config.storage, &key, &clock, Arc::new(move |seconds| commit.observe(seconds)))?;
+        let told = Arc::new(move |seconds| commit.observe(seconds));
+        let store = Store::open_with(&config.storage, &key, &clock, told, seams.stops)?;
         let opened = store.clone();
-        Self::around(store, config, clock, metrics).inspect_err(|_| opened.close())
+        Self::around(store, config, clock, metrics, seams.driver).inspect_err(|_| opened.close())
     }
 
     /// Everything around an opened store.
-    fn around(store: Store, config: Arc<Config>, clock: Clock, metrics: Metrics) -> Result<Self> {
+    fn around(
+        store: Store,
+        config: Arc<Config>,
+        clock: Clock,
+        metrics: Metrics,
+        driver: Option<MakeDriver>,
+    ) -> Result<Self> {
         let rings = Rings::default();
         let trust = Trust::load(&config.tls)?;
         let connectors =
@@ -156,7 +184,7 @@ impl Engine {
             (store.clone(), clock.clone(), rings.clone(), metrics.clone()),
             outlet_options(&config)?,
             threads,
-            &make_driver(&config, trust)?,
+            &driver.map_or_else(|| make_driver(&config, trust), Ok)?,
         )?);
         let (pulse, tasks) = (Pulse::default(), Vec::new());
         let supervisor = None;
@@ -214,6 +242,12 @@ impl Engine {
         desk.open()?;
         self.tasks.push(actix_rt::spawn(desk.run()));
         Ok(())
+    }
+
+    /// Ends it on the spot: no attempt is waited for, and nothing more is put on disk. What is in the store is what a process
+    /// that dies leaves.
+    pub fn abandon(self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
     }
 
     /// Stops claiming, lets attempts under way end for at most `patience`, and puts everything on disk.

@@ -1,8 +1,9 @@
 //! Which addresses may be called: pure judgement of IP addresses and URLs.
 //!
 //! Always true: an address that is private, local, reserved or documentation is refused unless an allowed network holds
-//! it; an IPv6 address that carries an IPv4 one is judged by that; one refused answer refuses a whole name. Not here:
-//! asking the DNS and pinning what was judged (`outbound`).
+//! it; an IPv6 address that stands for an IPv4 one, or is reached in a tunnel to one, is judged by that; an allowed network
+//! allows no address that only leads into it; one refused answer refuses a whole name. Not here: asking the DNS and pinning
+//! what was judged (`outbound`).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -35,37 +36,34 @@ pub struct Policy {
 
 /// The special networks of IPv4, after the IANA IPv4 Special-Purpose Address Registry, and those of RFC 5771 and 1112.
 const REFUSED_V4: &[(Ipv4Addr, u8)] = &[
-    (Ipv4Addr::new(0, 0, 0, 0), 8),       // this network
-    (Ipv4Addr::new(10, 0, 0, 0), 8),      // private
-    (Ipv4Addr::new(100, 64, 0, 0), 10),   // shared by carriers
-    (Ipv4Addr::new(127, 0, 0, 0), 8),     // loopback
-    (Ipv4Addr::new(169, 254, 0, 0), 16),  // link-local, and the clouds' metadata
-    (Ipv4Addr::new(172, 16, 0, 0), 12),   // private
-    (Ipv4Addr::new(192, 0, 0, 0), 24),    // protocol assignments
-    (Ipv4Addr::new(192, 0, 2, 0), 24),    // documentation
-    (Ipv4Addr::new(192, 88, 99, 0), 24),  // 6to4 relays
-    (Ipv4Addr::new(192, 168, 0, 0), 16),  // private
-    (Ipv4Addr::new(198, 18, 0, 0), 15),   // benchmarks
-    (Ipv4Addr::new(198, 51, 100, 0), 24), // documentation
-    (Ipv4Addr::new(203, 0, 113, 0), 24),  // documentation
-    (Ipv4Addr::new(224, 0, 0, 0), 4),     // multicast
-    (Ipv4Addr::new(240, 0, 0, 0), 4),     // reserved, and broadcast
+    (Ipv4Addr::new(0, 0, 0, 0), 8),        // this network
+    (Ipv4Addr::new(10, 0, 0, 0), 8),       // private
+    (Ipv4Addr::new(100, 64, 0, 0), 10),    // shared by carriers
+    (Ipv4Addr::new(127, 0, 0, 0), 8),      // loopback
+    (Ipv4Addr::new(168, 63, 129, 16), 32), // Azure's own services inside each machine, though the address is public
+    (Ipv4Addr::new(169, 254, 0, 0), 16),   // link-local, and the clouds' metadata
+    (Ipv4Addr::new(172, 16, 0, 0), 12),    // private
+    (Ipv4Addr::new(192, 0, 0, 0), 24),     // protocol assignments
+    (Ipv4Addr::new(192, 0, 2, 0), 24),     // documentation
+    (Ipv4Addr::new(192, 88, 99, 0), 24),   // 6to4 relays
+    (Ipv4Addr::new(192, 168, 0, 0), 16),   // private
+    (Ipv4Addr::new(198, 18, 0, 0), 15),    // benchmarks
+    (Ipv4Addr::new(198, 51, 100, 0), 24),  // documentation
+    (Ipv4Addr::new(203, 0, 113, 0), 24),   // documentation
+    (Ipv4Addr::new(224, 0, 0, 0), 4),      // multicast
+    (Ipv4Addr::new(240, 0, 0, 0), 4),      // reserved, and broadcast
 ];
 
-/// The special networks of IPv6, after the IANA IPv6 Special-Purpose Address Registry. Those that carry an IPv4 address
-/// are in [`carried`].
+/// Global unicast addresses (RFC 4291, section 2.4). What lies beside them is reserved, local or multicast, or stands for
+/// an IPv4 address ([`translated`]); some networks use it inside.
+const GLOBAL_V6: (Ipv6Addr, u8) = (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
+
+/// The special networks among them, after the IANA IPv6 Special-Purpose Address Registry. Those that carry an IPv4
+/// address are in [`tunnelled`].
 const REFUSED_V6: &[(Ipv6Addr, u8)] = &[
-    (Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 0), 127),        // unspecified, loopback
-    (Ipv6Addr::new(0x64, 0xff9b, 1, 0, 0, 0, 0, 0), 48), // a site's own NAT64
-    (Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 0), 64),     // discard
-    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23),    // protocol assignments, Teredo
+    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23), // protocol assignments, Teredo
     (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32), // documentation
-    (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20),    // documentation
-    (Ipv6Addr::new(0x5f00, 0, 0, 0, 0, 0, 0, 0), 16),    // segment routing
-    (Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0), 7),     // unique local
-    (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10),    // link-local
-    (Ipv6Addr::new(0xfec0, 0, 0, 0, 0, 0, 0, 0), 10),    // site-local, deprecated
-    (Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8),     // multicast
+    (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20), // documentation
 ];
 
 impl Policy {
@@ -129,7 +127,8 @@ impl Policy {
         let inside = |ip: IpAddr| self.allow.iter().any(|net| net.contains(&ip));
         match ip {
             IpAddr::V4(_) => inside(ip),
-            IpAddr::V6(v6) => inside(ip) || carried(v6).is_some_and(|v4| inside(v4.into())),
+            // Another spelling of the same address; one that only leads to it through a gateway is listed by itself.
+            IpAddr::V6(v6) => inside(ip) || v6.to_ipv4_mapped().is_some_and(|v4| inside(v4.into())),
         }
     }
 }
@@ -143,11 +142,16 @@ pub fn is_localhost(name: &str) -> bool {
 fn is_public(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(v4) => is_public_v4(v4),
-        IpAddr::V6(v6) => {
-            let refused = REFUSED_V6.iter().any(|(net, bits)| same_prefix(net.to_bits(), v6.to_bits(), 128 - bits));
-            !refused && carried(v6).is_none_or(is_public_v4)
-        }
+        IpAddr::V6(v6) => match translated(v6) {
+            Some(v4) => is_public_v4(v4),
+            None => is_global_v6(v6) && tunnelled(v6).is_none_or(is_public_v4),
+        },
     }
+}
+
+fn is_global_v6(ip: Ipv6Addr) -> bool {
+    let inside = |(net, bits): &(Ipv6Addr, u8)| same_prefix(net.to_bits(), ip.to_bits(), 128 - bits);
+    inside(&GLOBAL_V6) && !REFUSED_V6.iter().any(inside)
 }
 
 fn is_public_v4(ip: Ipv4Addr) -> bool {
@@ -159,18 +163,28 @@ fn same_prefix(a: u128, b: u128, host_bits: u8) -> bool {
     (a ^ b) >> host_bits == 0
 }
 
-/// The IPv4 address inside an IPv6 one: mapped and compatible (RFC 4291), translated (RFC 2765), NAT64 (RFC 6052) and
-/// 6to4 (RFC 3056).
-fn carried(ip: Ipv6Addr) -> Option<Ipv4Addr> {
-    let last = |high: u16, low: u16| Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low));
+/// The IPv4 address that an IPv6 one stands for: mapped and compatible (RFC 4291), translated (RFC 2765), NAT64
+/// (RFC 6052).
+fn translated(ip: Ipv6Addr) -> Option<Ipv4Addr> {
     match ip.segments() {
         [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
         [0, 0, 0, 0, 0, 0 | 0xffff, a, b] | [0, 0, 0, 0, 0xffff, 0, a, b] | [0x64, 0xff9b, 0, 0, 0, 0, a, b] => {
-            Some(last(a, b))
+            Some(joined(a, b))
         }
-        [0x2002, a, b, ..] => Some(last(a, b)),
         _ => None,
     }
+}
+
+/// The IPv4 address to which packets for an IPv6 one are sent in a tunnel: 6to4 (RFC 3056), ISATAP (RFC 5214).
+fn tunnelled(ip: Ipv6Addr) -> Option<Ipv4Addr> {
+    match ip.segments() {
+        [0x2002, a, b, ..] | [_, _, _, _, 0 | 0x200, 0x5efe, a, b] => Some(joined(a, b)),
+        _ => None,
+    }
+}
+
+fn joined(high: u16, low: u16) -> Ipv4Addr {
+    Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low))
 }
 
 #[cfg(test)]
@@ -235,6 +249,13 @@ mod tests {
             "5f00::1",
             "fc00::1",
             "fd00:ec2::254",
+            "100:0:0:1::1",
+            "200::1",
+            "1fff:ffff::1",
+            "4000::1",
+            "8000::1",
+            "2606:4700::5efe:10.0.0.1",
+            "2606:4700::200:5efe:7f00:1",
             "fe80::1",
             "febf::1",
             "fec0::1",
@@ -281,6 +302,7 @@ mod tests {
             "2001:db9::1",
             "2002:808:808::1",
             "2606:4700::1111",
+            "2606:4700::5efe:8.8.8.8",
             "3ffe::1",
             "2a00:1450::1",
         ] {
@@ -294,7 +316,8 @@ mod tests {
         for text in ["127.0.0.1", "10.1.2.3", "::ffff:10.1.2.3", "::ffff:127.0.0.1", "fd12::1", "::1", "8.8.8.8"] {
             assert_eq!(policy.judge_ip(ip(text)), Ok(()), "{text}");
         }
-        for text in ["10.2.0.1", "::ffff:10.2.0.1", "fc00::1", "169.254.169.254", "::"] {
+        let through = ["64:ff9b::10.1.2.3", "2002:a01:203::1", "2606:4700::5efe:10.1.2.3", "::10.1.2.3"];
+        for text in ["10.2.0.1", "::ffff:10.2.0.1", "fc00::1", "169.254.169.254", "::"].into_iter().chain(through) {
             assert_eq!(policy.judge_ip(ip(text)), Err(Forbidden::Address), "{text}");
         }
     }

@@ -11,6 +11,9 @@ use super::topic::{self, Kind, TopicPattern};
 /// What the bodies of hooks carry: an iPaaS wants the event's type and the ISV's own user in the payload.
 pub const INCLUDE: [Include; 3] = [Include::Topic, Include::EventId, Include::Username];
 
+/// The longest name: a topic's two parts and a verb.
+const NAME_BYTES_MAX: usize = 3 * topic::PART_BYTES_MAX + 2;
+
 /// What a name means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HookEvent {
@@ -40,6 +43,10 @@ pub enum NotAnEvent {
 /// It means none, or more than one.
 pub fn event(text: &str, others: &[String]) -> Result<HookEvent, NotAnEvent> {
     let text = text.trim();
+    if text.len() > NAME_BYTES_MAX {
+        // It is compared with every topic letter by letter, and shown in the error.
+        return Err(unknown(&text[..text.floor_char_boundary(NAME_BYTES_MAX)], others));
+    }
     if text.ends_with('*') {
         return pattern(text, others);
     }
@@ -135,6 +142,14 @@ mod tests {
     fn others() -> Vec<String> {
         ["desk/tickets", "desk/contacts-archive", "shop/time_entries"].map(str::to_owned).to_vec()
     }
+    #[test]
+    fn a_name_that_is_too_long_means_nothing_and_is_cut() {
+        for text in ["contacts".to_owned() + &"-".repeat(100_000), "é".repeat(100_000)] {
+            let error = read(&text).expect_err("too long").to_string();
+            assert!(error.len() < 1_000, "{}", error.len());
+        }
+    }
+
     fn read(text: &str) -> Result<(String, Option<String>), NotAnEvent> {
         event(text, &others()).map(|found| (found.topic, found.update_type))
     }

@@ -28,6 +28,7 @@ mod retention;
 mod rows;
 mod secrets;
 mod snapshots;
+mod stops;
 mod tables;
 mod tx;
 mod upgrade;
@@ -50,6 +51,7 @@ pub use registry::{Entity, Page};
 pub use retention::{Cutoffs, SweepMarks, Swept};
 pub use rows::Rows;
 pub use secrets::Slot;
+pub use stops::{Plan as StopPlan, Point, Stops};
 pub use tables::Table;
 pub use tx::Tx;
 pub use upgrade::Plan;
@@ -120,6 +122,20 @@ impl Store {
     /// # Errors
     /// Another process has it; the key does not open it; it is of a newer version; a file of it is corrupt. Each says so.
     pub fn open(options: &Options, master_key: &[u8; 32], clock: &Clock, on_commit: OnCommit) -> Result<Self> {
+        Self::open_with(options, master_key, clock, on_commit, Stops::default())
+    }
+
+    /// The same with planned failures: for tests.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_with(
+        options: &Options,
+        master_key: &[u8; 32],
+        clock: &Clock,
+        on_commit: OnCommit,
+        stops: Stops,
+    ) -> Result<Self> {
         let (db, cache) = open::open(options)?;
         let mut rows = Rows::new(db, Vault::new(master_key));
         health::check_vital(&rows, &options.path)?;
@@ -132,7 +148,7 @@ impl Store {
         let rows = Arc::new(rows);
         let limits = (options.commit_queue_max.get(), options.commit_group_max.get());
         let keeper = mark::Keeper::new(&open::db_folder(&options.path));
-        let commits = Commits::start(rows.clone(), clock.clone(), limits, keeper, on_commit)?;
+        let commits = Commits::start(rows.clone(), clock.clone(), limits, keeper, (on_commit, stops))?;
         Ok(Self { rows, commits, options: Arc::new(options.clone()), free: Arc::default() })
     }
 

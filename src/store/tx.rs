@@ -11,6 +11,7 @@ use super::counts::Deltas;
 use super::keys::Key;
 use super::order::Overlay;
 use super::rows::Rows;
+use super::stops::Touched;
 use super::tables::Table;
 use crate::domain::id::{self, Seq};
 use crate::domain::time::Millis;
@@ -27,6 +28,7 @@ pub struct Tx<'a> {
     pub(super) deltas: &'a mut Deltas,
     /// Queue rows that later commits of the batch must see.
     pub(super) overlay: &'a mut Overlay,
+    pub(super) touched: &'a mut Touched,
     pub(super) seqs: &'a mut Sequences,
     pub(super) now: Millis,
     pub(super) events: u32,
@@ -62,6 +64,7 @@ impl Tx<'_> {
     }
 
     pub(super) fn put_raw(&mut self, table: Table, key: impl AsRef<[u8]>, value: &[u8]) -> Result<()> {
+        self.touched.note(table);
         self.batch.put_cf(self.rows.cf(table)?, key, value);
         Ok(())
     }
@@ -76,6 +79,7 @@ impl Tx<'_> {
     }
 
     pub(super) fn delete(&mut self, table: Table, key: impl AsRef<[u8]>) -> Result<()> {
+        self.touched.note(table);
         self.batch.delete_cf(self.rows.cf(table)?, key);
         Ok(())
     }
@@ -83,11 +87,13 @@ impl Tx<'_> {
     /// Deletes every row whose key begins with `prefix`.
     pub(super) fn delete_prefix(&mut self, table: Table, prefix: &Key) -> Result<()> {
         let end = prefix.clone().end();
+        self.touched.note(table);
         self.batch.delete_range_cf(self.rows.cf(table)?, prefix.as_ref(), end.as_slice());
         Ok(())
     }
 
     pub(super) fn delete_range(&mut self, table: Table, from: &[u8], to: &[u8]) -> Result<()> {
+        self.touched.note(table);
         self.batch.delete_range_cf(self.rows.cf(table)?, from, to);
         Ok(())
     }

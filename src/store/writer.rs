@@ -17,6 +17,7 @@ use super::counts::Deltas;
 use super::mark::Keeper;
 use super::order::Overlay;
 use super::rows::Rows;
+use super::stops::{Point, Stops, Touched};
 use super::tables::Table;
 use super::tx::{Sequences, Tx};
 use crate::clock::Clock;
@@ -36,6 +37,7 @@ struct Group {
     batch: WriteBatch,
     deltas: Deltas,
     overlay: Overlay,
+    touched: Touched,
 }
 
 /// When a commit is answered.
@@ -73,6 +75,7 @@ struct SyncState {
     written: Seq,
     wanted: bool,
     stop: bool,
+    dead: bool,
 }
 
 /// Told the seconds that a durable commit took.
@@ -93,7 +96,7 @@ impl Commits {
         clock: Clock,
         (queue_max, group_max): (usize, usize),
         keeper: Keeper,
-        on_commit: OnCommit,
+        (on_commit, stops): (OnCommit, Stops),
     ) -> Result<Self> {
         let reserved = match rows.raw(Table::Meta, META_SEQ)? {
             Some(bytes) => u64::from_be_bytes(codec::fixed("meta", &bytes)?),
@@ -109,10 +112,10 @@ impl Commits {
             sync_us_total: AtomicU64::new(0),
         });
         let seqs = Sequences { next: reserved, reserved, told: reserved };
-        let writer = Writer { rows: rows.clone(), clock, seqs, mark: mark.clone(), group_max };
+        let writer = Writer { rows: rows.clone(), clock, seqs, mark: mark.clone(), group_max, stops: stops.clone() };
         spawn("store-writer", move || writer.run(queue))?;
         let syncer = mark.clone();
-        spawn("store-syncer", move || syncer.run(&rows, keeper))?;
+        spawn("store-syncer", move || syncer.run(&rows, keeper, &stops))?;
         Ok(Self { jobs, mark, on_commit })
     }
 
@@ -200,6 +203,7 @@ struct Writer {
     seqs: Sequences,
     mark: Arc<Watermark>,
     group_max: usize,
+    stops: Stops,
 }
 
 impl Writer {
@@ -221,7 +225,9 @@ impl Writer {
                     next = queue.try_recv().ok();
                 }
             }
-            self.write(group, finishes, sync);
+            if !self.write(group, finishes, sync) {
+                return self.mark.die();
+            }
         }
         self.mark.stop();
     }
@@ -229,8 +235,8 @@ impl Writer {
     /// Runs one commit into the batch; answers whether it asks for a sync.
     fn one(&mut self, job: Job, group: &mut Group, finishes: &mut Vec<(Wait, Finish)>) -> bool {
         let now = self.clock.now();
-        let Group { batch, deltas, overlay } = group;
-        let mut tx = Tx { rows: &self.rows, batch, deltas, overlay, seqs: &mut self.seqs, now, events: 0 };
+        let Group { batch, deltas, overlay, touched } = group;
+        let mut tx = Tx { rows: &self.rows, batch, deltas, overlay, touched, seqs: &mut self.seqs, now, events: 0 };
         // A commit that panics must not take the writer with it: its caller learns that nobody answers.
         let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (job.run)(&mut tx)));
         let events = tx.events > 0;
@@ -252,9 +258,17 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, group: Group, finishes: Vec<(Wait, Finish)>, sync: bool) {
+    /// Writes a batch and answers those who wait for no more than that. False: the process is to die here.
+    fn write(&mut self, group: Group, finishes: Vec<(Wait, Finish)>, sync: bool) -> bool {
+        let touched = group.touched;
+        if !self.stops.pass(Point::Made, touched) {
+            return false;
+        }
         match self.put(group) {
             Ok(()) => {
+                if !self.stops.pass(Point::Written, touched) {
+                    return false;
+                }
                 let mut durable = Vec::new();
                 for (wait, finish) in finishes {
                     match wait {
@@ -272,6 +286,7 @@ impl Writer {
                 }
             }
         }
+        true
     }
 
     /// Writes a batch, with the time up to which the clock has been read and the sequences that are in use.
@@ -320,7 +335,9 @@ impl Watermark {
     fn written(&self, seq: Seq, mut durable: Vec<Finish>, sync: bool) {
         let mut state = self.lock();
         state.written = state.written.max(seq);
-        state.waiting.append(&mut durable);
+        if !state.dead {
+            state.waiting.append(&mut durable);
+        }
         if sync {
             state.wanted = true;
             self.ring.notify_one();
@@ -334,23 +351,37 @@ impl Watermark {
         self.ring.notify_one();
     }
 
-    fn run(&self, rows: &Rows, mut keeper: Keeper) {
+    /// Nothing more is synced or answered.
+    fn die(&self) {
+        let mut state = self.lock();
+        (state.dead, state.wanted) = (true, true);
+        state.waiting.clear();
+        self.ring.notify_one();
+    }
+
+    fn run(&self, rows: &Rows, mut keeper: Keeper, stops: &Stops) {
         loop {
             let mut state = self.lock();
             while !state.wanted {
                 state = self.ring.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
             let finishes = std::mem::take(&mut state.waiting);
-            let (written, stop) = (state.written, state.stop);
+            let (written, stop, dead) = (state.written, state.stop, state.dead);
             state.wanted = false;
             drop(state);
             let (started, reached) = (Instant::now(), rows.db.latest_sequence_number());
+            if dead || !stops.pass(Point::Syncing, Touched::default()) {
+                return self.die();
+            }
             let outcome = rows.db.flush_wal(true);
             let us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
             self.sync_us_total.fetch_add(us, Ordering::Relaxed);
             match outcome {
                 Ok(()) => {
                     keeper.tell(reached);
+                    if !stops.pass(Point::Synced, Touched::default()) {
+                        return self.die();
+                    }
                     self.durable
                         .send_if_modified(|durable| std::mem::replace(durable, written.max(*durable)) < written);
                     finishes.into_iter().for_each(|finish| finish(None));

@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test is the world outside: it calls with a client of its own")]
 #![allow(clippy::print_stdout, reason = "a long test says how far it is")]
 
+mod addresses;
 mod api_connections;
 mod api_deliveries;
 mod api_frame;
@@ -23,9 +24,12 @@ mod explain;
 mod filter_deaths;
 mod full_disk;
 mod hooks;
+mod isolation;
 mod listen;
 mod metrics;
+mod model;
 mod outbound;
+mod planned;
 mod proxy;
 mod records;
 mod run_script;

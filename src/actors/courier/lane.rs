@@ -1,7 +1,8 @@
 //! What a lane keeps in memory beside its courier: what is in flight, how its endpoint does, and how it is to be sent.
 //!
 //! Always true: a claim that is dropped, by whatever way its attempt ended, leaves the in-flight set, and rings the lane
-//! if anything may follow from that. What is kept is bounded by the window. Not here: which delivery is next (`Courier`).
+//! if anything may follow from that; a delivery is never claimed by what was read before its last outcome. What is kept is
+//! bounded by the window. Not here: which delivery is next (`Courier`).
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -41,6 +42,8 @@ pub struct Lane {
 #[derive(Default)]
 struct Flying {
     deliveries: HashSet<Seq>,
+    /// Those whose attempts ended since the courier began its look: what it read of them may be older than their outcome.
+    ended: HashSet<Seq>,
     /// The courier stopped for want of room: it is rung once no more than so many are in flight.
     ring_at: Option<usize>,
 }
@@ -94,9 +97,21 @@ impl Lane {
     pub(super) fn is_flying(&self, seq: Seq) -> bool {
         self.lock().deliveries.contains(&seq)
     }
-    /// Claims a delivery; None if it is in flight already.
+    /// The courier looks in the store: what it reads from now on is as new as the outcomes that have ended so far.
+    pub(super) fn look(&self) {
+        self.lock().ended.clear();
+    }
+    /// Whether [`Lane::claim`] would give nothing.
+    pub(super) fn is_taken(&self, seq: Seq) -> bool {
+        let flying = self.lock();
+        flying.deliveries.contains(&seq) || flying.ended.contains(&seq)
+    }
+    /// Claims a delivery; None if it is in flight already, or was when the courier began its look. One of those that is to
+    /// be tried again has rung for another look.
     pub(super) fn claim(self: &Arc<Self>, seq: Seq) -> Option<Claim> {
-        self.lock().deliveries.insert(seq).then(|| Claim { lane: self.clone(), seq, ending: Ending::Unsettled })
+        let mut flying = self.lock();
+        let is_free = !flying.ended.contains(&seq) && flying.deliveries.insert(seq);
+        is_free.then(|| Claim { lane: self.clone(), seq, ending: Ending::Unsettled })
     }
     /// The courier stops until no more than `in_flight` are in flight. False: that is so already.
     pub(super) fn pause(&self, in_flight: usize) -> bool {
@@ -167,6 +182,7 @@ impl Drop for Claim {
     fn drop(&mut self) {
         let mut flying = self.lane.lock();
         flying.deliveries.remove(&self.seq);
+        flying.ended.insert(self.seq);
         let left = flying.deliveries.len();
         let rings = flying.ring_at.is_some_and(|at| left <= at) || self.ending != Ending::Accepted;
         if rings {
@@ -242,5 +258,30 @@ impl LaneConfig {
             subscription,
             valid_until,
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::flow::Limits;
+
+    fn lane() -> Arc<Lane> {
+        let day = Duration::from_secs(86_400);
+        let limits = Limits { window_start: 4, breaker_failures: 10, recovery_per_second: 10, disable_after: day };
+        Arc::new(Lane::new(LaneNo(1), Rings::default(), Flow::new(limits, Mark::default())))
+    }
+
+    #[test]
+    fn a_delivery_is_not_claimed_by_what_was_read_before_its_last_outcome() {
+        let lane = lane();
+        lane.look();
+        let claim = lane.claim(Seq(7)).expect("it is free");
+        assert!(lane.claim(Seq(7)).is_none(), "it is in flight");
+        claim.settle(true);
+        assert!(lane.claim(Seq(7)).is_none() && lane.is_taken(Seq(7)), "what the courier read may still have it");
+        assert!(lane.claim(Seq(8)).is_some() && lane.in_flight() == 0);
+        lane.look();
+        assert!(!lane.is_taken(Seq(7)) && lane.claim(Seq(7)).is_some(), "what it reads now is as new as the outcome");
     }
 }

@@ -64,6 +64,7 @@ impl Courier {
                 return Ok(Round::Ended);
             };
             outlet.tell_dead(&config, &self.lane, now);
+            self.lane.look();
             if !config.subscription.delivers(now) {
                 return Ok(Round::Idle(None));
             }
@@ -170,7 +171,7 @@ impl Courier {
     }
 
     fn send(&self, config: &Arc<LaneConfig>, due: Due, now: Millis) -> Sent {
-        if self.lane.is_flying(due.seq) {
+        if self.lane.is_taken(due.seq) {
             return Sent::InFlight;
         }
         let Some(room) = self.outlet.enter(self.number) else { return Sent::NodeFull };

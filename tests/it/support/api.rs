@@ -13,7 +13,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tidemill::api::bootstrap::{self, Show};
 use tidemill::api::{self, Health, Parts, Phase, State};
-use tidemill::app::{self, Engine};
+use tidemill::app::{self, Engine, Seams};
+use tidemill::clock::Clock;
 use tidemill::config::Config;
 use tidemill::domain::secret::Secret;
 use tidemill::telemetry::Metrics;
@@ -92,6 +93,25 @@ pub fn config(folder: &Path, more: &[(&str, &str)]) -> Arc<Config> {
     Arc::new(Config::load(None, env).expect("a valid configuration"))
 }
 
+/// Nodes that died, until their stores are closed. RocksDB aborts a process that ends meanwhile.
+#[derive(Default)]
+pub struct Graves(Vec<std::thread::JoinHandle<()>>);
+
+impl Graves {
+    /// Takes over those of another.
+    pub fn add(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
+    /// Waits until no more than so many are open.
+    pub async fn fill(&mut self, left: usize) {
+        while self.0.len() > left {
+            let grave = self.0.remove(0);
+            tokio::task::spawn_blocking(move || grave.join()).await.expect("joined").expect("closed");
+        }
+    }
+}
+
 impl Node {
     /// A node with the usual settings.
     pub async fn start() -> Self {
@@ -101,9 +121,20 @@ impl Node {
     /// A node with further settings, serving one of its surfaces.
     pub async fn start_with(more: &[(&str, &str)], configure: fn(&State, &mut ServiceConfig)) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
+        Self::open(folder, more, configure, app::wall_clock(), Seams::default()).await
+    }
+
+    /// A node on a folder that may hold a store already, on this clock, with something in place of the world around it.
+    pub async fn open(
+        folder: TempDir,
+        more: &[(&str, &str)],
+        configure: fn(&State, &mut ServiceConfig),
+        clock: Clock,
+        seams: Seams,
+    ) -> Self {
         let config = config(folder.path(), more);
         let metrics = Metrics::new().expect("metrics");
-        let engine = Engine::start(config.clone(), app::wall_clock(), metrics.clone()).expect("the engine starts");
+        let engine = Engine::start_with(config.clone(), clock, metrics.clone(), seams).expect("the engine starts");
         let options = app::api_options(&config);
         bootstrap::run(&engine.store, &engine.clock, &options, &Shown::default()).await.expect("made");
         let health = Arc::new(Health::default());
@@ -164,6 +195,20 @@ impl Node {
     }
     pub async fn post(&self, path: &str, body: Value) -> Answer {
         self.call("POST", path, Some(body)).await
+    }
+
+    /// Ends it as a process that dies: nothing under way is waited for, and nothing is put on disk.
+    /// Its files stay open until its last thread has ended: see [`Graves`].
+    pub async fn die(self, graves: &mut Graves) {
+        self.server.stop(false).await;
+        let store = self.engine.store.clone();
+        drop(self.state);
+        self.engine.abandon();
+        let folder = self.folder;
+        graves.0.push(std::thread::spawn(move || {
+            store.close();
+            drop(folder);
+        }));
     }
 
     /// Ends it and leaves its folder.

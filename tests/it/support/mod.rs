@@ -3,8 +3,15 @@
 pub mod api;
 pub mod engine;
 pub mod node;
+pub mod postbox;
 pub mod receiver;
 pub mod server;
 pub mod shim;
 pub mod shop;
 pub mod sse;
+pub mod wreck;
+
+/// Whether the long variants of tests are wanted: `scripts/check --long`.
+pub fn long() -> bool {
+    std::env::var_os("TIDEMILL_TEST_LONG").is_some_and(|value| value == "1")
+}
