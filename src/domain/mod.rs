@@ -13,6 +13,7 @@ pub mod id;
 pub mod models;
 pub mod pull;
 pub mod record;
+pub mod replay;
 pub mod retry;
 pub mod secret;
 pub mod setting;

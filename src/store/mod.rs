@@ -5,6 +5,7 @@
 //! recovery is point-in-time, so after any crash the store is a prefix of what was committed; a commit that was
 //! answered as durable is in it. Not here: what to do about any of it (`actors`).
 
+mod cancels;
 mod codec;
 mod counts;
 mod deliveries;
@@ -21,10 +22,12 @@ mod open;
 mod order;
 mod pulls;
 mod registry;
+mod replays;
 mod resends;
 mod retention;
 mod rows;
 mod secrets;
+mod selects;
 mod snapshots;
 mod tables;
 mod tx;
@@ -32,6 +35,7 @@ mod upgrade;
 mod vault;
 mod writer;
 
+pub use cancels::OwedMark;
 pub use counts::{Count, LaneCounts};
 pub use deliveries::{DeliveryRow, Settlement};
 pub use due::{Due, Place, Turn};
@@ -43,9 +47,11 @@ pub use open::{disk_bytes, exists, free_bytes, in_use};
 pub use order::{Arrival, Care, Merged};
 pub use pulls::PullSummary;
 pub use registry::{Entity, Page};
+pub use replays::ReplayCounts;
 pub use retention::{Cutoffs, SweepMarks, Swept};
 pub use rows::Rows;
 pub use secrets::Slot;
+pub use selects::{Among, Standing};
 pub use tables::Table;
 pub use tx::Tx;
 pub use upgrade::Plan;

@@ -22,6 +22,7 @@ mod listen;
 mod metrics;
 mod outbound;
 mod records;
+mod replay_steps;
 mod run_script;
 mod sandbox_connector;
 mod store;
