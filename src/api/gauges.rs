@@ -42,6 +42,9 @@ impl Gauges {
         for (status, n) in &measured.subscriptions {
             metrics.subscriptions.with([status]).set(gauge(*n));
         }
+        for (state, n) in &measured.replays {
+            metrics.replays.with([state]).set(gauge(*n));
+        }
         for (status, n) in &measured.connections {
             metrics.connections.with([status]).set(gauge(*n));
         }
@@ -60,6 +63,7 @@ struct Measured {
     oldest: Option<Millis>,
     subscriptions: BTreeMap<&'static str, u64>,
     connections: BTreeMap<&'static str, u64>,
+    replays: BTreeMap<&'static str, u64>,
 }
 
 fn measure(rows: &Rows, now: Millis) -> Result<Measured> {
@@ -72,6 +76,7 @@ fn measure(rows: &Rows, now: Millis) -> Result<Measured> {
         oldest: None,
         subscriptions: zero(["active", "retrying", "paused", "disabled"]),
         connections: zero(["active", "paused", "authFailed", "error"]),
+        replays: ["running", "paused", "cancelling"].into_iter().map(|state| (state, 0)).collect(),
     };
     rows.every_object(|subscription: Subscription| {
         let status = subscriptions::status(rows, &subscription, now)?.0;
@@ -88,6 +93,11 @@ fn measure(rows: &Rows, now: Millis) -> Result<Measured> {
         *measured.connections.entry(status).or_default() += 1;
         Ok(())
     })?;
+    for id in rows.live_replays()? {
+        if let Some(replay) = rows.replay(id)? {
+            *measured.replays.entry(replay.state.text()).or_default() += 1;
+        }
+    }
     // Only lanes that owe something are looked at, however many there are.
     for lane in rows.lanes_owed()? {
         measured.pending += rows.lane_counts(lane)?.pending;

@@ -23,6 +23,7 @@ mod metrics;
 mod outbound;
 mod records;
 mod replay_steps;
+mod replays;
 mod run_script;
 mod sandbox_connector;
 mod store;
