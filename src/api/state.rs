@@ -24,6 +24,8 @@ use crate::telemetry::Metrics;
 
 /// How many tests of subscriptions may run at the same time.
 const TESTS_MAX: usize = 8;
+/// How many exports of deliveries may run at the same time.
+const EXPORTS_MAX: usize = 16;
 
 /// What the API is given.
 pub struct Parts {
@@ -63,6 +65,7 @@ pub struct Inner {
     pub running: Running,
     pub streams: Streams,
     pub tests: tokio::sync::Semaphore,
+    pub exports: Arc<tokio::sync::Semaphore>,
 }
 
 impl State {
@@ -89,6 +92,7 @@ impl State {
             running: Running::default(),
             streams: Streams::default(),
             tests: tokio::sync::Semaphore::new(TESTS_MAX),
+            exports: Arc::new(tokio::sync::Semaphore::new(EXPORTS_MAX)),
         })))
     }
 }
