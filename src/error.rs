@@ -49,6 +49,7 @@ codes! {
     UserNotFound = "user-not-found", 404, Caller;
     SubscriptionNotFound = "subscription-not-found", 404, Caller;
     HookNotFound = "hook-not-found", 404, Caller;
+    ReplayNotFound = "replay-not-found", 404, Caller;
     DeliveryNotFound = "delivery-not-found", 404, Caller;
     EventNotFound = "event-not-found", 404, Caller;
     TopicNotFound = "topic-not-found", 404, Caller;
@@ -77,8 +78,6 @@ codes! {
     HandshakeFailed = "handshake-failed", 422, Caller;
     /// The same `Idempotency-Key` came with another body.
     IdempotencyMismatch = "idempotency-mismatch", 422, Caller;
-    /// Well-formed, and part of the contract, but not in this version.
-    NotSupported = "not-supported", 422, Caller;
     TooManyRequests = "too-many-requests", 429, Caller;
     /// Our fault: see the log.
     Internal = "internal", 500, Engine;

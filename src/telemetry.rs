@@ -193,6 +193,7 @@ metrics! {
     oldest_pending = seconds_gauge "tidemill_oldest_pending_seconds" [] "Age of the oldest pending delivery.";
     deliveries_dead = counter "tidemill_deliveries_dead_total" [cause] "Deliveries that ended undelivered, by cause (exhausted, rejected, expired).";
     subscriptions = gauge "tidemill_subscriptions" [status] "Subscriptions by status.";
+    replays = gauge "tidemill_replays" [state] "Replays that have not ended, by state.";
     connections = gauge "tidemill_connections" [status] "Connections by status.";
     event_streams = gauge "tidemill_event_streams" [] "Streams of events that are open.";
     store_bytes = gauge "tidemill_store_bytes" [] "Size of the store on disk.";

@@ -48,6 +48,8 @@ struct Bells {
     owners: Bell<Owner>,
     lanes: Bell<LaneNo>,
     router: Notify,
+    replays: Notify,
+    replays_changed: AtomicU64,
     subscriptions_changed: AtomicU64,
     owners_changed: AtomicU64,
     routed: AtomicU64,
@@ -79,10 +81,24 @@ impl Rings {
     pub fn router(&self) {
         self.0.router.notify_one();
     }
-    /// A subscription was made, changed or deleted: the router's index is rebuilt before it routes on.
+    /// A subscription was made, changed or deleted: the router's index is rebuilt before it routes on, and replays that
+    /// wait for it are looked at.
     pub fn subscriptions_changed(&self) {
         self.0.subscriptions_changed.fetch_add(1, Ordering::AcqRel);
         self.0.router.notify_one();
+        self.0.replays.notify_one();
+    }
+    /// A replay was made, or is to go on, or not to.
+    pub fn replays_changed(&self) {
+        self.0.replays_changed.fetch_add(1, Ordering::AcqRel);
+        self.0.replays.notify_one();
+    }
+    pub async fn replays_rung(&self) {
+        self.0.replays.notified().await;
+    }
+    /// Goes up with every change of a replay or of a subscription.
+    pub(super) fn replays_version(&self) -> u64 {
+        self.0.replays_changed.load(Ordering::Acquire).wrapping_add(self.subscriptions_version())
     }
     /// A connection or an integration was made, changed or deleted: what was remembered of its webhooks is read again.
     pub fn owners_changed(&self) {

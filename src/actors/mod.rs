@@ -8,6 +8,7 @@ pub mod courier;
 pub mod handle;
 pub mod janitor;
 pub mod options;
+pub mod replayer;
 pub mod router;
 pub mod supervisor;
 pub mod watcher;

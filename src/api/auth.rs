@@ -12,6 +12,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 
 use super::state::State;
 use crate::domain::id::{KeyId, WorkspaceNo};
+use crate::domain::time::Millis;
 use crate::domain::workspace::{ApiKey, Scope, Workspace};
 use crate::error::{Code, Error, Result};
 use crate::store::Rows;
@@ -26,6 +27,14 @@ const KEY_BYTES_MAX: usize = 1024;
 pub struct Known {
     pub key: ApiKey,
     pub workspace: Workspace,
+}
+
+impl Known {
+    /// Whether the key still opens something: for answers that go on for long.
+    pub(super) fn is_live(&self, rows: &Rows, now: Millis) -> Result<bool> {
+        let expired = self.key.expires_at.is_some_and(|at| at <= now);
+        Ok(!expired && rows.api_key(self.key.workspace, self.key.id)?.is_some())
+    }
 }
 
 /// Keys that were used lately, by digest.

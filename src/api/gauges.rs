@@ -43,6 +43,9 @@ impl Gauges {
         for (status, n) in &measured.subscriptions {
             metrics.subscriptions.with([status]).set(gauge(*n));
         }
+        for (state, n) in &measured.replays {
+            metrics.replays.with([state]).set(gauge(*n));
+        }
         for (status, n) in &measured.connections {
             metrics.connections.with([status]).set(gauge(*n));
         }
@@ -61,6 +64,7 @@ struct Measured {
     oldest: Option<Millis>,
     subscriptions: BTreeMap<&'static str, u64>,
     connections: BTreeMap<&'static str, u64>,
+    replays: BTreeMap<&'static str, u64>,
 }
 
 fn measure(rows: &Rows, flights: &Flights, now: Millis) -> Result<Measured> {
@@ -73,6 +77,7 @@ fn measure(rows: &Rows, flights: &Flights, now: Millis) -> Result<Measured> {
         oldest: None,
         subscriptions: zero(["active", "retrying", "paused", "disabled"]),
         connections: zero(["active", "paused", "authFailed", "error"]),
+        replays: ["running", "paused", "cancelling"].into_iter().map(|state| (state, 0)).collect(),
     };
     rows.every_object(|subscription: Subscription| {
         let (lane, low) = (subscription.lane, flights.low(subscription.lane));
@@ -95,5 +100,10 @@ fn measure(rows: &Rows, flights: &Flights, now: Millis) -> Result<Measured> {
         *measured.connections.entry(status).or_default() += 1;
         Ok(())
     })?;
+    for id in rows.live_replays()? {
+        if let Some(replay) = rows.replay(id)? {
+            *measured.replays.entry(replay.state.text()).or_default() += 1;
+        }
+    }
     Ok(measured)
 }

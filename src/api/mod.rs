@@ -66,6 +66,7 @@ pub fn table() -> Vec<Route> {
         users::routes(),
         subscriptions::routes(),
         subscriptions::hooks::routes(),
+        subscriptions::replays::routes(),
         deliveries::routes(),
         events::routes(),
         explain::routes(),

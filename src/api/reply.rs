@@ -3,8 +3,6 @@
 //! Always true: every answer of the API has a JSON body, errors included; a fault of ours is logged once with its whole
 //! chain and told without detail. Not here: which errors there are (`crate::error`).
 
-use std::convert::Infallible;
-
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderName, HeaderValue};
@@ -20,7 +18,7 @@ use crate::store::{Remembered, Tx};
 const JSON: &str = "application/json";
 
 /// A body that is made as fast as it is read, and no faster.
-pub struct Flow(BoxStream<'static, std::result::Result<Bytes, Infallible>>);
+pub struct Flow(BoxStream<'static, Result<Bytes>>);
 
 impl std::fmt::Debug for Flow {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -54,8 +52,12 @@ impl Reply {
 
     /// 200 with a body that goes on for as long as `pieces` does.
     pub fn flow(content_type: &'static str, pieces: impl Stream<Item = Bytes> + Send + 'static) -> Self {
-        let flow = Flow(pieces.map(Ok).boxed());
-        Self { flow: Some(flow), ..Self::text(content_type, Bytes::new()) }
+        Self::lines(content_type, pieces.map(Ok))
+    }
+
+    /// The same of a body that has an end: an error before it cuts the answer, so that its reader sees that it is not whole.
+    pub fn lines(content_type: &'static str, pieces: impl Stream<Item = Result<Bytes>> + Send + 'static) -> Self {
+        Self { flow: Some(Flow(pieces.boxed())), ..Self::text(content_type, Bytes::new()) }
     }
 
     /// The same with another status.

@@ -26,6 +26,8 @@ use crate::telemetry::Metrics;
 
 /// How many tests of subscriptions may run at the same time.
 const TESTS_MAX: usize = 8;
+/// How many exports of deliveries may run at the same time.
+const EXPORTS_MAX: usize = 16;
 
 /// How many looks over everything may run at the same time.
 const LOOKS_MAX: usize = 8;
@@ -73,6 +75,7 @@ pub struct Inner {
     /// Drawn at the start: tells this process from others.
     pub instance: String,
     looks: Arc<Semaphore>,
+    pub exports: Arc<tokio::sync::Semaphore>,
 }
 
 impl State {
@@ -102,6 +105,7 @@ impl State {
             backups: tokio::sync::Mutex::default(),
             instance: instance()?,
             looks: Arc::new(Semaphore::new(LOOKS_MAX)),
+            exports: Arc::new(tokio::sync::Semaphore::new(EXPORTS_MAX)),
         })))
     }
 }

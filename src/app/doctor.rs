@@ -44,13 +44,15 @@ fn ill(text: impl Into<String>) -> Finding {
 /// The trusted certificates cannot be read.
 pub async fn examine(config: &Config) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
-    // The operator's own addresses: wherever they lead is right.
+    // The operator's own addresses: wherever they lead is right. The public one is asked for as apps are called.
     let everywhere = ["0.0.0.0/0", "::/0"].into_iter().filter_map(|network| network.parse().ok()).collect();
-    let client = Client::new(&super::outbound_options(config), Arc::new(Policy::new(everywhere, true)))?;
+    let policy = Arc::new(Policy::new(everywhere, true));
+    let direct = Client::new(&super::outbound_options(config, None)?, policy.clone())?;
+    let outside = Client::new(&super::outbound_options(config, config.ingest.proxy_url.as_ref())?, policy)?;
     let listen = config.server.listen;
     let host = if listen.ip().is_unspecified() { [127, 0, 0, 1].into() } else { listen.ip() };
     let here = format!("http://{}", std::net::SocketAddr::new(host, listen.port()));
-    let ours = who(&client, &here).await;
+    let ours = who(&direct, &here).await;
     findings.push(match &ours {
         Ok(_) => well(format!("a node answers at {here}")),
         Err(why) => ill(format!("no node answers at {here} ({why}): start `tidemill serve`, or mend server.listen")),
@@ -60,7 +62,7 @@ pub async fn examine(config: &Config) -> Result<Vec<Finding>> {
             "server.public_url is not set: no webhook is registered at any app, everything is polled; set the address \
              under which apps reach this node",
         ),
-        Some(url) => public(&client, url, ours.ok()).await,
+        Some(url) => public(&outside, url, ours.ok()).await,
     });
     findings.push(clock());
     findings.push(disk(config));

@@ -22,6 +22,7 @@ use crate::actors::courier::Desk;
 use crate::actors::courier::outlet::{self, MakeDriver, Outlet};
 use crate::actors::handle::Rings;
 use crate::actors::janitor::Janitor;
+use crate::actors::replayer::{self, Replayer};
 use crate::actors::router::Router;
 use crate::actors::supervisor::{Pulse, Supervisor};
 use crate::actors::watcher::Watchers;
@@ -229,6 +230,7 @@ impl Engine {
         let (retention, metrics) = (self.config.retention.clone(), self.metrics.clone());
         let make = move || Janitor::new(store.clone(), clock.clone(), retention.clone(), metrics.clone());
         self.tasks.push(actix_rt::spawn(supervisor.clone().keep("janitor", LOOK, std::future::pending, make)));
+        self.start_replayer(supervisor);
         let watchers = Watchers::new(self.deps.clone());
         watchers.open()?;
         let bell = watchers.clone();
@@ -242,6 +244,22 @@ impl Engine {
         desk.open()?;
         self.tasks.push(actix_rt::spawn(desk.run()));
         Ok(())
+    }
+
+    fn start_replayer(&mut self, supervisor: &Supervisor) {
+        let tools = replayer::Tools {
+            store: self.store.clone(),
+            clock: self.clock.clone(),
+            rings: self.rings.clone(),
+            flights: self.outlet.flights.clone(),
+        };
+        let bell = self.rings.clone();
+        let rung = move || {
+            let bell = bell.clone();
+            async move { bell.replays_rung().await }
+        };
+        let make = move || Replayer::new(tools.clone());
+        self.tasks.push(actix_rt::spawn(supervisor.clone().keep("replayer", TICK, rung, make)));
     }
 
     /// Ends it on the spot: no attempt is waited for, and nothing more is put on disk. What is in the store is what a process

@@ -99,6 +99,8 @@ ids! {
     InboxId,
     /// One look at an app.
     PullId,
+    /// A job that makes many deliveries again: log sequence (8 bytes) and lane number (4).
+    ReplayId,
 }
 
 fn join(seq: Seq, number: u32) -> [u8; 12] {
@@ -133,6 +135,18 @@ impl DeliveryId {
         Self(join(seq, lane.0))
     }
     /// The delivery's sequence and lane.
+    pub fn parts(&self) -> (Seq, LaneNo) {
+        let (seq, number) = split(&self.0);
+        (seq, LaneNo(number))
+    }
+}
+
+impl ReplayId {
+    /// The id of the replay at `seq` in `lane`.
+    pub fn new(seq: Seq, lane: LaneNo) -> Self {
+        Self(join(seq, lane.0))
+    }
+    /// The replay's sequence and lane.
     pub fn parts(&self) -> (Seq, LaneNo) {
         let (seq, number) = split(&self.0);
         (seq, LaneNo(number))

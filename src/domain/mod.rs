@@ -14,6 +14,7 @@ pub mod interest;
 pub mod models;
 pub mod pull;
 pub mod record;
+pub mod replay;
 pub mod retry;
 pub mod secret;
 pub mod setting;

@@ -86,7 +86,7 @@ impl Rows {
     /// The same of a delivery whose record is known: a few reads, however much its lane is owed.
     pub fn delivery_of(&self, lane: LaneNo, seq: Seq, record: Option<&RecordKey>) -> Result<Option<DeliveryRow>> {
         let is_elsewhere = self.get::<DeliveryRow>(Table::Deliveries, Key::lane(lane).seq(seq))?.is_none()
-            && self.raw(Table::Queue, keys::queue(lane, Queued::Fresh).seq(seq))?.is_none();
+            && self.untried(lane, seq)?.is_none();
         match record {
             _ if !is_elsewhere => self.delivery(lane, seq),
             Some(record) if self.is_untried_of(lane, record, seq)? => self.delivery(lane, seq),
@@ -102,7 +102,8 @@ impl Rows {
         limit: usize,
     ) -> Result<Vec<(DeliveryId, DeliveryRow)>> {
         let mut seqs = std::collections::BTreeSet::new();
-        let tables = [(Table::Deliveries, Key::lane(lane), 4), (Table::Queue, keys::queue(lane, Queued::Fresh), 5)];
+        let queue = |kind| (Table::Queue, keys::queue(lane, kind), 5);
+        let tables = [(Table::Deliveries, Key::lane(lane), 4), queue(Queued::Fresh), queue(Queued::Replay)];
         for (table, prefix, at) in tables {
             let end = match before {
                 Some(seq) => prefix.clone().seq(seq).as_ref().to_vec(),
@@ -144,19 +145,32 @@ impl Rows {
             let queued = self.raw(Table::Queue, keys::queue_retry(lane, at, seq))?;
             return queued.map(|value| Due::read(seq, Place::At(at), &value)).transpose();
         }
-        if let Some(value) = self.raw(Table::Queue, keys::queue(lane, Queued::Fresh).seq(seq))? {
-            return Due::read(seq, Place::Fresh, &value).map(Some);
+        match self.untried(lane, seq)? {
+            Some(due) => Ok(Some(due)),
+            None => self.untried_elsewhere(lane, seq),
         }
-        self.untried_elsewhere(lane, seq)
+    }
+
+    /// One that was never tried and waits for nothing but its turn.
+    pub(super) fn untried(&self, lane: LaneNo, seq: Seq) -> Result<Option<Due>> {
+        for (kind, place) in [(Queued::Fresh, Place::Fresh), (Queued::Replay, Place::Replay)] {
+            if let Some(value) = self.raw(Table::Queue, keys::queue(lane, kind).seq(seq))? {
+                return Due::read(seq, place, &value).map(Some);
+            }
+        }
+        Ok(None)
     }
 
     /// The oldest delivery that a lane is owed: of those to be tried again (the next hundred that are due), else of those
-    /// that were never tried.
+    /// that were never tried, those of replays last.
     pub fn oldest_owed(&self, lane: LaneNo) -> Result<Option<Due>> {
         let retries = self.retry_deliveries(lane, 100)?;
         match retries.into_iter().min_by_key(|due| due.seq) {
             Some(due) => Ok(Some(due)),
-            None => Ok(self.fresh_deliveries(lane, Seq(0), 1)?.pop()),
+            None => match self.fresh_deliveries(lane, Seq(0), 1)?.pop() {
+                Some(due) => Ok(Some(due)),
+                None => Ok(self.replayed_deliveries(lane, Seq(0), 1)?.pop()),
+            },
         }
     }
 
@@ -256,6 +270,9 @@ impl Tx<'_> {
         if let Some(record) = due.record {
             self.settle_record(lane, record, due, ended.is_some())?;
         }
+        if row.replay {
+            self.note_replayed(lane, due, &row.state, !row.attempts.is_empty())?;
+        }
         // A dead one can be asked for once more, so it still needs its event.
         if row.replay && ended.is_some_and(|count| count != Count::Dead) {
             self.note_resend(&Resend { lane, event: row.event, seq, is_live: false })?;
@@ -281,7 +298,8 @@ impl Tx<'_> {
     pub fn cancel_some(&mut self, lane: LaneNo, limit: usize) -> Result<bool> {
         let fresh = self.fresh_deliveries(lane, Seq(0), limit)?;
         let retry = self.retry_deliveries(lane, limit)?;
-        let all: Vec<Due> = fresh.into_iter().chain(retry).take(limit).collect();
+        let replayed = self.replayed_deliveries(lane, Seq(0), limit)?;
+        let all: Vec<Due> = fresh.into_iter().chain(retry).chain(replayed).take(limit).collect();
         for due in &all {
             if let Some(mut row) = self.delivery(lane, due.seq)? {
                 row.state = DeliveryState::Cancelled { at: self.now() };
@@ -292,9 +310,10 @@ impl Tx<'_> {
         Ok(!all.is_empty())
     }
 
-    /// Erases a lane: its queue, its history, its counts.
+    /// Erases a lane: its queue, its history, its counts, its replays.
     pub fn erase_lane(&mut self, lane: LaneNo) -> Result<()> {
-        for table in [Table::Queue, Table::Deliveries, Table::Counts, Table::Lanes] {
+        let replays = [Table::Replays, Table::ReplaysLive, Table::ReplayCounts];
+        for table in [Table::Queue, Table::Deliveries, Table::Counts, Table::Lanes].into_iter().chain(replays) {
             self.delete_prefix(table, &Key::lane(lane))?;
         }
         Ok(())

@@ -44,6 +44,8 @@ pub enum Place {
     At(Millis),
     /// Behind an older delivery of its record.
     Parked,
+    /// Among those that replays have made and that were never tried, in the order of their sequences.
+    Replay,
 }
 
 /// Value of a queue row. None is written where the key says it all: the first delivery of an event to a lane that does not
@@ -67,6 +69,7 @@ impl Due {
         match (self.place, self.record) {
             (Place::At(at), _) => keys::queue_retry(lane, at, self.seq),
             (Place::Parked, Some(record)) => keys::queue(lane, Queued::Parked).bytes(&record).seq(self.seq),
+            (Place::Replay, _) => keys::queue(lane, Queued::Replay).seq(self.seq),
             (Place::Fresh | Place::Parked, _) => keys::queue(lane, Queued::Fresh).seq(self.seq),
         }
     }

@@ -26,8 +26,9 @@ impl Rows {
     pub fn oldest_pending(&self, lane: LaneNo, low: &Low) -> Result<Option<Millis>> {
         let fresh = self.fresh_deliveries(lane, low.fresh, 1)?;
         let retry = self.retry_deliveries_from(lane, low.retry, 1)?;
+        let replayed = self.replayed_deliveries(lane, Seq(0), 1)?;
         // What is parked stands behind an older one of its record, which is one of these.
-        let seqs = fresh.into_iter().chain(retry).map(|due| due.seq).chain(low.in_flight);
+        let seqs = fresh.into_iter().chain(retry).chain(replayed).map(|due| due.seq).chain(low.in_flight);
         let mut oldest = None::<Millis>;
         for seq in seqs {
             if let Some(row) = self.delivery(lane, seq)? {
@@ -43,6 +44,9 @@ impl Rows {
             return Ok(false);
         }
         if !self.retry_deliveries_from(lane, low.retry, 1)?.is_empty() {
+            return Ok(false);
+        }
+        if !self.replayed_deliveries(lane, Seq(0), 1)?.is_empty() {
             return Ok(false);
         }
         let prefix = keys::queue(lane, Queued::Dead);

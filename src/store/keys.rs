@@ -112,6 +112,10 @@ pub enum Queued {
     Merged = 7,
     /// Asked for again, whether or not it is still owed: lane, 8, sequence of the event, sequence.
     Resent = 8,
+    /// Made by a replay and never attempted: lane, 9, sequence.
+    Replay = 9,
+    /// Made by a replay and owed, wherever it stands: lane, 10, sequence.
+    Job = 10,
 }
 
 /// lane (4), state (1).
@@ -153,7 +157,10 @@ mod tests {
             (queue(LaneNo(1), Queued::Newest).bytes(&[7; 16]), "000000010607070707070707070707070707070707"),
             (queue(LaneNo(1), Queued::Merged).seq(Seq(2)), "00000001070000000000000002"),
             (queue(LaneNo(1), Queued::Resent).seq(Seq(2)).seq(Seq(3)), "000000010800000000000000020000000000000003"),
+            (queue(LaneNo(1), Queued::Replay).seq(Seq(2)), "00000001090000000000000002"),
+            (queue(LaneNo(1), Queued::Job).seq(Seq(2)), "000000010a0000000000000002"),
             (Key::lane(LaneNo(1)).seq(Seq(2)), "000000010000000000000002"),
+            (Key::lane(LaneNo(1)).seq(Seq(2)).u8(3), "00000001000000000000000203"),
             (Key::workspace(WorkspaceNo(9)).seq(Seq(2)), "000000090000000000000002"),
             (
                 snapshot(ConnectionId([0xab; 12]), "contacts", &[1; 16]),

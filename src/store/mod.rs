@@ -6,6 +6,7 @@
 //! answered as durable is in it. Not here: what to do about any of it (`actors`).
 
 mod backup;
+mod cancels;
 mod codec;
 mod counts;
 mod deliveries;
@@ -23,10 +24,12 @@ mod open;
 mod order;
 mod pulls;
 mod registry;
+mod replays;
 mod resends;
 mod retention;
 mod rows;
 mod secrets;
+mod selects;
 mod snapshots;
 mod stops;
 mod tables;
@@ -36,6 +39,7 @@ mod vault;
 mod writer;
 
 pub use backup::{Identity, Note, Owed, Paused, copy_folder, note, restore};
+pub use cancels::OwedMark;
 pub use counts::{Count, LaneCounts};
 pub use deliveries::{DeliveryRow, Settlement};
 pub use due::{Due, Place, Turn};
@@ -48,9 +52,11 @@ pub use open::{disk_bytes, exists, free_bytes, in_use};
 pub use order::{Arrival, Care, Merged};
 pub use pulls::PullSummary;
 pub use registry::{Entity, Page};
+pub use replays::ReplayCounts;
 pub use retention::{Cutoffs, SweepMarks, Swept};
 pub use rows::Rows;
 pub use secrets::Slot;
+pub use selects::{Among, Standing};
 pub use stops::{Plan as StopPlan, Point, Stops};
 pub use tables::Table;
 pub use tx::Tx;

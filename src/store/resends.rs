@@ -73,11 +73,23 @@ impl Tx<'_> {
         event: Seq,
         record: Option<RecordKey>,
     ) -> Result<DeliveryId> {
+        self.put_again(lane, care, event, record, Place::Fresh).map(|seq| DeliveryId::new(seq, lane))
+    }
+
+    /// The same at this place, or behind what its record is owed.
+    pub(super) fn put_again(
+        &mut self,
+        lane: LaneNo,
+        care: Care,
+        event: Seq,
+        record: Option<RecordKey>,
+        place: Place,
+    ) -> Result<Seq> {
         let (seq, now) = (self.next_seq()?, self.now());
-        let due = Due { seq, event, turn: Turn::Again(now), place: Place::Fresh, record };
+        let due = Due { seq, event, turn: Turn::Again(now), place, record };
         self.owe_in_order(lane, care, due, now)?;
         self.note_resend(&Resend { lane, event, seq, is_live: true })?;
-        Ok(DeliveryId::new(seq, lane))
+        Ok(seq)
     }
 
     /// Notes a delivery that was asked for again, or that it has ended.

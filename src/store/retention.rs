@@ -346,7 +346,7 @@ impl Rows {
     }
 
     /// The first position of the log whose event was taken in at `at` or later; past the last one if there is none.
-    fn seq_at(&self, at: Millis) -> Result<Seq> {
+    pub(super) fn seq_at(&self, at: Millis) -> Result<Seq> {
         let Some((first, event)) = self.event_from(Seq(0))? else { return Ok(Seq(0)) };
         if event.accepted_at >= at {
             return Ok(first);
@@ -384,7 +384,8 @@ impl Tx<'_> {
         use crate::domain::delivery::{Cause, DeliveryState};
         let fresh = self.fresh_deliveries(lane, Seq(0), limit)?;
         let retry = self.retry_deliveries(lane, limit)?;
-        for due in fresh.into_iter().chain(retry).filter(|due| due.seq < before) {
+        let replayed = self.replayed_deliveries(lane, Seq(0), limit)?;
+        for due in fresh.into_iter().chain(retry).chain(replayed).filter(|due| due.seq < before) {
             if let Some(mut row) = self.delivery(lane, due.seq)? {
                 row.state = DeliveryState::Dead { at: self.now(), cause: Cause::Expired };
                 self.settle_delivery(&Settlement { lane, due, row })?;

@@ -78,6 +78,12 @@ tables! {
     Lanes = "lanes", Lookup;
     /// lane (4), hour (4), state (1) → how many.
     Counts = "counts", Count;
+    /// lane (4), sequence (8) → replay.
+    Replays = "replays", Lookup;
+    /// lane (4), sequence (8) → nothing: replays that have not ended.
+    ReplaysLive = "replays_live", Lookup;
+    /// lane (4), sequence (8), what (1) → how many of the deliveries that a replay has made.
+    ReplayCounts = "replay_counts", Count;
 }
 
 impl Table {

@@ -117,7 +117,6 @@ async fn a_patch_changes_what_it_names_and_nothing_else() {
     let enabled = node.post(&format!("{}/enable", path(&made)), json!({"backlog": "skip"})).await.ok();
     assert_eq!(enabled["subscription"]["status"], "active");
     node.post(&format!("{}/enable", path(&made)), json!({"backlog": "all"})).await.refused(422, "invalid");
-    node.post(&format!("{}/replays", path(&made)), json!({})).await.refused(422, "not-supported");
     node.stop().await;
 }
 

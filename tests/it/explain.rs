@@ -102,7 +102,7 @@ impl Desk {
                 verdict: "verified".into(),
                 event: None,
             };
-            tx.put_inbox(&owner, &request)
+            tx.put_inbox(&owner, &request.incoming()?)
         };
         self.node.engine.store.change(put).await.expect("stored");
         self.node.engine.rings.owner(owner);

@@ -130,6 +130,10 @@ fn every_metric_moves() {
     for address in [format!("http://127.0.0.1:{receiver_port}/"), format!("http://127.0.0.1:{}/", free_port())] {
         post(node_port, &format!("{one}/webhooks"), &format!(r#"{{"address":"{address}","topic":["*"]}}"#));
     }
+    // One that does not deliver, so that its replay stays under way.
+    let idle = format!(r#"{{"address":"http://127.0.0.1:{receiver_port}/idle","topic":["*"],"isEnabled":false}}"#);
+    let idle = post(node_port, &format!("{one}/webhooks"), &idle);
+    let idle = idle["subscription"]["subscriptionId"].as_str().expect("an id").to_owned();
     let integration =
         format!(r#"{{"connector":"sandbox","parameters":{{"baseUri":"http://127.0.0.1:{sandbox_port}"}}}}"#);
     let made = post(node_port, &format!("{one}/integrations"), &integration);
@@ -143,6 +147,11 @@ fn every_metric_moves() {
         let rows = telemetry::TABLE.iter().map(|row| row.name).filter(|name| !NOT_FROM_OUTSIDE.contains(name));
         rows.filter(|name| !moved(&text, name)).collect::<Vec<_>>()
     };
+    until("an event is there to be sent again", || {
+        let range = r#"{"from":"2020-01-01T00:00:00Z","to":"2100-01-01T00:00:00Z"}"#;
+        let made = post(node_port, &format!("{one}/webhooks/{idle}/replays"), range);
+        made["replay"]["progress"] == 0.0
+    });
     let end = Instant::now() + PATIENCE;
     loop {
         let rest = still();

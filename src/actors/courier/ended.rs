@@ -34,8 +34,14 @@ impl Ended {
 
     pub(super) fn applied(&self, outlet: &Outlet, hold: Hold) {
         let state = &self.settlement.row.state;
-        if let DeliveryState::Due { at, .. } = state {
-            self.lane.due_again(*at, outlet.clock.now());
+        match state {
+            DeliveryState::Due { at, .. } => self.lane.due_again(*at, outlet.clock.now()),
+            DeliveryState::Delivered { at } | DeliveryState::Dead { at, .. }
+                if self.settlement.due.record.is_some() =>
+            {
+                self.lane.let_go(*at);
+            }
+            _ => {}
         }
         if self.after.as_ref().is_some_and(|after| after.back.is_some()) {
             outlet.rings.router();

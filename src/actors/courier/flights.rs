@@ -1,4 +1,4 @@
-//! What is in flight, and where the queues begin, for those who only look.
+//! What is in flight, and where the queues begin, for those who stand outside.
 //!
 //! Always true: it shows the lanes' own sets, so a delivery is in it exactly as long as its attempt is under way; a lane
 //! that has ended is not in it. Not here: who claims (`Courier`).
@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use super::lane::Lane;
 use crate::domain::id::{LaneNo, Seq};
+use crate::domain::time::Millis;
 use crate::store::Low;
 
 /// A handle; clones show the same lanes.
@@ -30,6 +31,13 @@ impl Flights {
     /// Whether this delivery is in flight now.
     pub fn has(&self, lane: LaneNo, seq: Seq) -> bool {
         self.lane(lane).is_some_and(|lane| lane.is_flying(seq))
+    }
+
+    /// Tells a lane's courier that deliveries were cancelled at that time or later: their successors may go.
+    pub fn let_go(&self, number: LaneNo, at: Millis) {
+        if let Some(lane) = self.lane(number) {
+            lane.let_go(at);
+        }
     }
 
     fn lane(&self, number: LaneNo) -> Option<Arc<Lane>> {

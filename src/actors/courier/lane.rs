@@ -32,6 +32,8 @@ pub struct Lane {
     slow_until: AtomicU64,
     /// A fresh delivery was not settled by its attempt: the courier must look from the start of the queue again.
     redo: AtomicBool,
+    /// A delivery was put among those with a due time, due then or later: the courier may have passed its place.
+    let_go: AtomicU64,
     ended: AtomicBool,
     /// Where the courier reads on: see `Low`.
     fresh_low: AtomicU64,
@@ -72,6 +74,7 @@ impl Lane {
             flow: Mutex::new(flow),
             slow_until: AtomicU64::new(0),
             redo: AtomicBool::new(false),
+            let_go: AtomicU64::new(u64::MAX),
             ended: AtomicBool::new(false),
             fresh_low: AtomicU64::new(0),
             retry_low: AtomicU64::new(0),
@@ -141,6 +144,14 @@ impl Lane {
             self.redo.store(true, Ordering::Relaxed);
         }
         self.ring_at(at);
+    }
+    /// A delivery of a record has ended at that time or later, so its successor may have been let go.
+    pub(super) fn let_go(&self, at: Millis) {
+        self.let_go.fetch_min(at.0, Ordering::AcqRel);
+        self.rings.lane(self.number);
+    }
+    pub(super) fn take_let_go(&self) -> Millis {
+        Millis(self.let_go.swap(u64::MAX, Ordering::AcqRel))
     }
     /// Wakes the courier at that time.
     pub(super) fn ring_at(&self, at: Millis) {

@@ -45,13 +45,15 @@ pub struct Courier {
     config: Option<(u64, Arc<LaneConfig>)>,
     /// Fresh deliveries up to here are sent, in flight, or among the retries.
     low: Seq,
+    /// The same of those that replays have made.
+    replay_low: Seq,
     /// No retry is due before.
     retry_low: Millis,
 }
 
 impl Courier {
     pub(super) fn new(number: LaneNo, outlet: Arc<Outlet>, lane: Arc<Lane>) -> Self {
-        Self { number, outlet, lane, config: None, low: Seq(0), retry_low: Millis(0) }
+        Self { number, outlet, lane, config: None, low: Seq(0), replay_low: Seq(0), retry_low: Millis(0) }
     }
 
     /// Claims and sends what is due; answers when to look again.
@@ -92,7 +94,8 @@ impl Courier {
         }
     }
 
-    /// Sends what is due, retries and fresh deliveries in turn, until the window is full or nothing is left.
+    /// Sends what is due, retries, fresh deliveries and those of replays in turn, until the window is full or nothing is
+    /// left. So a replay takes at most its turn from what is new.
     fn fill(&mut self, config: &Arc<LaneConfig>, window: usize, now: Millis) -> Result<Stop> {
         let full = Stop::Room { ring_at: window / 2 };
         let in_flight = self.lane.in_flight();
@@ -101,17 +104,20 @@ impl Courier {
         }
         let mut room = window - in_flight;
         if self.lane.take_redo() {
-            (self.low, self.retry_low) = (Seq(0), Millis(0));
+            self.look_anew();
         }
+        self.retry_low = self.retry_low.min(self.lane.take_let_go());
         let (mut retries, next) = self.due_retries(window, now)?;
         let routed = self.outlet.rings.routed_to();
-        let mut fresh = self.outlet.store.fresh_deliveries(self.number, self.low, window + 1)?.into_iter();
+        let store = &self.outlet.store;
+        let mut fresh = store.fresh_deliveries(self.number, self.low, window + 1)?.into_iter();
+        let mut replayed = store.replayed_deliveries(self.number, self.replay_low, window + 1)?.into_iter();
         loop {
-            let (retry, new) = (retries.next(), fresh.next());
-            if retry.is_none() && new.is_none() {
+            let turn = [retries.next(), fresh.next(), replayed.next()];
+            if turn.iter().all(Option::is_none) {
                 return Ok(next.map_or(Stop::Nothing, Stop::Until));
             }
-            for due in [retry, new].into_iter().flatten() {
+            for due in turn.into_iter().flatten() {
                 if room == 0 {
                     return Ok(full);
                 }
@@ -125,8 +131,16 @@ impl Courier {
                 if due.place == Place::Fresh && due.seq <= routed {
                     self.low = self.low.max(due.seq);
                 }
+                if due.place == Place::Replay {
+                    self.replay_low = self.replay_low.max(due.seq);
+                }
             }
         }
+    }
+
+    /// Looks from the start of the queue again.
+    fn look_anew(&mut self) {
+        (self.low, self.replay_low, self.retry_low) = (Seq(0), Seq(0), Millis(0));
     }
 
     /// Retries that are due, and when the next one is.
@@ -135,7 +149,7 @@ impl Courier {
         let mut retries = self.outlet.store.retry_deliveries_from(self.number, self.retry_low, window + 1)?;
         let at = |due: &Due| match due.place {
             Place::At(at) => at,
-            Place::Fresh | Place::Parked => now,
+            Place::Fresh | Place::Parked | Place::Replay => now,
         };
         // Nothing stands before the first one, and nothing is put before now.
         self.retry_low = retries.first().map_or(now, at).min(now);
@@ -161,7 +175,7 @@ impl Courier {
         self.lane.flow().probe_with(due.seq);
         match due.place {
             Place::At(at) if at > now => return Ok(Stop::Until(at)),
-            Place::At(_) | Place::Fresh | Place::Parked => {}
+            Place::At(_) | Place::Fresh | Place::Parked | Place::Replay => {}
         }
         Ok(match self.send(config, due, now) {
             Sent::Yes | Sent::InFlight => Stop::Room { ring_at: 0 },
@@ -201,7 +215,7 @@ impl Courier {
         {
             // It was enabled: what was learnt of the endpoint before is worth nothing.
             *self.lane.flow() = Flow::new(self.outlet.options.limits, self.outlet.store.lane_mark(self.number)?);
-            (self.low, self.retry_low) = (Seq(0), Millis(0));
+            self.look_anew();
         }
         self.config = config.clone().map(|config| (version, config));
         Ok(config)

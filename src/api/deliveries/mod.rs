@@ -1,13 +1,15 @@
-//! `/one/deliveries`: what subscriptions were owed, what was tried, what came of it; and once more, please.
+//! `/one/deliveries`: what subscriptions were owed, what was tried, what came of it; once more, please, and no more of it.
 //!
 //! Always true: a list looks at a bounded number of rows, so a page may be short while `next` is present; newest first.
 //! Not here: the walk over lanes (`walk`), replays.
 
+mod cancel;
 mod curl;
+mod export;
 mod walk;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use self::curl::Curl;
 use self::walk::{Filter, Hit, Place, Status};
@@ -114,6 +116,11 @@ struct Deliveries {
     next: Option<String>,
 }
 
+/// A body without fields.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
 const FILTERS: &[Param] = &[
     Param { name: "subscriptionId", about: "Of this subscription." },
     Param { name: "status", about: "pending, inFlight, retrying, delivered, dead, cancelled or superseded." },
@@ -132,9 +139,21 @@ pub(super) fn routes() -> Vec<Route> {
             .query(PAGED)
             .query(FILTERS)
             .gives::<Deliveries>(),
+        Route::get("/{version}/one/deliveries/export", "Dead letters as lines of JSON", export::export)
+            .query(export::PARAMS)
+            .query(FILTERS)
+            .gives::<export::Line>()
+            .content_type(export::CONTENT_TYPE),
         Route::get(one, "Show a delivery with its attempts", show).gives::<OneDelivery>(),
         Route::post("/{version}/one/deliveries/{deliveryId}/resend", "Send the same event once more", resend)
             .gives::<OneDelivery>(),
+        Route::post("/{version}/one/deliveries/{deliveryId}/cancel", "Try it no more", cancel::one)
+            .takes::<Nothing>()
+            .gives::<OneDelivery>(),
+        Route::post("/{version}/one/webhooks/{subscriptionId}/deliveries/cancel", "Cancel what waits", cancel::some)
+            .query(&[Param { name: "cursor", about: "The `next` of the call before." }])
+            .takes::<cancel::Cancel>()
+            .gives::<cancel::Cancelled>(),
     ];
     group("deliveries", routes)
 }
@@ -181,9 +200,21 @@ fn attempt_view(attempt: &Attempt) -> AttemptView {
 async fn list(call: Call) -> Result<Reply> {
     let (workspace, page) = (call.workspace()?, Paging::of(&call)?);
     let place = page.before_exactly::<12>()?.map(|bytes| Place::of(DeliveryId(bytes)));
+    let (of, user, filter) = asked_of(&call)?;
+    let flights = call.state.outlet.flights.clone();
+    let read = move |rows: &Rows| {
+        let (lanes, filter) = lanes_of(rows, workspace, of, user, filter)?;
+        let found = walk::page(rows, &flights, &lanes, &filter, place, page.limit)?;
+        let deliveries = found.hits.iter().map(|hit| view(hit, false)).collect();
+        Reply::json(&Deliveries { deliveries, next: found.next.map(|place| paging::next(place.id().0)) })
+    };
+    call.read(read).await
+}
+
+/// What a call narrows a list to: the subscription, the user as the caller names it, and all else.
+fn asked_of(call: &Call) -> Result<(Option<SubscriptionId>, Option<String>, Filter)> {
     let of = call.query_id::<SubscriptionId>("subscriptionId", Code::SubscriptionNotFound)?;
-    let user = call.query("userId").map(str::to_owned);
-    let mut filter = Filter {
+    let filter = Filter {
         status: call.query("status").map(Status::read).transpose()?,
         topic: call.query("topic").map(str::to_owned),
         connection: call.query_id::<ConnectionId>("connectionId", Code::ConnectionNotFound)?,
@@ -192,18 +223,23 @@ async fn list(call: Call) -> Result<Reply> {
         from: call.query_time("from")?,
         to: call.query_time("to")?,
     };
-    let flights = call.state.outlet.flights.clone();
-    let read = move |rows: &Rows| {
-        filter.user = user.map(|text| user_of(rows, workspace, &text)).transpose()?.map(|user| user.id);
-        let lanes = match of {
-            Some(id) => vec![find_subscription(rows, workspace, id)?],
-            None => rows.subscriptions(workspace, None, walk::LANES_MAX)?.items,
-        };
-        let found = walk::page(rows, &flights, &lanes, &filter, place, page.limit)?;
-        let deliveries = found.hits.iter().map(|hit| view(hit, false)).collect();
-        Reply::json(&Deliveries { deliveries, next: found.next.map(|place| paging::next(place.id().0)) })
+    Ok((of, call.query("userId").map(str::to_owned), filter))
+}
+
+/// The subscriptions whose lanes are walked over, and the filter with its user.
+fn lanes_of(
+    rows: &Rows,
+    workspace: WorkspaceNo,
+    of: Option<SubscriptionId>,
+    user: Option<String>,
+    mut filter: Filter,
+) -> Result<(Vec<Subscription>, Filter)> {
+    filter.user = user.map(|text| user_of(rows, workspace, &text)).transpose()?.map(|user| user.id);
+    let lanes = match of {
+        Some(id) => vec![find_subscription(rows, workspace, id)?],
+        None => rows.subscriptions(workspace, None, walk::LANES_MAX)?.items,
     };
-    call.read(read).await
+    Ok((lanes, filter))
 }
 
 fn find_subscription(rows: &Rows, workspace: WorkspaceNo, id: SubscriptionId) -> Result<Subscription> {

@@ -82,13 +82,13 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    fn takes_row(&self, row: &DeliveryRow, status: Status) -> bool {
+    pub(super) fn takes_row(&self, row: &DeliveryRow, status: Status) -> bool {
         self.status.is_none_or(|wanted| wanted == status)
             && self.from.is_none_or(|from| row.made_at >= from)
             && self.to.is_none_or(|to| row.made_at < to)
     }
 
-    fn takes_event(&self, event: Option<&Event>) -> bool {
+    pub(super) fn takes_event(&self, event: Option<&Event>) -> bool {
         if self.topic.is_none() && self.connection.is_none() && self.user.is_none() && self.remote_id.is_none() {
             return true;
         }

@@ -133,7 +133,6 @@ pub(super) fn routes() -> Vec<Route> {
         Route::post("/{version}/one/webhooks/{subscriptionId}/test", "Send a ping now and show the way", test)
             .takes::<Nothing>()
             .gives::<OneTrial>(),
-        Route::post("/{version}/one/webhooks/{subscriptionId}/replays", "Replay; not in this version", replays),
     ]
 }
 
@@ -243,12 +242,4 @@ fn shown(trial: Trial) -> TrialView {
         answer: trial.answer,
         headers: trial.headers.into_iter().collect(),
     }
-}
-
-async fn replays(call: Call) -> Result<Reply> {
-    let (workspace, id) = (call.workspace()?, id_of(&call)?);
-    call.read(move |rows| find(rows, workspace, id)).await?;
-    let message =
-        "replays are not supported by this version; POST /one/deliveries/{id}/resend sends one delivery again";
-    Err(Error::new(Code::NotSupported, message))
 }

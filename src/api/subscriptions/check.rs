@@ -232,7 +232,7 @@ fn within(field: &str, number: Option<u32>, default: u32, max: u32) -> Result<u3
 }
 
 /// Deliveries in a thousand seconds.
-fn per_second(rate: f64) -> Result<u32> {
+pub(super) fn per_second(rate: f64) -> Result<u32> {
     if !(0.001..=RATE_MAX).contains(&rate) {
         return Err(Error::invalid(format!("ratePerSecond: use a number from 0.001 to {RATE_MAX}")));
     }

@@ -2,13 +2,13 @@
 //!
 //! Always true: the same address, topics and scope is there once; a change never loses what is queued; a new
 //! subscription sees what is committed after it; each change rings the router and the lane. Not here: what may be asked
-//! for (`check`), `enable`, `rotate` and `test` (`acts`), the same under
-//! other names (`hooks`).
+//! for (`check`), `enable`, `rotate` and `test` (`acts`), sending again (`replays`), the same under other names (`hooks`).
 
 mod acts;
 mod auth;
 mod check;
 pub(super) mod hooks;
+pub(super) mod replays;
 mod shape;
 
 use self::auth::AuthView;

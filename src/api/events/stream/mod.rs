@@ -216,7 +216,7 @@ impl Reader {
         let look = self.state.store.blocking(move |rows| {
             let found = look(rows, &state, &wish, signs.as_deref(), at, until)?;
             // Afterwards, since the janitor may have dropped something meanwhile.
-            let over = !is_live(rows, &state, &caller)? || overtaken(at, rows.events_kept_from()?);
+            let over = !caller.is_live(rows, state.clock.now())? || overtaken(at, rows.events_kept_from()?);
             Ok(if over { Look::Over } else { found })
         });
         look.await.unwrap_or_else(|error| {
@@ -224,12 +224,6 @@ impl Reader {
             Look::Over
         })
     }
-}
-
-/// Whether the key still opens the stream.
-fn is_live(rows: &Rows, state: &State, caller: &Known) -> Result<bool> {
-    let expired = caller.key.expires_at.is_some_and(|at| at <= state.clock.now());
-    Ok(!expired && rows.api_key(caller.key.workspace, caller.key.id)?.is_some())
 }
 
 fn look(rows: &Rows, state: &State, wish: &Wish, signs: Option<&Signs>, at: Seq, until: Seq) -> Result<Look> {
