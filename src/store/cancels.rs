@@ -92,6 +92,13 @@ impl Rows {
         self.get(Table::Deliveries, Key::lane(lane).seq(seq))
     }
 
+    /// Whether a delivery that was never tried, and has been claimed, stands no longer where it was listed: an attempt may
+    /// have ended, or somebody have cancelled it, between the courier's look and its claim. Fresh ones are listed once,
+    /// so of them this is not asked: it would cost a read for each.
+    pub fn is_stale(&self, lane: LaneNo, due: &Due) -> Result<bool> {
+        Ok(due.place != Place::Fresh && self.raw(Table::Queue, due.key(lane))?.is_none())
+    }
+
     /// The delivery at `seq`, of this record, as it is owed; None if it is not.
     pub fn owed_of(&self, lane: LaneNo, seq: Seq, record: Option<&RecordKey>) -> Result<Option<Due>> {
         if let Some(record) = record {

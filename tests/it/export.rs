@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tidemill::api::Phase;
 
 use crate::support::api::{Node, OPERATOR};
 use crate::support::receiver::Receiver;
@@ -84,6 +85,20 @@ async fn every_dead_letter_is_a_line_with_its_error_and_its_body() {
     assert_eq!(leads.len(), COUNT - 241);
     assert_eq!(lines(&node, "?status=delivered").await.len(), 1);
     assert_eq!(lines(&node, "?to=2020-01-01T00:00:00Z").await.len(), 0);
+    node.stop().await;
+}
+
+#[actix::test]
+async fn an_export_that_does_not_come_to_its_end_is_cut_and_so_never_taken_for_whole() {
+    let node = Node::start().await;
+    node.state.health.set_phase(Phase::Draining);
+    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let answer = client.get(node.url(EXPORT)).bearer_auth(crate::support::api::KEY).send().await;
+    let whole = match answer {
+        Ok(answer) => answer.bytes().await,
+        Err(error) => Err(error),
+    };
+    assert!(whole.is_err(), "{whole:?}");
     node.stop().await;
 }
 

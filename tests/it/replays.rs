@@ -144,13 +144,15 @@ async fn dead_letters_are_sent_again_until_they_are_taken() {
 async fn live_events_do_not_wait_for_a_replay() {
     let node = Node::start().await;
     let receiver = Receiver::start();
-    let more = json!({"ratePerSecond": 40, "isEnabled": false});
+    let more = json!({"ratePerSecond": 20, "isEnabled": false});
     let id = subscribe(&node, &receiver.address, more).await;
     publish(&node, "crm/contacts", 400).await;
+    until(&node, &format!("{HOOKS}/{id}"), |shown| shown["subscription"]["queue"]["pending"] == 400).await;
     // They never were sent: the backlog is skipped, and then wanted after all.
     node.post(&format!("{HOOKS}/{id}/enable"), json!({"backlog": "skip"})).await.ok();
     let made = replay(&node, &id, everything()).await;
-    receiver.wait(20).await;
+    let came = receiver.wait(20).await;
+    assert!(came.iter().all(|one| one.header("tidemill-replay") == "true"));
     let live = publish(&node, "crm/contacts", 5).await;
     let is_live = |one: &crate::support::receiver::Received| live.iter().any(|id| id == one.header("webhook-id"));
     for _ in 0..600 {

@@ -95,7 +95,7 @@ impl Courier {
     }
 
     /// Sends what is due, retries, fresh deliveries and those of replays in turn, until the window is full or nothing is
-    /// left. So a replay takes at most its turn from what is new.
+    /// left: whatever a replay has made, what is new and what has failed have their turns.
     fn fill(&mut self, config: &Arc<LaneConfig>, window: usize, now: Millis) -> Result<Stop> {
         let full = Stop::Room { ring_at: window / 2 };
         let in_flight = self.lane.in_flight();

@@ -208,6 +208,7 @@ impl Outlet {
                 Some(row) => row,
                 None => return Ok(Ready::Nothing),
             },
+            Turn::First | Turn::Again(_) if self.store.is_stale(number, due)? => return Ok(Ready::Nothing),
             Turn::First | Turn::Again(_) => DeliveryRow::unattempted(due, body.event.accepted_at),
         };
         let DeliveryState::Due { attempts, tries, .. } = row.state else { return Ok(Ready::Nothing) };

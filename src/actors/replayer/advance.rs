@@ -18,6 +18,8 @@ use crate::store::{Care, Rows, Tx, Wait};
 /// A replay that waits for its lane looks again after so long, and each time in vain after twice as long.
 const BUSY_MIN: Duration = Duration::from_millis(20);
 const BUSY_MAX: Duration = Duration::from_secs(2);
+/// Between two looks at the log, so that a search of all of it leaves the machine to others.
+const SEARCH_PAUSE: Duration = Duration::from_millis(5);
 /// One that waits for its subscription to be switched on is rung; this is in case the ring was lost.
 const IDLE: Duration = Duration::from_secs(60);
 /// Deliveries cancelled in one commit, and rows looked at for them.
@@ -108,8 +110,8 @@ async fn run(tools: &Tools, found: Found, memory: &mut Memory) -> Result<Next> {
     if made > 0 {
         tools.rings.lane(found.subscription.lane);
     }
-    // With less made than may be, the log is searched on at once.
-    Ok(Next::At(if made < chosen_max { now } else { now.after(BUSY_MIN) }))
+    // With less made than may be, the log is searched on soon.
+    Ok(Next::At(now.after(if made < chosen_max { SEARCH_PAUSE } else { BUSY_MIN })))
 }
 
 /// Makes the deliveries and moves on, if the replay still runs from `after`.

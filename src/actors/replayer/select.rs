@@ -95,7 +95,8 @@ impl Selector {
         let (events, reached) = rows.events_among(self.lane, self.among, (after, until), LOOKED_MAX)?;
         let mut look = Look { reached: after, ..Look::default() };
         for seq in events {
-            if look.chosen.len() >= chosen_max || started.elapsed() > LOOK_TIME {
+            let is_late = look.looked > 0 && started.elapsed() > LOOK_TIME;
+            if look.chosen.len() >= chosen_max || is_late {
                 return Ok(look);
             }
             if let Some(event) = rows.event(seq)? {
