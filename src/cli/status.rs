@@ -118,6 +118,32 @@ mod tests {
     use super::*;
 
     #[test]
+    fn each_trouble_is_one_line() {
+        let status = serde_json::json!({
+            "lanes": [{"subscriptionId": "s1", "workspaceId": "w1", "address": "https://a.example/", "status": "retrying",
+                "statusReason": "it said no", "pending": 7, "oldestPendingAt": "2026-01-01T00:00:00.000Z", "dead": 2,
+                "failingSince": null, "breakerOpen": true}],
+            "connections": [{"connectionId": "c1", "app": "Shop", "userId": "u1", "trouble": "stalled",
+                "message": "timed out", "since": null}],
+            "subscriptionTotals": {"active": 1, "retrying": 1, "pending": 7},
+            "connectionTotals": {"active": 3, "stalled": 1},
+            "complete": false,
+            "node": {"version": "0.1.0", "refusesWork": true, "storeBytes": 1500, "diskFreeBytes": 2, "diskBytes": 3,
+                "workspaces": 4, "commitsWaiting": 5},
+        });
+        let expected = "\
+node         0.1.0 REFUSES WORK, store 1.5 kB, disk 2 B free of 3 B, 4 workspaces, 5 commits waiting
+lanes        1 active, 1 retrying, 0 paused, 0 disabled, 0 breakersOpen, 7 pending, 0 dead
+connections  3 active, 0 paused, 0 authFailed, 0 error, 1 stalled, 0 failing, 0 held
+not everything was looked at: there is too much
+s1  retrying  pending 7 since 2026-01-01T00:00:00.000Z  dead 2  failing since -  breaker open  workspace w1  \
+https://a.example/: it said no
+c1  stalled     since -  Shop of user u1: timed out
+";
+        assert_eq!(text(&status), expected);
+    }
+
+    #[test]
     fn bytes_are_written_for_people() {
         let all = [0, 999, 1000, 1_999, 12_345_678, u64::MAX].map(bytes);
         assert_eq!(all, ["0 B", "999 B", "1.0 kB", "1.9 kB", "12.3 MB", "18.4 EB"]);

@@ -10,6 +10,9 @@ use crate::domain::id::{LaneNo, Seq};
 use crate::domain::time::Millis;
 use crate::error::Result;
 
+/// Deliveries to be tried again among which the oldest is looked for.
+const RETRIES_LOOKED_MAX: usize = 100;
+
 /// Where a lane's queue begins, as far as is remembered. The default is its very start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Low {
@@ -22,10 +25,12 @@ pub struct Low {
 }
 
 impl Rows {
-    /// When the oldest owed delivery of a lane was made.
+    /// When the oldest owed delivery of a lane was made. Of those to be tried again the next hundred are looked at: they
+    /// stand in the order of their due times.
     pub fn oldest_pending(&self, lane: LaneNo, low: &Low) -> Result<Option<Millis>> {
         let fresh = self.fresh_deliveries(lane, low.fresh, 1)?;
-        let retry = self.retry_deliveries_from(lane, low.retry, 1)?;
+        let retries = self.retry_deliveries_from(lane, low.retry, RETRIES_LOOKED_MAX)?;
+        let retry = retries.into_iter().min_by_key(|due| due.seq);
         let replayed = self.replayed_deliveries(lane, Seq(0), 1)?;
         // What is parked stands behind an older one of its record, which is one of these.
         let seqs = fresh.into_iter().chain(retry).chain(replayed).map(|due| due.seq).chain(low.in_flight);

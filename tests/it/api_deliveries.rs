@@ -121,6 +121,37 @@ async fn traced(node: &Node, event: &str, again: &str) {
 }
 
 #[actix::test]
+async fn a_delivery_shows_a_line_that_repeats_it() {
+    let node = Node::start().await;
+    let bad = Server::start(|_| Act::Answer(answer("500 Oops", "", ""))).await;
+    let body = json!({
+        "address": format!("http://{}/it's", bad.address), "topic": ["*"], "headers": {"X-Team": "s3cret"},
+    });
+    node.post(HOOKS, body).await.ok();
+    publish(&node, "crm/contacts").await;
+    let tried = until(&node, &format!("{DELIVERIES}?status=retrying"), |list| list.len() == 1).await;
+    assert!(tried[0].get("curl").is_none(), "a list has no lines");
+    let one = format!("{DELIVERIES}/{}", tried[0]["deliveryId"].as_str().expect("an id"));
+    let shown = node.get(&one).await.ok()["delivery"]["curl"].as_str().expect("a line").to_owned();
+    let sent = &bad.got()[0];
+    // Everything but the time of the signatures is as it was; RSA has no time.
+    for name in ["webhook-id", "x-alloy-topic", "x-alloy-signature", "tidemill-attempt", "content-type", "user-agent"] {
+        let header = format!("-H '{name}: {}'", sent.header(name).expect(name));
+        assert!(shown.contains(&header), "{header}: {shown}");
+    }
+    let body = std::str::from_utf8(&sent.body).expect("text");
+    assert!(shown.contains(&format!("--data-binary '{body}'")), "{shown}");
+    assert!(shown.ends_with(&format!("'http://{}/it'\\''s'", bad.address)), "{shown}");
+    assert!(shown.contains("-H 'X-Team: ***'") && !shown.contains("s3cret"), "{shown}");
+    let reader = node.post("/2024-03/one/keys", json!({"name": "r", "scopes": ["read"]})).await.ok();
+    let reader = reader["key"]["apiKey"].as_str().expect("a key").to_owned();
+    let masked = node.call_as(&reader, "GET", &one, None).await.ok()["delivery"]["curl"].to_string();
+    assert!(masked.contains("x-alloy-signature: ***") && masked.contains("webhook-signature: ***"), "{masked}");
+    assert!(!masked.contains(sent.header("x-alloy-signature").expect("signed")), "{masked}");
+    node.stop().await;
+}
+
+#[actix::test]
 async fn what_is_in_flight_is_listed_and_shown_as_such() {
     let node = Node::start().await;
     let silent = Server::start(|_| Act::Hang(Vec::new())).await;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tidemill::clock::Clock;
+use tidemill::domain::connection::CollectionState;
 use tidemill::domain::id::WorkspaceNo;
 use tidemill::domain::time::Millis;
 use tidemill::sandbox::{self, Handle, Options};
@@ -118,6 +119,11 @@ impl Desk {
     }
 }
 
+/// The record's id as the store has it.
+fn told_id(told: &Value) -> [u8; 16] {
+    text(&told["record"]["id"]).parse::<uuid::Uuid>().expect("a UUID").into_bytes()
+}
+
 fn codes(told: &Value) -> Vec<&str> {
     told["findings"].as_array().expect("findings").iter().filter_map(|f| f["code"].as_str()).collect()
 }
@@ -200,12 +206,31 @@ async fn what_stands_in_the_way_is_named() {
     assert_eq!(codes(&told)[0], "webhook-parked", "{told:#}");
     let mentions: Vec<_> = told["inbox"].as_array().expect("webhooks").iter().map(|w| &w["mentionsRecord"]).collect();
     assert_eq!(mentions, [&json!(false), &json!(true)], "newest first");
+    // A full scan misses the record, and its deletion is held.
+    let (connection, record) = (desk.connection.parse().expect("an id"), told_id(&desk.explain(&id).await));
+    let hold = move |tx: &mut Tx<'_>| {
+        let state = tx.collection_state(connection, "contacts")?;
+        tx.put_collection_state(connection, "contacts", &CollectionState { held: vec![record], ..state })
+    };
+    desk.node.engine.store.change(hold).await.expect("held");
+    let told = desk.explain(&id).await;
+    assert_eq!((codes(&told)[0], &told["collections"][0]["holdsDeletion"]), ("delete-held", &json!(true)), "{told:#}");
+    assert_eq!(desk.explain("nobody").await["collections"][0]["holdsDeletion"], false);
+    let status = desk.node.get(&at("status")).await.ok()["status"].clone();
+    assert_eq!(
+        (&status["connections"][0]["trouble"], &status["connectionTotals"]["held"]),
+        (&json!("held"), &json!(1))
+    );
+    assert_eq!(status["connections"][0]["collections"][0]["key"], "contacts");
     // The app refuses the credentials.
     let one = at(&format!("connections/{}", desk.connection));
     desk.node.call("PATCH", &one, Some(json!({"credentials": {"apiKey": "nonsense"}}))).await.ok();
     let told = desk.until(&id, |told| codes(told).contains(&"connection-auth-failed")).await;
     assert_eq!(codes(&told)[0], "connection-auth-failed", "the most telling stands first");
     assert!(text(&told["summary"]).contains("connect again"), "{}", told["summary"]);
+    let status = desk.node.get(&at("status")).await.ok()["status"].clone();
+    assert_eq!(status["connections"][0]["trouble"], "auth-failed", "{status:#}");
+    assert_eq!(status["connections"][0]["connectionId"], desk.connection.as_str());
     desk.node.stop().await;
 }
 

@@ -97,7 +97,11 @@ impl Question {
         topics.sort_unstable();
         topics.dedup();
         let shown: String = self.topic.chars().take(130).collect();
-        let message = format!("topic: this connection has no records of `{shown}`; it has {}", topics.join(", "));
+        let has = match topics.is_empty() {
+            true => "its connector is not on this node, or has none".to_owned(),
+            false => format!("it has {}", topics.join(", ")),
+        };
+        let message = format!("topic: this connection has no records of `{shown}`; {has}");
         Err(Error::new(Code::UnknownTopic, message))
     }
 

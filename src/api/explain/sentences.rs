@@ -42,14 +42,26 @@ pub(super) fn findings(of: &Evidence<'_>) -> Vec<Finding> {
     found
 }
 
-/// The same for whoever reads one sentence only.
+/// What stands between the app and the log, so that a later change than the last event may be missing.
+const IN_THE_WAY: &[&str] = &[
+    "connection-paused",
+    "connection-auth-failed",
+    "connection-error",
+    "collection-left-out",
+    "delete-held",
+    "looks-fail",
+    "webhook-parked",
+    "webhook-waiting",
+];
+
+/// The same for whoever reads one sentence only: what stands in the way, then the last event and what became of it.
 pub(super) fn summary(of: &Evidence<'_>, findings: &[Finding]) -> String {
-    // If the last event went its way, that is the answer; otherwise what stands in the way is.
-    let event_first = |finding: &&Finding| match of.events.is_empty() {
+    let tells = |finding: &&Finding| match of.events.is_empty() {
         true => finding.code != "no-subscription",
-        false => matches!(finding.code, "event" | "sent" | "no-subscription"),
+        false => IN_THE_WAY.contains(&finding.code) || matches!(finding.code, "event" | "sent" | "no-subscription"),
     };
-    let told: Vec<&str> = findings.iter().filter(event_first).take(2).map(|f| f.message.as_str()).collect();
+    let most = if of.events.is_empty() { 2 } else { 3 };
+    let told: Vec<&str> = findings.iter().filter(tells).take(most).map(|f| f.message.as_str()).collect();
     let mut text = told.join("; ");
     if let Some(first) = text.get_mut(..1) {
         first.make_ascii_uppercase();
