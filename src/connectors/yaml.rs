@@ -8,9 +8,13 @@ use serde_saphyr::{Error, Spanned};
 
 use super::folder::SpecError;
 
+/// How deep a document may nest. Expressions are compiled and evaluated level by level, on the stack of a thread.
+const DEPTH_MAX: usize = 32;
+
 /// Reads one YAML document.
 pub fn read<T: DeserializeOwned>(file: &str, text: &str) -> Result<T, SpecError> {
-    serde_saphyr::from_str(text).map_err(|error| explain(file, text, &error))
+    let options = serde_saphyr::options! { budget: serde_saphyr::budget! { max_depth: DEPTH_MAX } };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| explain(file, text, &error))
 }
 
 fn explain(file: &str, text: &str, error: &Error) -> SpecError {

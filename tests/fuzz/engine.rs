@@ -1,6 +1,7 @@
 //! Trying inputs on one target: seeds first, then mutations of what has been tried.
 //!
-//! Always true: whatever goes wrong names the file with the input that did it.
+//! Always true: whatever goes wrong names the file with the input that did it; if the process itself died, it is in
+//! `fuzz-<target>-current` of the target folder's `tmp`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -12,8 +13,6 @@ use fastrand::Rng;
 use super::memory;
 use super::mutate::mutate;
 
-/// Mutations in the usual run.
-const TRIES: usize = 2_000;
 /// Inputs that breed.
 const POOL_MAX: usize = 2_000;
 /// One input that takes so long hangs. An answer takes milliseconds.
@@ -31,8 +30,8 @@ pub struct Target<'a> {
     pub words: &'static [&'static str],
     /// Inputs beside those that are kept.
     pub more: Vec<Vec<u8>>,
-    /// Mutations in the usual run, as a part of the usual number.
-    pub share: f64,
+    /// Mutations in the usual run: about a second of them.
+    pub tries: usize,
 }
 
 /// How long each target is tried; None is the usual number of mutations.
@@ -55,11 +54,10 @@ impl Target<'_> {
             Some(time) => (Some(Instant::now() + time), fastrand::u64(..)),
             None => (None, 7),
         };
-        let tries = (TRIES as f64 * self.share) as usize;
         println!("{}: {} seeds, from {rng_seed}", self.name, pool.len());
         let mut rng = Rng::with_seed(rng_seed);
         let mut tried = 0;
-        while until.map_or(tried < tries, |until| Instant::now() < until) {
+        while until.map_or(tried < self.tries, |until| Instant::now() < until) {
             let (parent, other) = (rng.usize(..pool.len()), rng.usize(..pool.len()));
             let input = mutate(&mut rng, &pool[parent], &pool[other], self.words);
             self.one(&input, &watch);
@@ -71,9 +69,12 @@ impl Target<'_> {
             }
         }
         println!("{}: {tried} mutations", self.name);
+        drop(std::fs::remove_file(current(self.name)));
     }
 
     fn one(&mut self, input: &[u8], watch: &Watch) {
+        // A stack that overflows ends the process at once: then this file tells what did it.
+        std::fs::write(current(self.name), input).expect("the input is written");
         watch.begin(input);
         let run = &mut self.run;
         let (ran, peak) = memory::peak_of(|| catch_unwind(AssertUnwindSafe(|| run(input))));
@@ -93,6 +94,11 @@ impl Target<'_> {
         let path = keep(self.name, input);
         panic!("{}: {wrong}; the input is in {}, keep it in tests/fuzz/seeds/{}", self.name, path.display(), self.name);
     }
+}
+
+/// The input that is being tried.
+fn current(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("fuzz-{name}-current"))
 }
 
 /// Writes down what broke a parser.
@@ -143,7 +149,7 @@ impl Watch {
 #[test]
 fn a_target_that_breaks_is_found_out() {
     let try_with = |run: fn(&[u8]) -> Result<(), String>| {
-        let target = Target { name: "ids", run: Box::new(run), words: &[], more: vec![b"abc".to_vec()], share: 0.1 };
+        let target = Target { name: "ids", run: Box::new(run), words: &[], more: vec![b"abc".to_vec()], tries: 200 };
         catch_unwind(AssertUnwindSafe(|| target.fuzz())).is_err()
     };
     assert!(!try_with(|_| Ok(())));

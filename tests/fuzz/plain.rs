@@ -51,7 +51,8 @@ fn ids(input: &[u8]) -> Result<(), String> {
 
 #[test]
 fn ids_are_safe() {
-    Target { name: "ids", run: Box::new(ids), words: &["0000000000100001", "ABCDEF"], more: vec![], share: 2.0 }.fuzz();
+    Target { name: "ids", run: Box::new(ids), words: &["0000000000100001", "ABCDEF"], more: vec![], tries: 2_000 }
+        .fuzz();
 }
 
 fn times(input: &[u8]) -> Result<(), String> {
@@ -75,7 +76,7 @@ fn times(input: &[u8]) -> Result<(), String> {
 
 #[test]
 fn times_and_retry_after_are_safe() {
-    Target { name: "times", run: Box::new(times), words: &["GMT", "Dec", "Z", "T"], more: vec![], share: 2.0 }.fuzz();
+    Target { name: "times", run: Box::new(times), words: &["GMT", "Dec", "Z", "T"], more: vec![], tries: 2_000 }.fuzz();
 }
 
 fn topics(input: &[u8]) -> Result<(), String> {
@@ -102,7 +103,7 @@ fn topics(input: &[u8]) -> Result<(), String> {
 #[test]
 fn topics_are_safe() {
     let words = &["crm/", "/*", "contact.updated", "sync/completed"];
-    Target { name: "topics", run: Box::new(topics), words, more: vec![], share: 0.1 }.fuzz();
+    Target { name: "topics", run: Box::new(topics), words, more: vec![], tries: 200 }.fuzz();
 }
 
 /// An event for filters to look at.
@@ -155,7 +156,7 @@ fn filters_are_safe() {
         nested("true||", "true", "", 330),
         nested("x[", "0", "]", 680),
     ];
-    Target { name: "filters", run: Box::new(run), words, more, share: 0.5 }.fuzz();
+    Target { name: "filters", run: Box::new(run), words, more, tries: 1_000 }.fuzz();
 }
 
 /// What is judged public leads to no private host, however it is written.
@@ -182,7 +183,7 @@ fn addresses(input: &[u8]) -> Result<(), String> {
 #[test]
 fn addresses_are_safe() {
     let words = &["127.0.0.1", "localhost", "[::1]", "[::ffff:", "https://", "0x7f.1", "10.0.0.1", "%2e", "。", "１"];
-    Target { name: "addresses", run: Box::new(addresses), words, more: vec![], share: 2.0 }.fuzz();
+    Target { name: "addresses", run: Box::new(addresses), words, more: vec![], tries: 4_000 }.fuzz();
 }
 
 const SECRET: &str = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
@@ -212,7 +213,7 @@ fn signatures(input: &[u8]) -> Result<(), String> {
 #[test]
 fn signatures_are_safe() {
     let words = &["webhook-signature: ", "webhook-timestamp: ", "webhook-id: ", "x-alloy-signature: ", "v1,", "v1a,"];
-    Target { name: "signatures", run: Box::new(signatures), words, more: vec![], share: 1.0 }.fuzz();
+    Target { name: "signatures", run: Box::new(signatures), words, more: vec![], tries: 1_000 }.fuzz();
 }
 
 /// A user's file, and after a line `env` variables: read, or refused with a sentence.
@@ -241,7 +242,7 @@ fn the_configuration_is_safe() {
     let run = |input: &[u8]| configuration(input, folder.path());
     let words =
         &["TIDEMILL__DELIVERY__", "[delivery]\n", "allow_networks", "[\"10.0.0.0/8\"]", "TIDEMILL_API_KEY=", "\"\""];
-    Target { name: "configuration", run: Box::new(run), words, more: vec![], share: 0.5 }.fuzz();
+    Target { name: "configuration", run: Box::new(run), words, more: vec![], tries: 500 }.fuzz();
 }
 
 #[test]

@@ -6,6 +6,9 @@ use std::fmt;
 
 use serde_json::Value;
 
+/// The most steps of a path: what is made of paths is walked step by step, on a stack.
+const STEPS_MAX: usize = 64;
+
 /// A variable and the steps into it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Path {
@@ -41,6 +44,9 @@ impl Path {
         while !rest.is_empty() {
             let (step, after) =
                 parse_step(rest).ok_or_else(|| format!("the path {whole:?} cannot be read at {rest:?}"))?;
+            if steps.len() == STEPS_MAX {
+                return Err(format!("a path has at most {STEPS_MAX} steps"));
+            }
             steps.push(step);
             rest = after;
         }
@@ -119,5 +125,8 @@ mod tests {
         for bad in ["a.b", "$.", "$.a[", "$.a[x]", "$a b.c", "$.a['b]"] {
             assert!(Path::parse(bad).is_err(), "{bad}");
         }
+        assert!(Path::parse(&format!("${}", ".a".repeat(64))).is_ok());
+        let long = Path::parse(&format!("${}", ".a".repeat(10_000))).expect_err("too long");
+        assert_eq!(long, "a path has at most 64 steps");
     }
 }

@@ -117,11 +117,6 @@ impl Postbox {
         self.lock().clone()
     }
 
-    /// What came since the first `seen`.
-    pub fn came_since(&self, seen: usize) -> Vec<Came> {
-        self.lock().get(seen..).unwrap_or_default().to_vec()
-    }
-
     /// How many attempts came.
     pub fn count(&self) -> usize {
         self.lock().len()
