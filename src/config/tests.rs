@@ -93,6 +93,8 @@ fn a_wrong_value_names_its_key_and_its_source() {
     assert_eq!(section, "FILE: storage: this is a section; set one of its keys");
     let short = error("", &[("TIDEMILL_API_KEY", "short")]);
     assert!(short.starts_with("TIDEMILL_API_KEY: security.api_key: use 20 bytes or more"), "{short}");
+    let overlap = error("[security]\nkey_overlap_seconds = 3600", &[]);
+    assert!(overlap.starts_with("FILE: security.key_overlap_seconds: use 86400"), "{overlap}");
     let filter = error("[log]\nfilter = 'a=b=c'", &[]);
     assert!(filter.starts_with("FILE: log.filter: "), "{filter}");
 }
