@@ -27,6 +27,8 @@ pub const WHO: &str = "/.well-known/tidemill";
 /// The original is waited for so long.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 const WHO_BYTES_MAX: usize = 4096;
+/// The actors have started by then.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -215,8 +217,12 @@ async fn resume(call: Call) -> Result<Reply> {
         return Err(Error::invalid(message));
     }
     call.state.store.unpause().await?;
-    call.state.health.go_on();
-    node(&call, Phase::Ready.name()).await
+    let health = &call.state.health;
+    health.go_on();
+    // Without a node (the command line on the store itself) nobody goes on until one is started.
+    let mut phase = health.watch();
+    let _ = tokio::time::timeout(START_TIMEOUT, phase.wait_for(|phase| *phase != Phase::Paused)).await;
+    node(&call, health.phase().name()).await
 }
 
 /// Whether the public URL leads to this very process.

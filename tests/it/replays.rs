@@ -150,6 +150,7 @@ async fn live_events_do_not_wait_for_a_replay() {
     until(&node, &format!("{HOOKS}/{id}"), |shown| shown["subscription"]["queue"]["pending"] == 400).await;
     // They never were sent: the backlog is skipped, and then wanted after all.
     node.post(&format!("{HOOKS}/{id}/enable"), json!({"backlog": "skip"})).await.ok();
+    until(&node, &format!("{HOOKS}/{id}"), |shown| shown["subscription"]["queue"]["pending"] == 0).await;
     let made = replay(&node, &id, everything()).await;
     let came = receiver.wait(20).await;
     assert!(came.iter().all(|one| one.header("tidemill-replay") == "true"));
