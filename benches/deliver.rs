@@ -1,8 +1,9 @@
 //! Deliveries per second while a waiting queue drains, beside the limit measured in the same run: a bare client that only
 //! signs and posts the same bodies to the same receiver on the same number of threads.
 //!
-//! With all signatures and with HMAC alone, to 1, 10 and 1,000 endpoints. The receiver is a process of its own on the
-//! same cores. Not here: taking events in (`node`), latency (`end_to_end`).
+//! With all signatures and with HMAC alone, to 1, 10 and 1,000 endpoints; and with HMAC to one endpoint while events are
+//! accepted as fast as they are delivered. Bytes written are the process's own, log and compaction included. The receiver is
+//! a process of its own on the same cores. Not here: taking events in (`node`), latency (`end_to_end`).
 //!
 //! `cargo bench --bench deliver -- hmac 1` measures one cell of the table.
 
@@ -59,6 +60,9 @@ fn main() {
             ]
         });
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
+    if wanted.is_empty() || wanted.iter().any(|w| w == "live") {
+        live(Cell { name: "hmac", signing: HMAC, endpoints: 1, deliveries: 80_000, goal: 0.2 });
+    }
     for cell in cells {
         let is_wanted = |w: &String| *w == cell.name || *w == cell.endpoints.to_string();
         if wanted.iter().all(is_wanted) {
@@ -68,19 +72,73 @@ fn main() {
 }
 
 fn measure(cell: Cell) {
-    let (mut ours, mut bare) = (Vec::new(), Vec::new());
+    let (mut ours, mut bare, mut bytes) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..RUNS {
         bare.push(bare_rate(cell));
-        ours.push(actix_rt::System::new().block_on(node_rate(cell)));
+        let (rate, written) = actix_rt::System::new().block_on(node_rate(cell));
+        ours.push(rate);
+        bytes.push(written);
     }
     let (ours, bare) = (median(ours), median(bare));
     println!(
-        "deliveries, {}, {} endpoints: {ours:.0}/s; bare client {bare:.0}/s; ratio {:.2} (goal >= {})",
+        "deliveries, {}, {} endpoints: {ours:.0}/s; bare client {bare:.0}/s; ratio {:.2} (goal >= {}); {:.0} bytes written \
+         each",
         cell.name,
         cell.endpoints,
         ours / bare,
+        cell.goal,
+        median(bytes)
+    );
+}
+
+/// Events are accepted as fast as they are delivered, at most so many ahead.
+fn live(cell: Cell) {
+    let (mut ours, mut bare) = (Vec::new(), Vec::new());
+    for _ in 0..RUNS {
+        bare.push(bare_rate(cell));
+        ours.push(actix_rt::System::new().block_on(live_rate(cell)));
+    }
+    let (ours, bare) = (median(ours), median(bare));
+    println!(
+        "accepted and delivered at once, {}, 1 endpoint: {ours:.0}/s; bare client {bare:.0}/s; ratio {:.2} (goal >= {})",
+        cell.name,
+        ours / bare,
         cell.goal
     );
+}
+
+async fn live_rate(cell: Cell) -> f64 {
+    const AHEAD_MAX: u64 = 2_000;
+    const BATCH: usize = 100;
+    let port = support::port();
+    let _sink = support::beside(&["--sink"], port).await;
+    let folder = TempDir::new().expect("a folder");
+    let engine = start(&folder);
+    subscribe(&engine, 1, cell.signing, port, true).await;
+    let delivered = engine.metrics.attempts.with(["accepted"]);
+    let (started, mut accepted) = (Instant::now(), 0);
+    while delivered.get() < cell.deliveries as u64 {
+        if accepted >= cell.deliveries || accepted as u64 > delivered.get() + AHEAD_MAX {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            continue;
+        }
+        let publish = move |tx: &mut tidemill::store::Tx<'_>| {
+            let now = tx.now();
+            (accepted..accepted + BATCH).try_for_each(|n| tx.append_event(&event(n, now)).map(drop))
+        };
+        engine.store.accept(publish).await.expect("accepted");
+        accepted += BATCH;
+    }
+    let rate = cell.deliveries as f64 / started.elapsed().as_secs_f64();
+    engine.drain(Duration::from_secs(5)).await.expect("drained");
+    rate
+}
+
+/// Bytes that this process has had written to disk (`/proc/self/io`, proc(5)).
+fn written_bytes() -> f64 {
+    let io = std::fs::read_to_string("/proc/self/io").expect("it is told");
+    let line = io.lines().find_map(|line| line.strip_prefix("write_bytes: ")).expect("a number of bytes");
+    line.trim().parse().expect("a number")
 }
 
 /// The limit: the same signatures and posts, and nothing else.
@@ -158,8 +216,9 @@ async fn bare_client(
     }
 }
 
-/// A node with a waiting queue, from the moment its subscriptions are enabled until all is delivered.
-async fn node_rate(cell: Cell) -> f64 {
+/// A node with a waiting queue, from the moment its subscriptions are enabled until all is delivered: deliveries per
+/// second, and bytes written for each.
+async fn node_rate(cell: Cell) -> (f64, f64) {
     let port = support::port();
     let _sink = support::beside(&["--sink"], port).await;
     let folder = TempDir::new().expect("a folder");
@@ -179,14 +238,15 @@ async fn node_rate(cell: Cell) -> f64 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let accepted = engine.metrics.attempts.with(["accepted"]);
-    let started = Instant::now();
+    let (started, before) = (Instant::now(), written_bytes());
     enable(&engine, lanes).await;
     while accepted.get() < (events * cell.endpoints) as u64 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    let rate = (events * cell.endpoints) as f64 / started.elapsed().as_secs_f64();
+    let deliveries = (events * cell.endpoints) as f64;
+    let rate = deliveries / started.elapsed().as_secs_f64();
     engine.drain(Duration::from_secs(5)).await.expect("drained");
-    rate
+    (rate, (written_bytes() - before) / deliveries)
 }
 
 async fn enable(engine: &Engine, subscriptions: Vec<Subscription>) {
