@@ -4,6 +4,7 @@
 
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::budget::BudgetBreach;
 use serde_saphyr::{Error, Spanned};
 
 use super::folder::SpecError;
@@ -27,6 +28,9 @@ fn explain(file: &str, text: &str, error: &Error) -> SpecError {
         Error::SerdeMissingField { field, .. } => (Some((*field).to_owned()), "the field is missing".to_owned()),
         Error::SerdeUnknownVariant { variant, expected, .. } => {
             (key_on(text, line), format!("{variant:?} is not one of {}", expected.join(", ")))
+        }
+        Error::Budget { breach: BudgetBreach::Depth { .. }, .. } => {
+            (key_on(text, line), format!("it nests deeper than {DEPTH_MAX} levels"))
         }
         Error::DuplicateMappingKey { key, .. } => (key.clone(), "the key is there twice".to_owned()),
         Error::SerdeInvalidType { unexpected, expected, .. }
