@@ -121,11 +121,19 @@ fn recover(
     Ok((opened, cache))
 }
 
-/// Whether every table file is there and whole in length; RocksDB looks at the first ones only.
+/// Whether every table file is there and whole in length; RocksDB looks at the first ones only. It may compact already: a
+/// file that it has replaced since it was listed is not missed.
 fn check_files(folder: &Path, db: &DB) -> Result<()> {
-    for file in db.live_files().map_err(Error::internal)? {
+    let live = || db.live_files().map_err(Error::internal);
+    for file in live()? {
         let place = folder.join(file.name.trim_start_matches('/'));
-        let found = std::fs::metadata(&place).map_err(|error| at(&place, DAMAGED, error))?.len();
+        let found = match std::fs::metadata(&place) {
+            Ok(found) => found.len(),
+            Err(error) if live()?.iter().any(|still| still.name == file.name) => {
+                return Err(at(&place, DAMAGED, error));
+            }
+            Err(_) => continue,
+        };
         if found != file.size as u64 {
             let what = format!("it has {found} bytes, not {}", file.size);
             return Err(at(&place, DAMAGED, std::io::Error::other(what)));
