@@ -8,6 +8,7 @@
 mod api;
 mod auth;
 mod auth_files;
+mod authorize;
 mod budget;
 mod caller;
 mod calls;
@@ -50,6 +51,7 @@ use serde_json::{Map, Value};
 
 use crate::domain::time::Millis;
 
+pub use authorize::{Code, Consent, Door, Granted, exchange};
 pub use budget::Budget;
 pub use calls::CallError;
 pub use credentials::{Credentials, Token};
