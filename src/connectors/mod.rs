@@ -59,7 +59,7 @@ pub use folder::SpecError;
 pub use handshake::Handshake;
 pub use registry::Registry;
 pub use scaffold::scaffold;
-pub use schema::{GivenBy, Property, Schema};
+pub use schema::{GivenBy, Kind, Property, Schema};
 pub use session::Session;
 pub use spec::{Collection, Connector, ConnectorEvent, Detection, GlobalWebhook, OwnWebhook};
 pub use testing::{Report, TestFailure, run_tests};

@@ -14,6 +14,7 @@ pub mod models;
 pub mod pull;
 pub mod record;
 pub mod retry;
+pub mod returns;
 pub mod secret;
 pub mod setting;
 pub mod snapshot;

@@ -24,6 +24,7 @@ mod pulls;
 mod registry;
 mod resends;
 mod retention;
+mod returns;
 mod rows;
 mod secrets;
 mod snapshots;

@@ -13,6 +13,8 @@ mod api_subscriptions;
 mod api_users;
 mod backup;
 mod cli;
+mod connect;
+mod connect_browser;
 mod crash;
 mod damage;
 mod delivery;
