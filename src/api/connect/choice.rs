@@ -12,7 +12,7 @@ use url::Url;
 use super::visits::{Visit, Wish};
 use crate::actors::watcher::account::integration_parameters;
 use crate::api::state::State;
-use crate::connectors::{Connector, Door, GivenBy, Parameters, Property};
+use crate::connectors::{Connector, Door, GivenBy, Kind, Parameters, Property};
 use crate::domain::connection::Integration;
 use crate::domain::id::IntegrationId;
 use crate::domain::returns::ReturnUrls;
@@ -22,6 +22,8 @@ use crate::store::Rows;
 /// Integrations that are read for one page, and in one step.
 const READ_MAX: usize = 1_000;
 const STEP: usize = 250;
+/// One parameter as a person types it: it is kept in memory while the person is at the app.
+const TEXT_BYTES_MAX: usize = 4_096;
 
 /// One thing to connect.
 #[derive(Clone)]
@@ -57,21 +59,26 @@ impl Choice {
 
     /// What the person must or may give for a way in.
     pub fn asks(&self, door: Door) -> Vec<Ask<'_>> {
-        let connector = &self.connector;
-        let ask = |(name, property): (&'_ str, &'_ Property)| {
-            let required = match name {
-                "baseUri" => connector.base_uri.default.is_none(),
-                _ => connector.parameters.requires(name) && property.default().is_none(),
-            };
-            let theirs = match property.given_by {
-                Some(GivenBy::User) => true,
-                Some(GivenBy::Integration) => false,
-                None => required,
-            };
-            (theirs && !self.known.contains_key(name) && !connector.door_brings(door, name)).then_some(required)
+        let all = self.connector.parameters.properties();
+        let all = all.map(|(name, property)| Ask { name, property, required: self.requires(name, property) });
+        all.filter(|ask| self.is_theirs(ask, door)).collect()
+    }
+
+    fn requires(&self, name: &str, property: &Property) -> bool {
+        match name {
+            "baseUri" => self.connector.base_uri.default.is_none(),
+            _ => self.connector.parameters.requires(name) && property.default().is_none(),
+        }
+    }
+
+    /// Whether the person gives it: what nobody is said to give is asked for only where it cannot be left out.
+    fn is_theirs(&self, ask: &Ask<'_>, door: Door) -> bool {
+        let theirs = match ask.property.given_by {
+            Some(GivenBy::User) => true,
+            Some(GivenBy::Integration) => false,
+            None => ask.required,
         };
-        let all = connector.parameters.properties();
-        all.filter_map(|(name, property)| Some(Ask { name, property, required: ask((name, property))? })).collect()
+        theirs && !self.known.contains_key(ask.name) && !self.connector.door_brings(door, ask.name)
     }
 }
 
@@ -132,9 +139,11 @@ fn one(state: &State, rows: &Rows, visit: &Visit, integration: &Integration) -> 
 
 /// A text of a form as the parameter's type. None: it is left empty. The error is one sentence.
 pub fn typed(ask: &Ask<'_>, text: &str) -> std::result::Result<Option<Value>, String> {
-    use crate::connectors::Kind;
     let label = ask.property.title.as_deref().unwrap_or(ask.name);
     let text = text.trim();
+    if text.len() > TEXT_BYTES_MAX {
+        return Err(format!("“{label}” is too long."));
+    }
     if ask.property.kind == Kind::Boolean {
         return Ok(Some(Value::Bool(text == "on")));
     }

@@ -34,6 +34,9 @@ use super::{integrations, token};
 use crate::domain::workspace::User;
 use crate::error::{Code, Error, Result};
 
+/// The longest address that a link may name, its own query included.
+const WISH_BYTES_MAX: usize = 2_500;
+
 pub(super) fn routes() -> Vec<Route> {
     let begin = [
         Param { name: "token", about: "Of `GET /users/{userId}/token`; swapped for a cookie at once." },
@@ -44,11 +47,27 @@ pub(super) fn routes() -> Vec<Route> {
     ];
     let browser = |route: Route| route.only(Access::Open).at(Surface::Public).content_type(HTML);
     let routes = vec![
-        browser(Route::get("/connect", "The page on which an end user connects an account", open)).query(&begin),
-        browser(Route::post("/connect", "What that page's forms send", submit::submit)),
-        browser(Route::get("/oauth/callback", "Where apps send people back to", callback::back)),
+        browser(Route::get("/connect", "The page on which an end user connects an account", |call| async {
+            shown(open(call).await)
+        }))
+        .query(&begin),
+        browser(Route::post("/connect", "What that page's forms send", |call| async {
+            shown(submit::submit(call).await)
+        })),
+        browser(Route::get("/oauth/callback", "Where apps send people back to", |call| async {
+            shown(callback::back(call).await)
+        })),
     ];
     group("connecting", routes)
+}
+
+/// An error of ours as a page: whoever stands here reads no JSON.
+fn shown(answer: Result<Reply>) -> Result<Reply> {
+    answer.or_else(|error| {
+        tracing::error!(code = error.code.slug(), "{}", error.chain());
+        let body = format!("<h1>That did not work</h1><p>{}</p>", html::escape(Reason::Ours.text()));
+        html::page(error.code.status(), "Not connected", &body)
+    })
 }
 
 /// Fields of a form or of a query, decoded; the first of a name counts.
@@ -148,9 +167,13 @@ async fn begin(call: Call) -> Result<Reply> {
     Ok(html::redirect(&self::path(&call))?.with_header(SET_COOKIE, cookie))
 }
 
-/// What the link asks for. None: an id that is none.
+/// What the link asks for. None: an id that is none, or a text that no list can hold.
 fn wish(call: &Call) -> Option<Wish> {
     let text = |name: &str| call.query(name).map(str::to_owned);
+    let wishes = ["connector", "returnUrl", "origin"];
+    if wishes.iter().any(|name| call.query(name).is_some_and(|text| text.len() > WISH_BYTES_MAX)) {
+        return None;
+    }
     let integration = match call.query("integrationId") {
         Some(id) => Some(id.parse().ok()?),
         None => None,
