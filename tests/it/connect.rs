@@ -383,3 +383,64 @@ async fn connecting_again_resumes_what_the_app_refused_without_a_gap() {
     desk.until("the token is taken back", fewer).await;
     desk.node.stop().await;
 }
+
+/// The sandbox's connector under another name, with another `auth`.
+fn connector_like_sandbox(folder: &std::path::Path, key: &str, auth: &str, parameters: &str) {
+    fn copy(from: &std::path::Path, to: &std::path::Path) {
+        std::fs::create_dir_all(to).expect("a folder");
+        for entry in std::fs::read_dir(from).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            let to = to.join(path.file_name().expect("a name"));
+            if path.is_dir() { copy(&path, &to) } else { std::fs::copy(&path, &to).map(|_| ()).expect("copied") }
+        }
+    }
+    let from = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config/connectors/sandbox");
+    copy(&from, &folder.join(key));
+    let spec = folder.join(key).join("spec.yml");
+    let text = std::fs::read_to_string(&spec).expect("a spec");
+    let text = text.replace("key: sandbox\n", &format!("key: {key}\n"));
+    let text = text.replace("      scopes: [read]\n", &format!("      scopes: [read]\n{auth}"));
+    let text = text.replace("  properties:\n", &format!("  properties:\n{parameters}"));
+    std::fs::write(spec, text).expect("written");
+}
+
+#[actix::test]
+async fn what_the_redirect_and_the_token_answer_carry_become_parameters_that_nobody_is_asked_for() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let auth = "      authorize: {prompt: consent}\n      fromRedirect: {realm: account_id}\n      fromAnswer: {owner: $.account_id}\n";
+    let parameters = "    realm: {type: string, x-givenBy: user}\n    owner: {type: string, x-givenBy: user}\n    shop: {type: string, title: Shop, x-givenBy: user}\n";
+    connector_like_sandbox(folder.path(), "box", auth, parameters);
+    let path = folder.path().display().to_string();
+    let settings = [("TIDEMILL__SERVER__PUBLIC_URL", PUBLIC), ("TIDEMILL__CONNECTORS__PATH", path.as_str())];
+    let node = Node::start_with(&settings, api::configure).await;
+    let app = sandbox::run(Options::quiet(), Clock::start(Millis(0))).await.expect("a free port");
+    node.post(&at("users"), json!({"username": "ada"})).await.ok();
+    let body = json!({"connector": "box", "parameters": {"baseUri": app.url()}});
+    let made = node.post(&at("integrations"), body).await.ok();
+    let desk = Desk { node, app, integration: text(&made["integration"]["integrationId"]) };
+    let mut browser = desk.browser();
+    let page = desk.page(&mut browser, "ada", &format!("&integrationId={}", desk.integration)).await;
+    let asked: Vec<String> = page.form("oauth2").into_iter().map(|(name, _)| name).collect();
+    assert!(asked.contains(&"p.shop".to_owned()) && !asked.contains(&"p.realm".to_owned()), "{asked:?}");
+    let form = with(page.form("oauth2"), &[("p.shop", "<b>mine</b>")]);
+    let hop = browser.post(&format!("{PUBLIC}/connect"), &form).await;
+    let consent = browser.get(hop.onward().as_str()).await;
+    assert!(consent.url.query_pairs().any(|(name, value)| name == "prompt" && value == "consent"), "{}", consent.url);
+    let back = desk.decide(&mut browser, &consent, "acc_3", "allow").await;
+    let without = back.replace("account_id=", "another=");
+    let end = browser.get(&back).await;
+    assert!(end.text.contains("is connected"), "{}", end.text);
+    let parameters = desk.connections("ada").await[0]["parameters"].clone();
+    let has = |name: &str| parameters[name].as_str().map(str::to_owned);
+    assert_eq!((has("realm").as_deref(), has("owner").as_deref()), (Some("acc_3"), Some("acc_3")), "{parameters}");
+    assert_eq!(has("shop").as_deref(), Some("<b>mine</b>"));
+    // A redirect without what the connector needs connects nothing.
+    assert_eq!(browser.get(&without).await.status, 400, "its state is spent");
+    let hop = browser.post(&format!("{PUBLIC}/connect"), &form).await;
+    let consent = browser.get(hop.onward().as_str()).await;
+    let back = desk.decide(&mut browser, &consent, "acc_1", "allow").await.replace("account_id=", "another=");
+    let end = browser.get(&back).await;
+    assert!(end.status == 502 && end.text.contains("cannot read"), "{}", end.text);
+    assert_eq!(desk.connections("ada").await.len(), 1);
+    desk.node.stop().await;
+}

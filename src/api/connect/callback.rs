@@ -79,9 +79,8 @@ async fn connect(
     let asked = connectors::exchange(choice.connector.clone(), known, code, client, clock);
     let granted = connections::ask(deps, asked).await.map_err(|error| Failed(Reason::of(&error), error.slug()))?;
     let text = granted.credentials.to_text();
-    let credentials = match serde_json::from_str(text.expose()) {
-        Ok(Value::Object(fields)) => fields,
-        _ => return Err(Failed(Reason::Ours, "credentials that are no object")),
+    let Ok(Value::Object(credentials)) = serde_json::from_str(text.expose()) else {
+        return Err(Failed(Reason::Ours, "credentials that are no object"));
     };
     let wish = ByUser {
         user: visit.user,

@@ -75,14 +75,6 @@ impl Browser {
         Self { http, cookies: BTreeMap::new(), doors, seen: Vec::new() }
     }
 
-    pub fn cookie(&self, name: &str) -> Option<String> {
-        self.cookies.values().find_map(|jar| jar.get(name).cloned())
-    }
-
-    pub fn set_cookies(&mut self, other: &Self) {
-        self.cookies = other.cookies.clone();
-    }
-
     async fn send(&mut self, method: &str, url: &Url, body: Option<String>) -> Page {
         self.seen.push(url.to_string());
         let door = self.doors.iter().find(|(public, _)| url.as_str().starts_with(public));
