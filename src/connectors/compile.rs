@@ -121,9 +121,6 @@ fn with_parameters(source: &Arc<Folder>, parameters: &Parameters, common: &Commo
     };
     builder.unused()?;
     parts::across(&connector)?;
-    if let Some((field, message)) = connector.wrong_auth() {
-        return wrong(field, message);
-    }
     match connector.base_uri.default.is_none() && connector.base_uri.given_by == GivenBy::Integration {
         true => wrong("baseUri.default", "it is missing: an address that only the integration may change".to_owned()),
         false => Ok(connector),
