@@ -179,6 +179,7 @@ macro_rules! metrics {
 metrics! {
     build_info = gauge "tidemill_build_info" [version] "Always 1; the label says what runs.";
     requests = counter "tidemill_requests_total" [surface status] "Requests answered, by surface (api, inbox, page) and HTTP status.";
+    connects = counter "tidemill_connects_total" [connector outcome] "Walks through the connect page by how they ended (connected, or the reason why not).";
     webhooks_received = counter "tidemill_webhooks_received_total" [connector verdict] "Webhooks of apps by verdict (verified, unsigned, unverified, bad-signature, unknown-token, too-large, unavailable).";
     webhooks_handled = counter "tidemill_webhooks_handled_total" [connector outcome] "Stored webhooks that were looked at: understood, failed (tried again), parked, expired (never judged).";
     commit = histogram "tidemill_commit_seconds" [] "From asking for a durable change to its sync.";

@@ -8,6 +8,7 @@ use crate::actors::watcher::farewell;
 use crate::domain::connection::{Connection, Integration};
 use crate::domain::id::{ConnectionId, LaneNo, Seq, WorkspaceNo};
 use crate::domain::models::system::{Subject, SystemEvent};
+use crate::domain::returns::ReturnUrls;
 use crate::domain::subscription::Subscription;
 use crate::domain::workspace::{ApiKey, CustomTopic, User, Workspace};
 use crate::error::{Code, Error, Result};
@@ -169,6 +170,9 @@ pub(super) fn integration(tx: &mut Tx<'_>, gone: &Integration) -> Result<()> {
     let tokens: Option<Vec<String>> = tx.secret(&gone.id.0, Slot::WebhookTokens)?;
     for token in tokens.unwrap_or_default() {
         tx.delete_token(&token)?;
+    }
+    if let Some(list) = tx.object::<ReturnUrls>(gone.workspace, &gone.id.0)? {
+        tx.delete_object(&list)?;
     }
     tx.delete_object(gone)
 }

@@ -19,6 +19,7 @@ use super::{body, cascade, connectors};
 use crate::connectors::{Connector, Parameters};
 use crate::domain::connection::{Connection, Integration};
 use crate::domain::id::{IntegrationId, WorkspaceNo};
+use crate::domain::returns::{self, RETURN_URLS_MAX, ReturnUrls};
 use crate::error::{Code, Error, Result};
 use crate::store::{Rows, Slot, Tx};
 
@@ -36,6 +37,10 @@ struct NewIntegration {
     /// By the connector's `parametersSchema`. Secret ones are shown as `***` ever after.
     #[serde(default)]
     parameters: Parameters,
+    /// Where `/connect` may send a browser at the end, and whose pages it may tell: at most 20 addresses on https
+    /// (http for localhost), without a query.
+    #[serde(default, rename = "returnUrls")]
+    return_urls: Vec<String>,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -48,6 +53,10 @@ struct ChangedIntegration {
     #[serde(default, deserialize_with = "body::present")]
     #[schemars(with = "Option<Parameters>")]
     parameters: Option<Option<Parameters>>,
+    /// All of them anew; null for none.
+    #[serde(default, rename = "returnUrls", deserialize_with = "body::present")]
+    #[schemars(with = "Option<Vec<String>>")]
+    return_urls: Option<Option<Vec<String>>>,
 }
 
 /// A connector set up in the workspace.
@@ -59,6 +68,8 @@ struct IntegrationView {
     name: String,
     /// Secrets are `***`.
     parameters: Parameters,
+    /// Where `/connect` may send a browser at the end, and whose pages it may tell.
+    return_urls: Vec<String>,
     created_at: String,
     updated_at: String,
 }
@@ -131,9 +142,29 @@ fn view(rows: &Rows, integration: &Integration) -> Result<IntegrationView> {
         connector: integration.connector.clone(),
         name: integration.name.clone(),
         parameters: Split::stored(rows, &integration.id.0, &integration.parameters)?.shown(),
+        return_urls: return_urls(rows, integration.workspace, integration.id)?,
         created_at: integration.created_at.rfc3339_millis(),
         updated_at: integration.updated_at.rfc3339_millis(),
     })
+}
+
+fn return_urls(rows: &Rows, workspace: WorkspaceNo, id: IntegrationId) -> Result<Vec<String>> {
+    Ok(rows.object::<ReturnUrls>(workspace, &id.0)?.map(|list| list.urls).unwrap_or_default())
+}
+
+/// The list as it is stored: checked, each address once.
+fn listed(urls: Vec<String>) -> Result<Vec<String>> {
+    if urls.len() > RETURN_URLS_MAX {
+        return Err(Error::invalid(format!("returnUrls: at most {RETURN_URLS_MAX}")));
+    }
+    let mut all = Vec::with_capacity(urls.len());
+    for (place, url) in urls.iter().enumerate() {
+        let url = returns::listed(url).map_err(|why| Error::invalid(format!("returnUrls[{place}] {why}")))?;
+        if !all.contains(&url) {
+            all.push(url);
+        }
+    }
+    Ok(all)
 }
 
 /// A fresh token of a webhook URL: 24 random bytes as hex.
@@ -185,6 +216,7 @@ async fn create(call: Call) -> Result<Reply> {
     let connector = connectors::find(&call, &asked.connector, Code::Invalid)?;
     let name = name_of("name", asked.name.as_deref().unwrap_or(&connector.name))?;
     let split = lay(&call, &connector, &Split::default(), &asked.parameters)?;
+    let urls = listed(asked.return_urls)?;
     let token = token()?;
     let key = connector.key.clone();
     let change = move |tx: &mut Tx<'_>| {
@@ -193,9 +225,10 @@ async fn create(call: Call) -> Result<Reply> {
         let made = Integration { id, workspace, connector: key, name, parameters, created_at: now, updated_at: now };
         tx.put_object(&made)?;
         split.put_secret(tx, &id.0)?;
+        tx.put_object(&ReturnUrls { integration: id, workspace, urls: urls.clone() })?;
         tx.put_secret(&id.0, Slot::WebhookTokens, &vec![token.clone()])?;
         tx.put_token(&token, &id.0)?;
-        let view = IntegrationView { parameters: split.shown(), ..blank_view(&made) };
+        let view = IntegrationView { parameters: split.shown(), return_urls: urls, ..blank_view(&made) };
         Ok((Reply::json(&OneIntegration { integration: view })?, ()))
     };
     let (reply, ()) = call.change(change).await?;
@@ -210,6 +243,7 @@ fn blank_view(integration: &Integration) -> IntegrationView {
         connector: integration.connector.clone(),
         name: integration.name.clone(),
         parameters: Map::new(),
+        return_urls: Vec::new(),
         created_at: integration.created_at.rfc3339_millis(),
         updated_at: integration.updated_at.rfc3339_millis(),
     }
@@ -238,6 +272,7 @@ async fn show(call: Call) -> Result<Reply> {
 async fn change(call: Call) -> Result<Reply> {
     let (asked, workspace, id) = (call.json::<ChangedIntegration>()?, call.workspace()?, id_of(&call)?);
     let name = asked.name.as_deref().map(|name| name_of("name", name)).transpose()?;
+    let urls = asked.return_urls.map(|urls| listed(urls.unwrap_or_default())).transpose()?;
     let (found, stored) = call
         .read(move |rows| {
             let found = find(rows, workspace, id)?;
@@ -268,7 +303,11 @@ async fn change(call: Call) -> Result<Reply> {
         changed.name = name.unwrap_or(changed.name);
         changed.updated_at = tx.now();
         tx.put_object(&changed)?;
-        let view = IntegrationView { parameters: shown.shown(), ..blank_view(&changed) };
+        if let Some(urls) = &urls {
+            tx.put_object(&ReturnUrls { integration: id, workspace, urls: urls.clone() })?;
+        }
+        let return_urls = urls.map_or_else(|| return_urls(tx, workspace, id), Ok)?;
+        let view = IntegrationView { parameters: shown.shown(), return_urls, ..blank_view(&changed) };
         Ok((Reply::json(&OneIntegration { integration: view })?, ()))
     };
     let (reply, ()) = call.change(change).await?;

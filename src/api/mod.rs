@@ -14,6 +14,7 @@ mod body;
 pub mod bootstrap;
 mod call;
 mod cascade;
+mod connect;
 mod connections;
 mod connectors;
 mod deliveries;
@@ -73,6 +74,7 @@ pub fn table() -> Vec<Route> {
         connectors::routes(),
         integrations::routes(),
         connections::routes(),
+        connect::routes(),
         topics::routes(),
         records::routes(),
         status::routes(),

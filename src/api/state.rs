@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::auth::KeyCache;
+use super::connect::Visits;
 use super::events::Streams;
 use super::gauges::Gauges;
 use super::health::Health;
@@ -68,6 +69,7 @@ pub struct Inner {
     pub doors: Doors,
     pub keys: KeyCache,
     pub running: Running,
+    pub visits: Visits,
     pub streams: Streams,
     pub tests: tokio::sync::Semaphore,
     /// One backup is made at a time.
@@ -100,6 +102,7 @@ impl State {
             doors: Doors::default(),
             keys: KeyCache::default(),
             running: Running::default(),
+            visits: Visits::default(),
             streams: Streams::default(),
             tests: tokio::sync::Semaphore::new(TESTS_MAX),
             backups: tokio::sync::Mutex::default(),

@@ -63,11 +63,11 @@ pub fn make(rows: &Rows, workspace: &Workspace, user: &User, now: Millis, life: 
     jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(key)).map_err(Error::internal)
 }
 
-/// Whom a token is for.
+/// Whom a token is for, and until when it is good.
 ///
 /// # Errors
 /// 401 unless it is one of ours, still good, and its user still there.
-pub fn open(rows: &Rows, text: &str, now: Millis) -> Result<(Workspace, User)> {
+pub fn open(rows: &Rows, text: &str, now: Millis) -> Result<(Workspace, User, Millis)> {
     let refused = || Error::new(Code::Unauthorized, "the token is not valid or has expired; ask for a fresh one");
     if text.len() > TOKEN_BYTES_MAX {
         return Err(refused());
@@ -87,5 +87,5 @@ pub fn open(rows: &Rows, text: &str, now: Millis) -> Result<(Workspace, User)> {
     let claims = opened.filter(|claims| now.seconds() < claims.exp).ok_or_else(refused)?;
     let user: UserId = claims.sub.parse().map_err(|_| refused())?;
     let user = rows.user_by_id(workspace.no, user)?.ok_or_else(refused)?;
-    Ok((workspace, user))
+    Ok((workspace, user, Millis(claims.exp.saturating_mul(1_000))))
 }

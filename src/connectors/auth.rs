@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use super::auth_files::{ApiKeyFile, AuthFile, BearerFile};
+use super::auth_files::{ApiKeyFile, AuthFile, BearerFile, Grant};
 use super::caller::Outgoing;
 use super::mapping::Env;
 use super::oauth1::{self, Keys};
@@ -19,8 +19,9 @@ const SPARE_MS: u64 = 5_000;
 /// it gets its token from is known.
 pub fn choose<'a>(ways: &'a [AuthFile], credentials: &Credentials, env: Option<&Env<'_>>) -> Option<&'a AuthFile> {
     ways.iter().find(|way| {
-        if let (AuthFile::Oauth2(file), Credentials::Integration { .. }, Some(env)) = (way, credentials, env)
-            && file.token_url.render(env).is_none_or(|url| url.is_empty())
+        if let (AuthFile::Oauth2(file), Credentials::Integration { .. }) = (way, credentials)
+            && (!file.allows(Grant::ClientCredentials)
+                || env.is_some_and(|env| file.token_url.render_url(env).is_none_or(|url| url.is_empty())))
         {
             return false;
         }
@@ -151,6 +152,10 @@ pub fn as_variable(credentials: &Credentials) -> Value {
         Credentials::Login { username, password, .. } => {
             serde_json::json!({ "username": username, "password": password.expose() })
         }
+        Credentials::Token(Token { access_token, refresh_token, .. }) => serde_json::json!({
+            "accessToken": access_token.expose(),
+            "refreshToken": refresh_token.as_ref().map(crate::domain::secret::Secret::expose),
+        }),
         _ => Value::Object(serde_json::Map::new()),
     }
 }

@@ -1,8 +1,9 @@
 //! `auth:` of `spec.yml`, as serde types.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
-use super::files::{Pairs, Span};
+use super::files::{Pairs, Span, ordered};
+use super::mapping::Env;
 use super::mapping::path::Path;
 use super::template::Template;
 use super::yaml::Placed;
@@ -70,10 +71,24 @@ pub struct OAuth1File {
 pub struct OAuth2File {
     pub token_url: Template,
     /// Where a person is sent to allow it.
-    #[expect(dead_code, reason = "part of the format; the connect page will send people there")]
     pub authorize_url: Option<Template>,
+    /// Further query parameters of that address.
+    #[serde(default)]
+    pub authorize: Pairs,
+    #[serde(default)]
+    pub pkce: Pkce,
     #[serde(default)]
     pub scopes: Vec<Template>,
+    /// A space where it is not said (RFC 6749, section 3.3); some apps take commas.
+    pub scope_separator: Option<String>,
+    /// Parameters of the connection that the redirect back carries: parameter to name in its query.
+    #[serde(default)]
+    pub from_redirect: Names,
+    /// Parameters of the connection that the answer with the token carries: parameter to path.
+    #[serde(default)]
+    pub from_answer: Paths,
+    /// How the token is taken back when the connection is deleted.
+    pub revoke: Option<RevokeFile>,
     #[serde(default)]
     pub grants: Vec<Grant>,
     #[serde(default)]
@@ -87,12 +102,74 @@ pub struct OAuth2File {
     pub form: Pairs,
 }
 
+impl OAuth2File {
+    /// Whether a token may be asked for in that way; where nothing is said, in any.
+    pub fn allows(&self, grant: Grant) -> bool {
+        self.grants.is_empty() || self.grants.contains(&grant)
+    }
+    /// The scopes as one text; empty for none.
+    pub fn scope(&self, env: &Env<'_>) -> String {
+        let scopes: Vec<String> = self.scopes.iter().filter_map(|scope| scope.render(env)).collect();
+        scopes.join(self.scope_separator.as_deref().unwrap_or(" "))
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Grant {
     AuthorizationCode,
     RefreshToken,
     ClientCredentials,
+}
+
+/// Whether the code is bound to a secret of ours (RFC 7636).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub enum Pkce {
+    #[default]
+    S256,
+    /// For apps that refuse parameters they do not know.
+    #[serde(rename = "none")]
+    Off,
+}
+
+/// Names and names, in the file's order.
+#[derive(Clone, Debug, Default)]
+pub struct Names(pub Vec<(String, String)>);
+
+impl<'de> Deserialize<'de> for Names {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        ordered(deserializer).map(Self)
+    }
+}
+
+/// Names and paths, in the file's order.
+#[derive(Clone, Debug, Default)]
+pub struct Paths(pub Vec<(String, Path)>);
+
+impl<'de> Deserialize<'de> for Paths {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        ordered(deserializer).map(Self)
+    }
+}
+
+/// A request that makes the token worthless: to `url` (RFC 7009 unless the method says otherwise), or to a `path` of the
+/// account's own API, with its credentials.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RevokeFile {
+    pub url: Option<Template>,
+    pub path: Option<Template>,
+    #[serde(default)]
+    pub method: RevokeMethod,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub enum RevokeMethod {
+    #[default]
+    #[serde(rename = "POST")]
+    Post,
+    #[serde(rename = "DELETE")]
+    Delete,
 }
 
 /// Where the token request carries the client's id and secret (RFC 6749, section 2.3.1).

@@ -111,6 +111,20 @@ impl Caller {
         let credentials = RwLock::new(Arc::new(credentials));
         Ok(Self { connector, base, base_value, parameters, credentials, client, budget, clock })
     }
+    /// For calls to addresses of the spec alone, before it is known where the account is.
+    pub fn elsewhere(
+        connector: Arc<Connector>,
+        parameters: Parameters,
+        base: Url,
+        client: outbound::Client,
+        clock: Clock,
+    ) -> Self {
+        let base_value = Value::from(base.as_str().trim_end_matches('/'));
+        let credentials = RwLock::new(Arc::new(Credentials::Integration { session: None }));
+        let budget = Arc::new(Budget::new(connector.budget.clone(), clock.now()));
+        let parameters = Value::Object(parameters);
+        Self { connector, base, base_value, parameters, credentials, client, budget, clock }
+    }
     /// The credentials of the moment.
     pub fn credentials(&self) -> Arc<Credentials> {
         self.credentials.read().unwrap_or_else(PoisonError::into_inner).clone()

@@ -292,6 +292,9 @@ fn event(builder: &Builder<'_>, key: &str) -> Result<ConnectorEvent, SpecError> 
 
 /// What holds between the parts.
 pub fn across(connector: &Connector) -> Result<(), SpecError> {
+    if let Some((field, message)) = connector.wrong_auth() {
+        return Err(SpecError::in_file("spec.yml", message).field(field));
+    }
     for (index, collection) in connector.collections.iter().enumerate() {
         let wrong = |field: &str, message: String| {
             Err(SpecError::in_file(format!("data/{}/spec.yml", collection.key), message).field(field))

@@ -8,6 +8,7 @@
 mod api;
 mod auth;
 mod auth_files;
+mod authorize;
 mod budget;
 mod caller;
 mod calls;
@@ -50,6 +51,7 @@ use serde_json::{Map, Value};
 
 use crate::domain::time::Millis;
 
+pub use authorize::{Code, Consent, Door, Granted, exchange};
 pub use budget::Budget;
 pub use calls::CallError;
 pub use credentials::{Credentials, Token};
@@ -57,7 +59,7 @@ pub use folder::SpecError;
 pub use handshake::Handshake;
 pub use registry::Registry;
 pub use scaffold::scaffold;
-pub use schema::{GivenBy, Property, Schema};
+pub use schema::{GivenBy, Kind, Property, Schema};
 pub use session::Session;
 pub use spec::{Collection, Connector, ConnectorEvent, Detection, GlobalWebhook, OwnWebhook};
 pub use testing::{Report, TestFailure, run_tests};

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use url::Url;
 
 use super::auth_files::{AuthFile, ClientAuth, Grant, LoginFile, OAuth2File};
-use super::caller::{CallFailure, Outgoing};
+use super::caller::{CallFailure, Caller, Outgoing};
 use super::mapping::{Env, Mapping};
 use super::rest::not_json;
 use super::template::Template;
@@ -65,28 +65,54 @@ impl Session {
         let variables = self.caller.variables();
         let env = Env::new(&Value::Null, &variables);
         let mut form = grant(oauth2, credentials)?;
-        let scopes: Vec<String> = oauth2.scopes.iter().filter_map(|scope| scope.render(&env)).collect();
-        if credentials.token().and_then(|token| token.refresh_token.as_ref()).is_none() && !scopes.is_empty() {
-            form.push(("scope".to_owned(), scopes.join(" ")));
+        let scope = oauth2.scope(&env);
+        if credentials.token().and_then(|token| token.refresh_token.as_ref()).is_none() && !scope.is_empty() {
+            form.push(("scope".to_owned(), scope));
         }
-        form.extend(oauth2.form.0.iter().filter_map(|(name, value)| Some((name.clone(), value.render(&env)?))));
-        let (id, secret) = client(oauth2, &env)?;
-        let url = oauth2.token_url.render(&env).ok_or_else(|| missing("auth.oauth2.tokenUrl"))?;
-        let url = Url::parse(&url).map_err(|_| missing("auth.oauth2.tokenUrl"))?;
-        let mut outgoing = Outgoing::new(Method::POST, String::new());
-        match oauth2.client_auth {
-            ClientAuth::Basic => outgoing.headers.push(("authorization".to_owned(), auth::basic(&id, &secret))),
-            ClientAuth::Body => form.extend([("client_id".to_owned(), id), ("client_secret".to_owned(), secret)]),
-        }
-        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(&form).finish();
-        outgoing.raw_body = Some(("application/x-www-form-urlencoded".to_owned(), Bytes::from(body)));
         let sent_at = self.caller.clock.now();
-        let incoming = self.caller.call_elsewhere(outgoing, url).await.map_err(refused)?;
-        read_token(&incoming.body, sent_at)
+        read_token(&ask_token(&self.caller, oauth2, form).await?, sent_at)
     }
 }
 
-fn missing(field: &str) -> CallError {
+/// Asks the token address; the answer is not judged beyond being an object.
+pub(super) async fn ask_token(
+    caller: &Caller,
+    oauth2: &OAuth2File,
+    mut form: Vec<(String, String)>,
+) -> Result<Map<String, Value>, CallError> {
+    let variables = caller.variables();
+    let env = Env::new(&Value::Null, &variables);
+    form.extend(oauth2.form.0.iter().filter_map(|(name, value)| Some((name.clone(), value.render(&env)?))));
+    let url = address(&oauth2.token_url, &env, "auth.oauth2.tokenUrl")?;
+    let outgoing = with_client(oauth2, &env, form)?;
+    let incoming = caller.call_elsewhere(outgoing, url).await.map_err(refused)?;
+    serde_json::from_str(&incoming.body).map_err(|error| not_json(&incoming.body, &error))
+}
+
+/// A form that carries the client's id and secret where the app wants them.
+pub(super) fn with_client(
+    oauth2: &OAuth2File,
+    env: &Env<'_>,
+    mut form: Vec<(String, String)>,
+) -> Result<Outgoing, CallError> {
+    let (id, secret) = client(oauth2, env)?;
+    let mut outgoing = Outgoing::new(Method::POST, String::new());
+    match oauth2.client_auth {
+        ClientAuth::Basic => outgoing.headers.push(("authorization".to_owned(), auth::basic(&id, &secret))),
+        ClientAuth::Body => form.extend([("client_id".to_owned(), id), ("client_secret".to_owned(), secret)]),
+    }
+    let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(&form).finish();
+    outgoing.raw_body = Some(("application/x-www-form-urlencoded".to_owned(), Bytes::from(body)));
+    Ok(outgoing)
+}
+
+/// An address of the spec's.
+pub(super) fn address(template: &Template, env: &Env<'_>, field: &str) -> Result<Url, CallError> {
+    let text = template.render_url(env).ok_or_else(|| missing(field))?;
+    Url::parse(&text).map_err(|_| missing(field))
+}
+
+pub(super) fn missing(field: &str) -> CallError {
     CallError::BadAnswer(format!("{field} needs a parameter that is not set, or is not an address"))
 }
 
@@ -100,7 +126,7 @@ fn refused(failure: CallFailure) -> CallError {
 }
 
 fn grant(oauth2: &OAuth2File, credentials: &Credentials) -> Result<Vec<(String, String)>, CallError> {
-    let allowed = |grant: Grant| oauth2.grants.is_empty() || oauth2.grants.contains(&grant);
+    let allowed = |grant: Grant| oauth2.allows(grant);
     let field = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let refresh_token = credentials.token().and_then(|token| token.refresh_token.as_ref());
     match (refresh_token, credentials) {
@@ -114,7 +140,7 @@ fn grant(oauth2: &OAuth2File, credentials: &Credentials) -> Result<Vec<(String, 
     }
 }
 
-fn client(oauth2: &OAuth2File, env: &Env<'_>) -> Result<(String, String), CallError> {
+pub(super) fn client(oauth2: &OAuth2File, env: &Env<'_>) -> Result<(String, String), CallError> {
     let usual = |text: &str| Template::parse(text).ok();
     let part = |own: &Option<Template>, text: &str| own.clone().or_else(|| usual(text)).and_then(|t| t.render(env));
     let id = part(&oauth2.client_id, "{{parameters.clientId}}").ok_or_else(|| missing("auth.oauth2.clientId"))?;
@@ -122,10 +148,13 @@ fn client(oauth2: &OAuth2File, env: &Env<'_>) -> Result<(String, String), CallEr
     Ok((id, secret.ok_or_else(|| missing("auth.oauth2.clientSecret"))?))
 }
 
-fn read_token(body: &str, sent_at: Millis) -> Result<Token, CallError> {
-    let answer: Map<String, Value> = serde_json::from_str(body).map_err(|error| not_json(body, &error))?;
+/// The token of an answer (RFC 6749, section 5.1). Some apps refuse inside a 200.
+pub(super) fn read_token(answer: &Map<String, Value>, sent_at: Millis) -> Result<Token, CallError> {
     let text = |name: &str| answer.get(name).and_then(Value::as_str).filter(|text| !text.is_empty()).map(Secret::new);
     let access_token = text("access_token");
+    if let (None, Some(error)) = (&access_token, answer.get("error").and_then(Value::as_str)) {
+        return Err(CallError::Unauthorized(error.chars().take(100).collect()));
+    }
     Ok(Token {
         access_token: access_token
             .ok_or_else(|| CallError::BadAnswer("the token answer holds no access_token".to_owned()))?,

@@ -105,12 +105,17 @@ impl Schema {
     }
     /// The given parameters with the defaults of the others. The error is one sentence that names the parameter.
     pub fn check(&self, given: &Parameters) -> Result<Parameters, String> {
-        let mut all = self.defaults();
-        all.extend(self.check_part(given)?);
+        let all = self.fill(given)?;
         match self.required.iter().find(|name| !all.contains_key(*name)) {
             Some(name) => Err(format!("parameters.{name} is missing")),
             None => Ok(all),
         }
+    }
+    /// The same where some that are required are still to come.
+    pub fn fill(&self, given: &Parameters) -> Result<Parameters, String> {
+        let mut all = self.defaults();
+        all.extend(self.check_part(given)?);
+        Ok(all)
     }
     /// The given parameters, nulls left out, where others may still come. The error is one sentence that names the
     /// parameter.
@@ -165,6 +170,14 @@ impl Property {
             write_only: false,
             given_by: Some(given_by),
         }
+    }
+    /// What it may be, where it is one of a list.
+    pub fn choices(&self) -> &[String] {
+        self.choices.as_deref().unwrap_or_default()
+    }
+    /// The longest and the shortest text, for forms.
+    pub fn lengths(&self) -> (Option<usize>, Option<usize>) {
+        (self.min_length, self.max_length)
     }
     /// The default, as JSON.
     pub fn default(&self) -> Option<Value> {

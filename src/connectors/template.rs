@@ -46,11 +46,16 @@ impl Template {
     }
     /// The text with its holes filled. None if one has no value.
     pub fn render(&self, env: &Env<'_>) -> Option<String> {
-        self.fill(env, str::to_owned)
+        self.fill(env, |_, text| text.to_owned())
     }
     /// The same for a URL's path: what fills a hole is percent-encoded.
     pub fn render_path(&self, env: &Env<'_>) -> Option<String> {
-        self.fill(env, encode)
+        self.fill(env, |_, text| encode(text))
+    }
+    /// The same for a whole address: a hole that begins it is an address by itself; what fills any other is
+    /// percent-encoded, so that nobody's parameter moves the address to another host.
+    pub fn render_url(&self, env: &Env<'_>) -> Option<String> {
+        self.fill(env, |place, text| if place == 0 { text.to_owned() } else { encode(text) })
     }
     /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
@@ -60,9 +65,9 @@ impl Template {
     pub fn uses(&self, variable: &str) -> bool {
         self.parts.iter().any(|part| matches!(part, Part::Hole { path, .. } if path.root == variable))
     }
-    fn fill(&self, env: &Env<'_>, encode: fn(&str) -> String) -> Option<String> {
+    fn fill(&self, env: &Env<'_>, encode: fn(usize, &str) -> String) -> Option<String> {
         let mut filled = String::new();
-        for part in &self.parts {
+        for (place, part) in self.parts.iter().enumerate() {
             match part {
                 Part::Text(text) => filled.push_str(text),
                 Part::Hole { path, raw } => {
@@ -72,7 +77,7 @@ impl Template {
                         Value::Bool(flag) => flag.to_string(),
                         Value::Null | Value::Array(_) | Value::Object(_) => return None,
                     };
-                    filled.push_str(&if *raw { text } else { encode(&text) });
+                    filled.push_str(&if *raw { text } else { encode(place, &text) });
                 }
             }
         }
@@ -129,6 +134,18 @@ mod tests {
         assert_eq!(template.render(&env).unwrap(), "/rest/a b/c/x/2");
         let raw = Template::parse("{{parameters.store|raw}}").unwrap();
         assert_eq!(raw.render_path(&env).unwrap(), "a b/c");
+    }
+
+    #[test]
+    fn a_hole_inside_an_address_moves_it_to_no_other_host() {
+        let parameters = json!({"shop": "evil.example/?x=", "base": "https://shop.example/a"});
+        let variables = [("parameters", &parameters)];
+        let env = Env::new(&Value::Null, &variables);
+        let inside =
+            Template::parse("https://{{parameters.shop}}.app.example/token").unwrap().render_url(&env).unwrap();
+        assert!(url::Url::parse(&inside).is_err(), "{inside}");
+        let first = Template::parse("{{parameters.base}}/token").unwrap();
+        assert_eq!(first.render_url(&env).unwrap(), "https://shop.example/a/token");
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod pull;
 pub mod record;
 pub mod replay;
 pub mod retry;
+pub mod returns;
 pub mod secret;
 pub mod setting;
 pub mod snapshot;

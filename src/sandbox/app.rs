@@ -10,9 +10,10 @@ use actix_web::HttpRequest;
 use fastrand::Rng;
 use tokio::sync::mpsc;
 
+use super::Options;
 use super::faults::{Fault, Faults};
 use super::refusal::Refusal;
-use super::world::{Outgoing, World};
+use super::world::{Account, Outgoing, World};
 use crate::clock::Clock;
 use crate::domain::time::Millis;
 
@@ -34,6 +35,8 @@ pub struct App {
     pub clock: Clock,
     /// The developer's key, for the global webhook.
     pub app_key: String,
+    /// Id and secret of the client that `/oauth` knows.
+    pub client: (String, String),
     outgoing: mpsc::Sender<Outgoing>,
     pub webhooks: WebhookCounts,
     /// Something changed that is not yet saved.
@@ -56,13 +59,14 @@ struct Bucket {
 
 impl App {
     /// A sandbox around a world; its webhooks go to `outgoing`.
-    pub fn new(world: World, rng: Rng, clock: Clock, app_key: String, outgoing: mpsc::Sender<Outgoing>) -> Self {
+    pub fn new(world: World, rng: Rng, clock: Clock, options: &Options, outgoing: mpsc::Sender<Outgoing>) -> Self {
         let state =
             State { world, rng, faults: Faults::default(), buckets: BTreeMap::new(), requests: BTreeMap::new() };
         Self {
             state: Mutex::new(state),
             clock,
-            app_key,
+            app_key: options.app_key.clone(),
+            client: (options.client_id.clone(), options.client_secret.clone()),
             outgoing,
             webhooks: WebhookCounts::default(),
             dirty: AtomicBool::new(false),
@@ -111,7 +115,9 @@ impl App {
         let key = key(request).ok_or_else(Refusal::unauthorized)?;
         let now = self.clock.now();
         let state = &mut *self.state();
-        let found = state.world.accounts.iter().position(|account| account.key == key);
+        let granted = state.world.grants.account(&key, now);
+        let opens = |account: &Account| account.key == key || granted == Some(account.id.as_str());
+        let found = state.world.accounts.iter().position(opens);
         let place = found.ok_or_else(Refusal::unauthorized)?;
         let rate = u64::from(state.world.settings.requests_per_second);
         if rate > 0 {

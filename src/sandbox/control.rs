@@ -8,6 +8,7 @@
 //! | `GET /control/records` | `?account=&collection=`: every record, with totals |
 //! | `GET /control/log` | `?after=`: the latest changes |
 //! | `GET /control/counts` | requests by path, webhooks by fate |
+//! | `POST /control/tokens/expire` | every access token is worthless from now on |
 //! | `PUT /control/accounts/{id}/key` | `{"key"}`: the old key is refused from now on |
 
 use std::sync::atomic::Ordering;
@@ -43,6 +44,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .service(web::resource("/control/records").route(web::get().to(records)))
         .service(web::resource("/control/log").route(web::get().to(log)))
         .service(web::resource("/control/counts").route(web::get().to(counts)))
+        .service(web::resource("/control/tokens/expire").route(web::post().to(expire_tokens)))
         .service(web::resource("/control/accounts/{id}/key").route(web::put().to(rotate_key)));
 }
 
@@ -159,11 +161,12 @@ async fn log(app: web::Data<App>, query: web::Query<LogQuery>) -> HttpResponse {
 }
 
 async fn counts(app: web::Data<App>) -> HttpResponse {
-    let (number, overflowed) = app.read(|world, _| (world.number(), world.overflowed));
+    let (number, overflowed, grants) = app.read(|world, _| (world.number(), world.overflowed, world.grants.len()));
     let webhooks = &app.webhooks;
     HttpResponse::Ok().json(json!({
         "changes": number,
         "requests": app.requests(),
+        "grants": grants,
         "webhooks": {
             "attempted": webhooks.attempted.load(Ordering::Relaxed),
             "accepted": webhooks.accepted.load(Ordering::Relaxed),
@@ -172,6 +175,11 @@ async fn counts(app: web::Data<App>) -> HttpResponse {
             "overflowed": overflowed,
         },
     }))
+}
+
+async fn expire_tokens(app: web::Data<App>) -> HttpResponse {
+    app.change(|world, _, _| world.grants.expire());
+    HttpResponse::NoContent().finish()
 }
 
 #[derive(Deserialize)]

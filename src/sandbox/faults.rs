@@ -42,6 +42,8 @@ pub enum Wrong {
     Endless,
     /// The connection closes in the middle of the body.
     Close,
+    /// What was asked is done, and its answer gets lost.
+    Lost,
     /// No answer.
     Hang,
     /// A list that always answers its first page and says there is more.
@@ -127,6 +129,10 @@ pub async fn meet(
         request.extensions_mut().insert(SamePage);
         return Ok(next.call(request).await?.map_into_boxed_body());
     }
+    if fault.kind == Wrong::Lost {
+        let (request, _) = next.call(request).await?.into_parts();
+        return Ok(ServiceResponse::new(request, answer(&fault).await));
+    }
     let answer = answer(&fault).await;
     Ok(request.into_response(answer))
 }
@@ -155,7 +161,7 @@ async fn answer(fault: &Fault) -> HttpResponse {
             });
             HttpResponse::Ok().content_type(JSON).streaming(chunks)
         }
-        Wrong::Close => {
+        Wrong::Close | Wrong::Lost => {
             let parts = stream::unfold(0, |n| async move {
                 let part = if n == 0 {
                     Ok(web::Bytes::from_static(b"{\"data\":["))

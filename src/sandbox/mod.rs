@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! rest ─┐                    ┌─ table, paging   what is there, and how lists are cut
-//! hooks ┼─▶ app ─▶ world ────┤
-//! control ┘   ▲              └─ seed, stream    how it began, and what happens by itself
-//!           faults
+//! hooks ┼─▶ app ─▶ world ────┼─ seed, stream    how it began, and what happens by itself
+//! control ┤   ▲              └─ grants          who may read which account
+//! oauth ┘   faults
 //! ```
 //!
 //! Always true: it is a third party and knows nothing of Tidemill but its nouns for time; the same seed gives the same
@@ -14,7 +14,9 @@
 mod app;
 mod control;
 mod faults;
+mod grants;
 mod hooks;
+mod oauth;
 mod paging;
 mod refusal;
 mod rest;
@@ -82,6 +84,12 @@ pub struct Options {
     /// The developer's key, for PUT /app/webhook
     #[arg(long, default_value_t = Options::default().app_key)]
     pub app_key: String,
+    /// The client that may send people to /oauth/authorize
+    #[arg(long, default_value_t = Options::default().client_id)]
+    pub client_id: String,
+    /// Its secret
+    #[arg(long, default_value_t = Options::default().client_secret)]
+    pub client_secret: String,
     /// Keep the records in this file and go on from it
     #[arg(long)]
     pub state: Option<PathBuf>,
@@ -98,6 +106,8 @@ impl Default for Options {
             records_max: 10_000,
             requests_per_second: 50,
             app_key: "sandbox-app-key".into(),
+            client_id: "sandbox-client".into(),
+            client_secret: "sandbox-client-secret".into(),
             state: None,
         }
     }
@@ -158,7 +168,7 @@ pub async fn run(options: Options, clock: Clock) -> Result<Handle> {
     let world = world(&options)?;
     let (sender, outgoing) = mpsc::channel::<Outgoing>(OUTGOING_MAX);
     let rng = fastrand::Rng::with_seed(options.seed.wrapping_add(world.number()));
-    let app = web::Data::new(App::new(world, rng, clock, options.app_key.clone(), sender));
+    let app = web::Data::new(App::new(world, rng, clock, &options, sender));
     let listener = TcpListener::bind(options.listen)
         .map_err(|e| Error::invalid(format!("cannot listen on {}", options.listen)).because(e))?;
     let addr = listener.local_addr().map_err(Error::internal)?;
@@ -170,7 +180,13 @@ pub async fn run(options: Options, clock: Clock) -> Result<Handle> {
             .app_data(json_config())
             .app_data(web::QueryConfig::default().error_handler(|e, _| Refusal::malformed(e.to_string()).into()))
             .configure(control::routes)
-            .service(web::scope("").wrap(from_fn(faults::meet)).configure(hooks::routes).configure(rest::routes))
+            .service(
+                web::scope("")
+                    .wrap(from_fn(faults::meet))
+                    .configure(oauth::routes)
+                    .configure(hooks::routes)
+                    .configure(rest::routes),
+            )
             .default_service(web::to(|| async {
                 actix_web::HttpResponse::from_error(Refusal::not_found("no such path"))
             }))

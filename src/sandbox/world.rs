@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::grants::Grants;
 use super::paging::PastTheEnd;
 use super::refusal::Refusal;
 use super::table::{Collection, Record, Table};
@@ -120,6 +121,8 @@ pub struct Settings {
     pub bad_signatures: bool,
     /// Webhooks leave this much later.
     pub webhook_delay_ms: u64,
+    /// Life of an access token.
+    pub token_seconds: u32,
 }
 
 impl Default for Settings {
@@ -133,6 +136,7 @@ impl Default for Settings {
             repeat_webhooks: 0,
             bad_signatures: false,
             webhook_delay_ms: 0,
+            token_seconds: 1_800,
         }
     }
 }
@@ -152,6 +156,8 @@ pub struct Outgoing {
 pub struct World {
     pub accounts: Vec<Account>,
     pub global: Option<GlobalHook>,
+    #[serde(default)]
+    pub grants: Grants,
     /// Of the last change; never used twice, also over restarts.
     number: u64,
     #[serde(skip)]
@@ -173,6 +179,7 @@ impl World {
         Self {
             accounts: (1..=accounts).map(Account::new).collect(),
             global: None,
+            grants: Grants::default(),
             number: 0,
             settings: Settings::default(),
             records_max,

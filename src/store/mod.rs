@@ -27,6 +27,7 @@ mod registry;
 mod replays;
 mod resends;
 mod retention;
+mod returns;
 mod rows;
 mod secrets;
 mod selects;

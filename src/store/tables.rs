@@ -37,7 +37,7 @@ macro_rules! tables {
 tables! {
     /// One row per fact about the store itself: version, canary, clock, sequence, checkpoint.
     Meta = "meta", Lookup;
-    /// kind (1), id (12) → workspace, user, key, integration, connection, subscription, topic, farewell.
+    /// kind (1), id (12) → workspace, user, key, integration, connection, subscription, topic, farewell, return addresses.
     Objects = "objects", Lookup;
     /// kind (1), workspace (4), id (12) → nothing: lists.
     ByWorkspace = "by_workspace", Lookup;

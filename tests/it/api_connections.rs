@@ -85,7 +85,7 @@ async fn connectors_say_what_they_can() {
     assert_eq!(second["connectors"][0]["key"], keys[1].as_str());
     let sandbox = node.get(&at("connectors/sandbox")).await.ok()["connector"].clone();
     assert_eq!((sandbox["name"].as_str(), sandbox["category"].as_str()), (Some("Sandbox"), Some("crm")));
-    assert_eq!(sandbox["auth"], json!(["apiKey", "bearer"]));
+    assert_eq!(sandbox["auth"], json!(["oauth2", "apiKey", "bearer"]));
     assert_eq!(sandbox["parametersSchema"]["properties"]["webhookSecret"]["writeOnly"], true);
     let contacts = sandbox["collections"].as_array().expect("a list").iter().find(|c| c["key"] == "contacts");
     let all_ways = json!({"created": "webhook", "updated": "webhook", "deleted": "webhook"});

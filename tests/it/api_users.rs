@@ -56,7 +56,7 @@ async fn a_token_opens_connect_for_its_user_for_an_hour() {
     let id = node.post(USERS, json!({"username": "u"})).await.ok()["userId"].as_str().expect("an id").to_owned();
     let text = node.get("/2023-12/users/u/token").await.ok()["token"].as_str().expect("a token").to_owned();
     let now = node.state.clock.now();
-    let (_, user) = token::open(&node.engine.store, &text, now).expect("ours");
+    let (_, user, _) = token::open(&node.engine.store, &text, now).expect("ours");
     assert_eq!(user.id.to_string(), id);
     let later = now.after(std::time::Duration::from_secs(3601));
     assert!(token::open(&node.engine.store, &text, later).is_err(), "it has expired");

@@ -15,6 +15,8 @@ mod api_users;
 mod backup;
 mod cancels;
 mod cli;
+mod connect;
+mod connect_browser;
 mod crash;
 mod damage;
 mod delivery;

@@ -142,6 +142,7 @@ fn every_metric_moves() {
         r#"{{"userId":"ada","integrationId":"{id}","credentials":{{"apiKey":"sandbox-key-1"}},"pollIntervalSeconds":10,"initialSync":"emit"}}"#
     );
     post(node_port, &format!("{one}/connections"), &connection);
+    assert_eq!(call(node_port, "GET", "/connect", "").0, 401);
     let still = || {
         let (_, text) = call(node_port, "GET", "/metrics", "");
         let rows = telemetry::TABLE.iter().map(|row| row.name).filter(|name| !NOT_FROM_OUTSIDE.contains(name));

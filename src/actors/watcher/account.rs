@@ -1,7 +1,7 @@
 //! A connection, ready to be looked after: its connector, its parameters, its credentials.
 //!
-//! Always true: tokens are renewed by the one task that looks after the connection, stored before they are used, and
-//! never over newer ones that a person gave meanwhile; `connection/authentication_failure` is told once per set of
+//! Always true: tokens are renewed by the one task that looks after the connection, once however many calls ask for it,
+//! stored before they are used, and never over newer ones that a person gave meanwhile; `connection/authentication_failure` is told once per set of
 //! credentials. Not here: what is asked of the app.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,6 +37,8 @@ pub struct Account {
     stored: Mutex<Secret>,
     /// Whether they were renewed during this look, or could not be.
     renewed: AtomicBool,
+    /// Held by the one that renews: a refresh token may work once.
+    renewing: tokio::sync::Mutex<()>,
 }
 
 /// What came of opening a connection.
@@ -60,7 +62,8 @@ impl Account {
             Err(why) => return Ok(Opened::Wrong(why)),
         };
         let stored = Mutex::new(stored);
-        let account = Self { connection, user, session, base_uri, mapping, stored, renewed: AtomicBool::new(false) };
+        let (renewed, renewing) = (AtomicBool::new(false), tokio::sync::Mutex::const_new(()));
+        let account = Self { connection, user, session, base_uri, mapping, stored, renewed, renewing };
         Ok(Opened::Ready(Arc::new(account)))
     }
 
@@ -75,29 +78,34 @@ impl Account {
         deps: &Deps,
         call: impl Fn() -> F,
     ) -> Result<std::result::Result<T, CallError>> {
-        let ends = self.session.credentials().token().and_then(|token| token.expires_at);
+        let mut used = self.session.credentials();
+        let ends = used.token().and_then(|token| token.expires_at);
         if ends.is_some_and(|at| at <= deps.clock.now().after(RENEW_BEFORE)) && !self.renewed.load(Ordering::Acquire) {
             // A token that cannot be renewed may still be good: the app itself says.
-            let _ = self.renew(deps).await?;
+            let _ = self.renew(deps, &used).await?;
+            used = self.session.credentials();
         }
         match call().await {
-            Err(CallError::Unauthorized(message)) => {
-                if self.renewed.load(Ordering::Acquire) {
-                    return Ok(Err(CallError::Unauthorized(message)));
+            Err(CallError::Unauthorized(message)) => match self.renew(deps, &used).await? {
+                Ok(()) => Ok(call().await),
+                Err(CallError::Unauthorized(why)) => {
+                    Ok(Err(CallError::Unauthorized(if message.is_empty() { why } else { message })))
                 }
-                match self.renew(deps).await? {
-                    Ok(()) => Ok(call().await),
-                    Err(CallError::Unauthorized(why)) => {
-                        Ok(Err(CallError::Unauthorized(if message.is_empty() { why } else { message })))
-                    }
-                    Err(error) => Ok(Err(error)),
-                }
-            }
+                Err(error) => Ok(Err(error)),
+            },
             answer => Ok(answer),
         }
     }
 
-    async fn renew(&self, deps: &Deps) -> Result<std::result::Result<(), CallError>> {
+    /// Renews the credentials, unless they are not the ones in use any more.
+    async fn renew(&self, deps: &Deps, used: &Arc<Credentials>) -> Result<std::result::Result<(), CallError>> {
+        let _turn = self.renewing.lock().await;
+        if !Arc::ptr_eq(used, &self.session.credentials()) {
+            return Ok(Ok(()));
+        }
+        if self.renewed.load(Ordering::Acquire) {
+            return Ok(Err(CallError::Unauthorized("they were renewed just now".to_owned())));
+        }
         let fresh = match self.session.refresh_credentials().await {
             Ok(fresh) => fresh.to_text(),
             Err(error) => {

@@ -1,4 +1,4 @@
-//! Taking a connection's webhook away at its app, after the connection was deleted.
+//! Taking a connection's webhook away at its app, and its token back, after the connection was deleted.
 //!
 //! Always true: what is needed for it is kept in the commit that deletes the connection, so that a crash loses nothing;
 //! an app's failure is kept with it, logged, and tried again with growing waits, a bounded number of times. Meanwhile the
@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::account::{Account, Opened, given_parameters};
 use super::hook;
 use crate::actors::Deps;
+use crate::connectors::{CallError, Credentials};
 use crate::domain::connection::{Connection, Farewell, WebhookState};
 use crate::domain::secret::Secret;
 use crate::domain::time::Millis;
@@ -20,19 +21,23 @@ use crate::store::{Slot, Tx};
 /// Tries, over about 15 hours.
 pub const TRIES_MAX: u32 = 10;
 
-/// Deletes a connection with what it owns; what takes its webhook away stays.
+/// Deletes a connection with what it owns; what takes its webhook away and its token back stays.
 ///
 /// # Errors
 /// The store's alone.
 pub fn leave(tx: &mut Tx<'_>, gone: &Connection) -> Result<()> {
-    if !matches!(gone.webhook, WebhookState::Registered { .. }) {
+    let id = gone.id.0;
+    let credentials = tx.credentials(&id)?;
+    let has_token = credentials
+        .as_ref()
+        .is_some_and(|text| matches!(Credentials::from_text(text.expose()), Ok(Credentials::Token(_))));
+    if !matches!(gone.webhook, WebhookState::Registered { .. }) && !has_token {
         return tx.erase_connection(gone);
     }
-    let id = gone.id.0;
     let parameters = Secret::new(Value::Object(given_parameters(tx, gone)?).to_string());
     let kept = [
         (Slot::Parameters, Some(parameters)),
-        (Slot::Credentials, tx.credentials(&id)?),
+        (Slot::Credentials, credentials),
         (Slot::WebhookState, tx.webhook_state(&id)?),
     ];
     tx.erase_connection(gone)?;
@@ -55,31 +60,46 @@ pub async fn say(deps: &Deps, mut farewell: Farewell) -> Result<Option<Millis>> 
         return Ok(Some(farewell.due_at));
     }
     let id = farewell.connection.id;
-    let Err(error) = unsubscribe(deps, &farewell.connection).await? else {
+    let Err(error) = part(deps, &farewell.connection).await? else {
         deps.store.change(move |tx| tx.delete_object(&farewell)).await?;
         return Ok(None);
     };
     farewell.tries = farewell.tries.saturating_add(1);
     if farewell.tries >= TRIES_MAX {
-        tracing::warn!(connection = %id, error, "the webhook of a deleted connection stays at its app");
+        tracing::warn!(connection = %id, error, "the webhook or token of a deleted connection stays at its app");
         deps.store.change(move |tx| tx.delete_object(&farewell)).await?;
         return Ok(None);
     }
-    tracing::info!(connection = %id, error, tries = farewell.tries, "a webhook could not be taken away");
+    tracing::info!(connection = %id, error, tries = farewell.tries, "a webhook or token could not be taken away");
     let due_at = deps.clock.now().after(hook::wait(farewell.tries));
     (farewell.due_at, farewell.error) = (due_at, error);
     deps.store.change(move |tx| tx.put_object(&farewell)).await?;
     Ok(Some(due_at))
 }
 
-/// Asks the app; its failure is a sentence.
-async fn unsubscribe(deps: &Deps, connection: &Connection) -> Result<std::result::Result<(), String>> {
-    let WebhookState::Registered { uri, .. } = &connection.webhook else { return Ok(Ok(())) };
+/// Asks the app; its failure is a sentence. What was done by an earlier try counts as done again.
+async fn part(deps: &Deps, connection: &Connection) -> Result<std::result::Result<(), String>> {
     let account: Arc<Account> = match Account::open(deps, connection.clone())? {
         Opened::Ready(account) => account,
-        Opened::Wrong(why) => return Ok(Err(why)),
+        Opened::Wrong(why) => {
+            // A token alone is worth no further try: it ends by itself.
+            let registered = matches!(connection.webhook, WebhookState::Registered { .. });
+            return Ok(if registered { Err(why) } else { Ok(()) });
+        }
     };
-    let state = deps.store.webhook_state(&connection.id.0)?.unwrap_or_else(|| Secret::new("null"));
-    let answer = account.call(deps, || account.session.unsubscribe(uri, state.expose())).await?;
-    Ok(answer.map_err(|error| error.to_string()))
+    if let WebhookState::Registered { uri, .. } = &connection.webhook {
+        let state = deps.store.webhook_state(&connection.id.0)?.unwrap_or_else(|| Secret::new("null"));
+        let answer = account.call(deps, || account.session.unsubscribe(uri, state.expose())).await?;
+        if let Err(error) = answer {
+            return Ok(Err(error.to_string()));
+        }
+    }
+    if !account.connector().revokes(&account.session.credentials()) {
+        return Ok(Ok(()));
+    }
+    match account.session.revoke().await {
+        // The app does not know the token any more, or does not listen to us: asking again changes nothing.
+        Ok(()) | Err(CallError::Unauthorized(_) | CallError::Refused { .. } | CallError::NotSupported(_)) => Ok(Ok(())),
+        Err(error) => Ok(Err(error.to_string())),
+    }
 }

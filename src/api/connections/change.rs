@@ -172,7 +172,7 @@ fn refuse_rival(rows: &Rows, connection: &Connection) -> Result<()> {
 }
 
 /// Times that were set by a longer interval come forward; with new credentials the app is asked at once.
-fn bring_forward(
+pub(super) fn bring_forward(
     tx: &mut Tx<'_>,
     before: &Connection,
     after: &Connection,

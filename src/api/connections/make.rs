@@ -4,6 +4,9 @@
 
 use std::sync::Arc;
 
+use serde_json::{Map, Value};
+
+use super::change;
 use super::prepare::{self, Prepared};
 use super::shape::{ConnectionView, Fresh, NewConnection, OneConnection, Viewer};
 use crate::actors::watcher::account::integration_parameters;
@@ -13,7 +16,7 @@ use crate::api::reply::Reply;
 use crate::api::{connectors, integrations};
 use crate::connectors::{Connector, Parameters};
 use crate::domain::connection::{Connection, ConnectionStatus, InitialSync, Integration, Remap, WebhookState};
-use crate::domain::id::{ConnectionId, WorkspaceNo};
+use crate::domain::id::{ConnectionId, IntegrationId, UserId, WorkspaceNo};
 use crate::domain::models::system::{Subject, SystemEvent};
 use crate::domain::secret::Secret;
 use crate::domain::time::Millis;
@@ -34,10 +37,48 @@ struct Plan {
     collections: Option<Vec<String>>,
 }
 
+/// An account that a user connects in the browser.
+pub(in crate::api) struct ByUser {
+    pub(in crate::api) user: UserId,
+    pub(in crate::api) integration: Option<IntegrationId>,
+    /// The connector's key.
+    pub(in crate::api) connector: String,
+    /// As the API takes them.
+    pub(in crate::api) credentials: Map<String, Value>,
+    /// What the user gave.
+    pub(in crate::api) parameters: Parameters,
+    /// What the app itself told.
+    pub(in crate::api) told: Parameters,
+}
+
+/// Connects an account for a user. Unlike a caller of the API, who may know that an app is down, a person is told at
+/// once when the app does not take what was given.
+pub(in crate::api) async fn by_user(call: &Call, workspace: WorkspaceNo, wish: ByUser) -> Result<ConnectionId> {
+    let asked = NewConnection {
+        user_id: wish.user.to_string(),
+        integration_id: wish.integration.map(|id| id.to_string()),
+        connector: Some(wish.connector),
+        credentials: wish.credentials,
+        parameters: wish.parameters,
+        poll_interval_seconds: None,
+        full_scan_interval_seconds: None,
+        initial_sync: None,
+        remap: None,
+        collections: None,
+    };
+    let viewer = super::viewer(call);
+    let plan = plan(call, workspace, asked, Some(wish.told)).await?;
+    let id = call.state.store.change(move |tx| put(tx, &viewer, plan).map(|(id, _)| id)).await?;
+    call.state.rings.owners_changed();
+    call.state.rings.owner(id.0);
+    Ok(id)
+}
+
 pub(super) async fn create(call: Call) -> Result<Reply> {
     let asked = call.json::<NewConnection>()?;
     let viewer = super::viewer(&call);
-    let plan = plan(&call, asked).await?;
+    let workspace = call.workspace()?;
+    let plan = plan(&call, workspace, asked, None).await?;
     let change = move |tx: &mut Tx<'_>| {
         let (id, connection) = put(tx, &viewer, plan)?;
         Ok((Reply::json(&OneConnection { connection })?, id))
@@ -68,8 +109,13 @@ impl Parties {
     }
 }
 
-async fn plan(call: &Call, mut asked: NewConnection) -> Result<Plan> {
-    let workspace = call.workspace()?;
+/// `by_user`: a user stands before it, and the app told these parameters.
+async fn plan(
+    call: &Call,
+    workspace: WorkspaceNo,
+    mut asked: NewConnection,
+    by_user: Option<Parameters>,
+) -> Result<Plan> {
     let wanted = Parties { workspace, integration: asked.integration_id.clone(), user: asked.user_id.clone() };
     let (found, user) = call.read(move |rows| wanted.find(rows)).await?;
     let (integration, mut all) = found.map_or((None, Parameters::new()), |(integration, all)| (Some(integration), all));
@@ -77,14 +123,20 @@ async fn plan(call: &Call, mut asked: NewConnection) -> Result<Plan> {
     asked.poll_interval_seconds = prepare::interval(call, "pollIntervalSeconds", asked.poll_interval_seconds)?;
     asked.full_scan_interval_seconds =
         prepare::interval(call, "fullScanIntervalSeconds", asked.full_scan_interval_seconds)?;
-    let split = prepare::lay(&connector, &Split::default(), &asked.parameters)?;
+    let mut split = prepare::lay(&connector, &Split::default(), &asked.parameters)?;
+    if let Some(told) = &by_user {
+        split.lay(&connector, told)?;
+    }
     all.extend(split.whole());
     let credentials = prepare::credentials(std::mem::take(&mut asked.credentials))?;
     let prepared: Prepared = prepare::join(call, &connector, &all, credentials)?;
     let collections = prepare::collections(&prepared.connector, asked.collections.take())?;
     let (app, category) = (prepared.connector.name.clone(), prepared.connector.category.clone());
     let credentials = prepared.credentials.to_text();
-    let account = prepare::account(&call.state.deps, prepared).await;
+    let account = match by_user {
+        None => prepare::account(&call.state.deps, prepared).await,
+        Some(_) => prepare::account_told(&call.state.deps, prepared).await?,
+    };
     let now = call.now();
     let blank = Connection {
         id: ConnectionId([0; 12]),
@@ -134,6 +186,7 @@ fn put(tx: &mut Tx<'_>, viewer: &Viewer, plan: Plan) -> Result<(ConnectionId, Co
         None => None,
     };
     let is_new = known.is_none();
+    let before = known.clone();
     let connection = match known {
         None => Connection { id: ConnectionId(tx.fresh_id()?), created_at: now, updated_at: now, ..blank },
         Some(known) => again(known, blank, &asked, collections, now),
@@ -150,6 +203,9 @@ fn put(tx: &mut Tx<'_>, viewer: &Viewer, plan: Plan) -> Result<(ConnectionId, Co
         SystemEvent::ConnectionCreated((&connection).into())
     } else {
         tx.ask_reselect(id)?;
+        if let Some(before) = &before {
+            change::bring_forward(tx, before, &connection, viewer, true)?;
+        }
         SystemEvent::ConnectionUpdated { connection: (&connection).into(), changed: vec!["credentials".to_owned()] }
     };
     tx.append_event(&told.event(Subject::Connection(&connection, Some(&user)), now))?;

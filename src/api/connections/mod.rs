@@ -16,6 +16,8 @@ mod sync;
 use std::sync::Arc;
 
 pub(super) use self::inbox::WebhookView;
+pub(super) use self::make::{ByUser, by_user};
+pub(super) use self::prepare::ask;
 use self::shape::{ChangedConnection, Connections, Fresh, NewConnection, OneConnection, Viewer};
 pub(super) use self::sync::PullView;
 use super::call::{Call, not_found, user_of};

@@ -65,7 +65,7 @@ pub(super) fn lay(connector: &Connector, before: &Split, given: &Parameters) -> 
 }
 
 /// Asks an app, on the threads that call apps, for a bounded time.
-pub(super) async fn ask<T: Send + 'static>(
+pub(in crate::api) async fn ask<T: Send + 'static>(
     deps: &Deps,
     question: impl Future<Output = std::result::Result<T, CallError>> + Send + 'static,
 ) -> std::result::Result<T, CallError> {
@@ -85,6 +85,30 @@ pub(super) async fn account(deps: &Deps, prepared: Prepared) -> Option<String> {
         Err(error) => {
             tracing::info!(connector = key, %error, "the app did not say which account was connected");
             None
+        }
+    }
+}
+
+/// The same for a person who waits before a form: what is wrong with what was given is an error.
+pub(super) async fn account_told(deps: &Deps, prepared: Prepared) -> Result<Option<String>> {
+    let (session, name) = (prepared.session, prepared.connector.name.clone());
+    match ask(deps, async move { session.account().await }).await {
+        Ok(account) => Ok(account),
+        Err(CallError::Unauthorized(_)) => {
+            Err(Error::invalid(format!("credentials: {name} does not accept them; please check them")))
+        }
+        Err(CallError::Unavailable { .. }) => {
+            Err(Error::unavailable(format!("{name} cannot be reached at the moment; please try again"), 30))
+        }
+        Err(CallError::AddressForbidden(_)) => {
+            Err(Error::new(Code::AddressForbidden, format!("{name} cannot be called at this address")))
+        }
+        Err(CallError::BadAnswer(_) | CallError::Refused { .. }) => {
+            Err(Error::invalid(format!("what answers there is not {name}; please check what you gave")))
+        }
+        Err(error) => {
+            tracing::info!(connector = prepared.connector.key, %error, "the app did not say which account was connected");
+            Ok(None)
         }
     }
 }

@@ -1,6 +1,8 @@
 //! What several promises need.
 
 pub mod api;
+pub mod browser;
+pub mod chromium;
 pub mod engine;
 pub mod node;
 pub mod postbox;

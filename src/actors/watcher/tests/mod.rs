@@ -6,4 +6,5 @@ mod failures;
 mod hooks;
 mod records;
 mod tiny;
+mod tokens;
 mod webhooks;
