@@ -82,8 +82,8 @@ struct Progress<'a> {
 impl InboxRequest {
     /// How much of a stranger's it is: nothing of what was checked, or made here of what was.
     fn unjudged_bytes(&self) -> Option<u64> {
-        let head: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-        (self.verdict == UNVERIFIED && self.event.is_none()).then_some((self.body.len() + head) as u64)
+        let is_judged = self.verdict != UNVERIFIED || self.event.is_some();
+        (!is_judged).then(|| size(&self.body, self.headers.iter().map(|(name, value)| (name.len(), value.len()))))
     }
 
     /// As it is stored.
@@ -113,10 +113,16 @@ pub struct Arrived<'a> {
 impl Arrived<'_> {
     /// As it is stored.
     pub fn incoming(&self) -> Result<Incoming> {
-        let head: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-        let unjudged = (self.verdict == UNVERIFIED && self.event.is_none()).then_some((self.body.len() + head) as u64);
+        let is_judged = self.verdict != UNVERIFIED || self.event.is_some();
+        let head = self.headers.iter().map(|(name, value)| (name.len(), value.len()));
+        let unjudged = (!is_judged).then(|| size(self.body, head));
         Ok(Incoming { plain: codec::encode(self)?, received_at: self.received_at, unjudged })
     }
+}
+
+/// Bytes of a body with its headers.
+fn size(body: &[u8], headers: impl Iterator<Item = (usize, usize)>) -> u64 {
+    (body.len() + headers.map(|(name, value)| name + value).sum::<usize>()) as u64
 }
 
 /// A request made ready for its row, on the thread that has it.
