@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use percent_encoding::percent_decode_str;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use url::{Host, Url};
@@ -54,8 +55,8 @@ impl Proxy {
             Host::Ipv6(ip) => ip.to_string(),
         };
         let decoded = |text: &str| {
-            let bytes = percent_decoded(text).ok_or(NotAProxy)?;
-            String::from_utf8(bytes).map(Secret::new).map_err(|_| NotAProxy)
+            let text = percent_decode_str(text).decode_utf8().map_err(|_| NotAProxy)?;
+            Ok(Secret::new(text.into_owned()))
         };
         let credentials = match (url.username(), url.password()) {
             ("", None) => None,
@@ -135,21 +136,6 @@ async fn answer(tcp: &mut TcpStream) -> Result<u16, Failure> {
     let status = text.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)?.parse::<u16>().ok());
     let status = status.ok_or(Failure::ProxyUnreachable)?;
     if (200..300).contains(&status) && head.len() > end { Err(Failure::ProxyUnreachable) } else { Ok(status) }
-}
-
-/// The bytes that `%41` and the like stand for.
-fn percent_decoded(text: &str) -> Option<Vec<u8>> {
-    let mut bytes = text.bytes();
-    let mut out = Vec::with_capacity(text.len());
-    while let Some(byte) = bytes.next() {
-        if byte != b'%' {
-            out.push(byte);
-            continue;
-        }
-        let digits = [bytes.next()?, bytes.next()?];
-        out.extend(hex::decode(digits).ok()?);
-    }
-    Some(out)
 }
 
 #[cfg(test)]
