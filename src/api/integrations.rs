@@ -167,7 +167,7 @@ fn listed(urls: Vec<String>) -> Result<Vec<String>> {
     Ok(all)
 }
 
-/// A fresh token of a webhook URL: 24 random bytes as hex.
+/// A fresh text that nobody can guess, for webhook URLs, cookies and the like: 24 random bytes as hex.
 pub(super) fn token() -> Result<String> {
     let mut bytes = [0; 24];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Error::internal("the system gives no random bytes"))?;

@@ -106,17 +106,11 @@ impl State {
             streams: Streams::default(),
             tests: tokio::sync::Semaphore::new(TESTS_MAX),
             backups: tokio::sync::Mutex::default(),
-            instance: instance()?,
+            instance: super::integrations::token()?,
             looks: Arc::new(Semaphore::new(LOOKS_MAX)),
             exports: Arc::new(tokio::sync::Semaphore::new(EXPORTS_MAX)),
         })))
     }
-}
-
-fn instance() -> Result<String> {
-    let mut bytes = [0; 16];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(Error::internal)?;
-    Ok(hex::encode(bytes))
 }
 
 impl Deref for State {

@@ -26,7 +26,7 @@ use self::html::HTML;
 use self::page::Frame;
 use self::reason::Reason;
 pub use self::visits::Visits;
-use self::visits::{Mark, Visit, Wish, random};
+use self::visits::{Mark, Visit, Wish};
 use super::call::Call;
 use super::reply::Reply;
 use super::route::{Access, Param, Route, Surface, group};
@@ -157,7 +157,7 @@ async fn begin(call: Call) -> Result<Reply> {
         Err(error) => return Err(error),
     };
     let Some(wish) = wish(&call) else { return stranger(&call, Reason::NotAllowed) };
-    let visit = Visit { workspace: workspace.no, user: user.id, wish, csrf: random()?, until };
+    let visit = Visit { workspace: workspace.no, user: user.id, wish, csrf: integrations::token()?, until };
     let cookie = call.state.visits.open(visit, now)?;
     let (name, path) = (cookie_name(&call), prefix(&call));
     let (path, secure) = (if path.is_empty() { "/" } else { path }, if is_https(&call) { "; Secure" } else { "" });

@@ -10,10 +10,11 @@ use super::finish::{About, finish, stranger};
 use super::html::onward;
 use super::page::{Frame, credentials};
 use super::reason::Reason;
-use super::visits::{Flow, Mark, Visit, random};
+use super::visits::{Flow, Mark, Visit};
 use super::{Fields, path, redirect_uri, seen, visit};
 use crate::api::call::Call;
 use crate::api::connections::{self, ByUser};
+use crate::api::integrations::token;
 use crate::api::reply::Reply;
 use crate::connectors::{Door, Parameters};
 use crate::domain::time::Millis;
@@ -81,7 +82,7 @@ fn given(choice: &Choice, door: Door, form: &Fields) -> std::result::Result<Para
 fn away(call: &Call, visit: Mark, choice: &Choice, given: Parameters) -> Result<std::result::Result<String, String>> {
     let mut known = choice.filled.clone();
     known.extend(given.clone());
-    let (state, redirect_uri) = (random()?, redirect_uri(call));
+    let (state, redirect_uri) = (token()?, redirect_uri(call));
     let consent = match choice.connector.consent(&known, &redirect_uri, &state) {
         Ok(consent) => consent,
         Err(problem) => return Ok(Err(sentence(&problem))),

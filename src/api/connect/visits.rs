@@ -9,13 +9,13 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use aws_lc_rs::digest::{SHA256, digest};
-
+use crate::api::auth::key_digest as mark;
+use crate::api::integrations::token;
 use crate::connectors::Parameters;
 use crate::domain::id::{IntegrationId, UserId, WorkspaceNo};
 use crate::domain::secret::Secret;
 use crate::domain::time::Millis;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 const VISITS_MAX: usize = 10_000;
 /// One user's; another one ends the one that would end first.
@@ -76,19 +76,6 @@ struct Kept {
     flows: HashMap<Mark, Flow>,
 }
 
-/// 32 random bytes as hex.
-pub fn random() -> Result<String> {
-    let mut bytes = [0; 32];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Error::internal("the system gives no random bytes"))?;
-    Ok(hex::encode(bytes))
-}
-
-fn mark(text: &str) -> Mark {
-    let mut out = [0; 32];
-    out.copy_from_slice(digest(&SHA256, text.as_bytes()).as_ref());
-    out
-}
-
 impl Visits {
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -96,7 +83,7 @@ impl Visits {
 
     /// Begins a visit; answers the text of its cookie.
     pub fn open(&self, visit: Visit, now: Millis) -> Result<String> {
-        let cookie = random()?;
+        let cookie = token()?;
         let kept = &mut *self.kept();
         if kept.visits.len() >= VISITS_MAX {
             kept.visits.retain(|_, visit| visit.until > now);
