@@ -37,11 +37,21 @@ pub fn ordered<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) 
     deserializer.deserialize_map(Members(PhantomData))
 }
 
-/// Names and texts with holes: query parameters, headers, form fields.
+/// Names and texts with holes: headers, form fields, bounds.
 #[derive(Clone, Debug, Default)]
 pub struct Pairs(pub Vec<(String, Template)>);
 
 impl<'de> Deserialize<'de> for Pairs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        ordered(deserializer).map(Self)
+    }
+}
+
+/// Names and values of query parameters: texts with holes, or expressions.
+#[derive(Clone, Debug, Default)]
+pub struct Values(pub Vec<(String, Placed)>);
+
+impl<'de> Deserialize<'de> for Values {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         ordered(deserializer).map(Self)
     }
@@ -203,7 +213,7 @@ pub struct ListFile {
     pub method: HttpMethod,
     pub path: Template,
     #[serde(default)]
-    pub query: Pairs,
+    pub query: Values,
     #[serde(default)]
     pub headers: Pairs,
     pub body: Option<Placed>,
@@ -269,7 +279,7 @@ pub struct FetchFile {
     pub method: HttpMethod,
     pub path: Template,
     #[serde(default)]
-    pub query: Pairs,
+    pub query: Values,
     #[serde(default)]
     pub headers: Pairs,
     pub body: Option<Placed>,
@@ -287,7 +297,7 @@ pub struct CallFile {
     pub method: HttpMethod,
     pub path: Template,
     #[serde(default)]
-    pub query: Pairs,
+    pub query: Values,
     #[serde(default)]
     pub headers: Pairs,
     pub body: Option<Placed>,

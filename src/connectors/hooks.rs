@@ -133,15 +133,16 @@ fn stored(state: &str) -> Result<Value, CallError> {
         .map_err(|_| CallError::BadAnswer("the webhook's stored state cannot be read".to_owned()))
 }
 
-/// `created`, `updated`, `deleted` or `changed`.
+/// `created`, `updated`, `deleted`, `erased` or `changed`.
 pub(super) fn change_kind(value: &Value) -> Result<ChangeKind, CallError> {
     match value.as_str() {
         Some("created") => Ok(ChangeKind::Created),
         Some("updated") => Ok(ChangeKind::Updated),
         Some("deleted") => Ok(ChangeKind::Deleted),
+        Some("erased") => Ok(ChangeKind::Erased),
         Some("changed") | None => Ok(ChangeKind::Changed),
         Some(other) => {
-            Err(CallError::Script(format!("the type {other:?} is none of created, updated, deleted, changed")))
+            Err(CallError::Script(format!("the type {other:?} is none of created, updated, deleted, changed, erased")))
         }
     }
 }

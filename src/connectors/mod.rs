@@ -149,6 +149,8 @@ pub enum ChangeKind {
     Created,
     Updated,
     Deleted,
+    /// A person's data must be erased: gone, and nothing of it may be kept.
+    Erased,
     /// It changed, the app does not say how: the record must be fetched.
     Changed,
 }

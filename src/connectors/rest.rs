@@ -7,13 +7,14 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::caller::Outgoing;
-use super::files::{CallFile, FetchFile, HttpMethod, ListFile, PagingKind, Pairs};
+use super::files::{CallFile, FetchFile, HttpMethod, ListFile, PagingKind, Pairs, Values};
 use super::folder::SpecError;
 use super::mapping::{Env, Mapping};
 use super::paging::{Paging, Position, Seen};
 use super::pick::{Picker, elements};
 use super::record::RecordSpec;
 use super::template::Template;
+use super::yaml::{Node, Placed};
 use super::{AppRecord, CallError, Page};
 use crate::outbound::Method;
 
@@ -28,9 +29,16 @@ const GONE: &[u16] = &[404, 410];
 pub struct Rest {
     method: HttpMethod,
     path: Template,
-    query: Pairs,
+    query: Vec<(String, Filled)>,
     headers: Pairs,
     body: Option<Mapping>,
+}
+
+/// The value of a query parameter: a text with holes, or an expression.
+#[derive(Clone, Debug)]
+enum Filled {
+    Template(Template),
+    Expression(Mapping),
 }
 
 /// `pull`, `scan` and `deleted`.
@@ -84,10 +92,48 @@ impl Rest {
             )
         })?;
         let mut outgoing = Outgoing::new(self.method.wire(), path);
-        outgoing.query = rendered(&self.query, env);
+        let values = self.query.iter().filter_map(|(name, value)| Some((name.clone(), value.text(env)?)));
+        outgoing.query = values.collect();
         outgoing.headers = rendered(&self.headers, env);
         outgoing.body = self.body.as_ref().map(|body| body.eval(env));
         Ok(outgoing)
+    }
+}
+
+impl Filled {
+    /// Compiles the query parameters of a file; those without a name or a value are left out.
+    fn all(file: &str, values: &Values) -> Result<Vec<(String, Self)>, SpecError> {
+        let named = values.0.iter().filter(|(name, value)| !name.is_empty() && !matches!(value.node, Node::Null));
+        let filled = named.map(|(name, value)| {
+            Self::new(file, value).map(|filled| (name.clone(), filled)).map_err(|e| e.field(format!("query.{name}")))
+        });
+        filled.collect()
+    }
+    fn new(file: &str, value: &Placed) -> Result<Self, SpecError> {
+        match &value.node {
+            Node::Text(text) if !text.starts_with('$') => {
+                let wrong = |message: String| SpecError::in_file(file, message).at(value.line);
+                Template::parse(text).map(Self::Template).map_err(wrong)
+            }
+            _ => Mapping::compile(file, value, BODY_VARIABLES).map(Self::Expression),
+        }
+    }
+    fn text(&self, env: &Env<'_>) -> Option<String> {
+        match self {
+            Self::Template(template) => template.render(env),
+            Self::Expression(expression) => match expression.eval(env) {
+                Value::Null => None,
+                Value::String(text) => Some(text),
+                other => Some(other.to_string()),
+            },
+        }
+    }
+    /// Whether it may depend on a lower bound.
+    fn may_use_since(&self) -> bool {
+        match self {
+            Self::Template(template) => template.uses("since"),
+            Self::Expression(_) => true,
+        }
     }
 }
 
@@ -107,7 +153,7 @@ impl ListRest {
             rest: Rest {
                 method: list.method,
                 path: list.path.clone(),
-                query: list.query.clone(),
+                query: Filled::all(file, &list.query)?,
                 headers: list.headers.clone(),
                 body: body(file, list.body.as_ref())?,
             },
@@ -123,9 +169,8 @@ impl ListRest {
     }
     /// Whether the list can be asked for a part only.
     pub fn is_bounded(&self) -> bool {
-        let uses_since = |pairs: &Pairs| pairs.0.iter().any(|(_, template)| template.uses("since"));
         self.since.0.iter().any(|(name, _)| !name.is_empty())
-            || uses_since(&self.rest.query)
+            || self.rest.query.iter().any(|(_, value)| value.may_use_since())
             || self.rest.body.is_some()
     }
     /// The request of one page.
@@ -179,7 +224,7 @@ impl FetchRest {
             rest: Rest {
                 method: fetch.method,
                 path: fetch.path.clone(),
-                query: fetch.query.clone(),
+                query: Filled::all(file, &fetch.query)?,
                 headers: fetch.headers.clone(),
                 body: body(file, fetch.body.as_ref())?,
             },
@@ -210,7 +255,7 @@ impl CallRest {
             rest: Rest {
                 method: call.method,
                 path: call.path.clone(),
-                query: call.query.clone(),
+                query: Filled::all(file, &call.query)?,
                 headers: call.headers.clone(),
                 body: body(file, call.body.as_ref())?,
             },
@@ -233,7 +278,7 @@ impl CallRest {
     }
 }
 
-fn body(file: &str, body: Option<&super::yaml::Placed>) -> Result<Option<Mapping>, SpecError> {
+fn body(file: &str, body: Option<&Placed>) -> Result<Option<Mapping>, SpecError> {
     body.map(|body| Mapping::compile(file, body, BODY_VARIABLES)).transpose()
 }
 

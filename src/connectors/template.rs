@@ -63,7 +63,14 @@ impl Template {
     }
     /// Whether a hole begins with that name.
     pub fn uses(&self, variable: &str) -> bool {
-        self.parts.iter().any(|part| matches!(part, Part::Hole { path, .. } if path.root == variable))
+        self.roots().any(|root| root == variable)
+    }
+    /// What its holes begin with.
+    pub fn roots(&self) -> impl Iterator<Item = &str> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Hole { path, .. } => Some(path.root.as_str()),
+            Part::Text(_) => None,
+        })
     }
     fn fill(&self, env: &Env<'_>, encode: fn(usize, &str) -> String) -> Option<String> {
         let mut filled = String::new();

@@ -205,7 +205,7 @@ fn take(account: &Account, jobs: &mut Vec<Job>, id: InboxId, row: &InboxRow, cha
         }
         let observed_at = row.received_at;
         let what = match (change.kind, change.record) {
-            (ChangeKind::Deleted, record) => {
+            (ChangeKind::Deleted | ChangeKind::Erased, record) => {
                 let remote_updated_at = record.and_then(|record| record.updated_at);
                 What::Seen(Seen::Gone { remote_updated_at, observed_at })
             }

@@ -6,6 +6,7 @@ use super::path::Path;
 use super::times::TimeFormat;
 use super::{Comparison, Expr, OPERATORS, Unary, Walk};
 use crate::connectors::folder::SpecError;
+use crate::connectors::template::Template;
 use crate::connectors::yaml::{Node, Placed};
 
 /// What a compilation needs to know.
@@ -89,6 +90,13 @@ impl Compiler<'_> {
             "$split" => {
                 let fields = Fields::of(self, argument, &["value", "by"])?;
                 Expr::Split { value: fields.expr("value")?, by: fields.text("by")?.to_owned() }
+            }
+            "$template" => {
+                let template = Template::parse(self.text(argument)?).map_err(|m| self.wrong(argument, m))?;
+                if let Some(root) = template.roots().find(|root| !self.variables.contains(root)) {
+                    return Err(self.wrong(argument, format!("there is no {root:?} here")));
+                }
+                Expr::Template(template)
             }
             "$time" => self.time(argument)?,
             "$lookup" => self.lookup(argument)?,

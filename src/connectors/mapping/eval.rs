@@ -81,6 +81,7 @@ pub(super) fn eval<'a>(expr: &'a Expr, env: &Env<'a>) -> Made<'a> {
         Expr::Omit { from, keys } => omit(eval(from, env), keys),
         Expr::Merge(items) => merge(items.iter().map(|item| eval(item, env))),
         Expr::Split { value, by } => split(&eval(value, env), by),
+        Expr::Template(template) => template.render(env).map_or(Cow::Borrowed(NULL), own),
     }
 }
 

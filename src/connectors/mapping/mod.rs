@@ -17,13 +17,47 @@ use times::TimeFormat;
 pub use eval::Env;
 
 use super::folder::SpecError;
+use super::template::Template;
 use super::yaml::{self, Placed};
 
 /// Every operator, for the error about an unknown one and for the docs.
 pub const OPERATORS: &[&str] = &[
-    "$abs", "$and", "$boolean", "$case", "$codes", "$compact", "$concat", "$decimal", "$default", "$eq", "$exists",
-    "$first", "$gt", "$gte", "$integer", "$iterate", "$join", "$literal", "$lookup", "$lower", "$lt", "$lte", "$merge",
-    "$negate", "$not", "$number", "$omit", "$or", "$pairs", "$split", "$string", "$sum", "$time", "$trim", "$upper",
+    "$abs",
+    "$and",
+    "$boolean",
+    "$case",
+    "$codes",
+    "$compact",
+    "$concat",
+    "$decimal",
+    "$default",
+    "$eq",
+    "$exists",
+    "$first",
+    "$gt",
+    "$gte",
+    "$integer",
+    "$iterate",
+    "$join",
+    "$literal",
+    "$lookup",
+    "$lower",
+    "$lt",
+    "$lte",
+    "$merge",
+    "$negate",
+    "$not",
+    "$number",
+    "$omit",
+    "$or",
+    "$pairs",
+    "$split",
+    "$string",
+    "$sum",
+    "$template",
+    "$time",
+    "$trim",
+    "$upper",
     "$var",
 ];
 
@@ -92,6 +126,8 @@ enum Expr {
         value: Box<Expr>,
         by: String,
     },
+    /// A text with holes; null if one of them has no value.
+    Template(Template),
 }
 
 /// A walk over a list: inside it, `$` is the item.
@@ -115,7 +151,7 @@ enum Unary {
     Negate,
     Not,
     Exists,
-    /// Without null members.
+    /// Without null members or items.
     Compact,
 }
 
