@@ -11,7 +11,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::mapping::Env;
-use super::paging::stays;
+use super::paging::{Position, stays};
 use super::spec::Connector;
 use super::{Budget, CallError, Credentials, Parameters, auth, verdict};
 use crate::clock::Clock;
@@ -43,6 +43,20 @@ impl Outgoing {
     pub fn new(method: Method, path: String) -> Self {
         let (query, headers) = (Vec::new(), Vec::new());
         Self { method, path, from_root: false, query, headers, body: None, raw_body: None }
+    }
+    /// The same at the address of a page, where it has one of its own.
+    pub fn at(self, position: &Position) -> Self {
+        match position {
+            Position::Address(address) => Self { path: address.clone(), from_root: true, query: Vec::new(), ..self },
+            _ => self,
+        }
+    }
+}
+
+impl Incoming {
+    /// The `Link` headers.
+    pub fn links(&self) -> Vec<String> {
+        self.headers.iter().filter(|(name, _)| name == "link").map(|(_, value)| value.clone()).collect()
     }
 }
 

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use super::compile::Builder;
+use super::each::Each;
 use super::files::{CollectionFile, ListFile, Span};
 use super::folder::SpecError;
 use super::mapping::Mapping;
@@ -35,6 +36,7 @@ fn collection(builder: &Builder<'_>, key: &str, templated: bool) -> Result<Colle
     let cursor = cursor(&file, &record, &pull);
     let map_path = format!("{dir}/record.map.yml");
     let map = Mapping::read(&map_path, builder.text(&map_path)?, &["parameters"])?;
+    check_lists(&path, &pull)?;
     check_topic(&path, &file, templated)?;
     check_members(&map_path, &file.topic.value, &map)?;
     Ok(Collection {
@@ -46,6 +48,7 @@ fn collection(builder: &Builder<'_>, key: &str, templated: bool) -> Result<Colle
         poll: Poll { interval: file.poll.interval.map(|s| s.0), full_scan_interval: file.poll.full_scan.map(|s| s.0) },
         ignored_fields: file.ignored_fields,
         webhook_body: file.webhook_body,
+        each: file.each.as_ref().map(|each| Each::new(&path, each)).transpose()?,
         request_time: file.cursor.format.unwrap_or_else(|| record.time().clone()),
         scan: builder.method(&format!("{dir}/scan"), Some(&list), None)?,
         deleted: builder.method(&format!("{dir}/deleted"), Some(&list), None)?,
@@ -73,7 +76,22 @@ fn cursor(file: &CollectionFile, record: &RecordSpec, pull: &Method<ListRest>) -
         ceiling: file.cursor.ceiling,
         breaks_ties: file.cursor.breaks_ties,
         takes_until,
+        until_exclusive: file.cursor.until_exclusive,
     }
+}
+
+/// What a list of changed records may not be.
+fn check_lists(path: &str, pull: &Method<ListRest>) -> Result<(), SpecError> {
+    let Method::Rest(list) = pull else { return Ok(()) };
+    let file = path.replace("spec.yml", "pull.rest.yml");
+    let wrong = |field: &str, message: &str| Err(SpecError::in_file(file.clone(), message).field(field));
+    if list.ids_only {
+        return wrong("idsOnly", "it is for scan; changed records that must be fetched are `partial: true`");
+    }
+    if list.fetches && list.unwinds() {
+        return wrong("fetch", "parts of records cannot be fetched by themselves");
+    }
+    Ok(())
 }
 
 fn check_topic(path: &str, file: &CollectionFile, templated: bool) -> Result<(), SpecError> {
@@ -304,6 +322,13 @@ pub fn across(connector: &Connector) -> Result<(), SpecError> {
         }
         if let Some((kind, needed)) = unfounded(connector, collection) {
             return wrong(&format!("detects.{kind}"), needed.to_owned());
+        }
+    }
+    for collection in &connector.collections {
+        let partial = matches!(&collection.pull, Method::Rest(list) if list.partial);
+        if partial && !collection.fetch.is_there() {
+            let path = format!("data/{}/pull.rest.yml", collection.key);
+            return Err(SpecError::in_file(path, "a list of partial records needs fetch").field("partial"));
         }
     }
     for event in &connector.events {

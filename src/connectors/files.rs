@@ -11,11 +11,14 @@ use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 
 use super::auth_files::AuthFile;
 use super::budget::BudgetHeaders;
+use super::each::EachFile;
+use super::join::JoinFile;
 use super::mapping::path::Path;
-use super::mapping::times::TimeFormat;
+use super::mapping::zones::Times;
 use super::schema::{GivenBy, Schema};
 use super::spec::{Detects, Order, WebhookBody};
 use super::template::Template;
+use super::unwind::UnwindFile;
 use super::yaml::Placed;
 
 /// The members of a YAML map, in the file's order.
@@ -165,6 +168,8 @@ pub struct CollectionFile {
     pub cursor: CursorFile,
     #[serde(default)]
     pub poll: PollFile,
+    /// The lists are walked once for each of some values.
+    pub each: Option<EachFile>,
     #[serde(default)]
     pub ignored_fields: Vec<String>,
     #[serde(default)]
@@ -181,19 +186,22 @@ pub struct RecordFile {
     /// A flag that says that the record is deleted.
     pub deleted: Option<Path>,
     #[serde(default)]
-    pub time: TimeFormat,
+    pub time: Times,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct CursorFile {
     /// How times are written in requests, where it differs from the records.
-    pub format: Option<TimeFormat>,
+    pub format: Option<Times>,
     #[serde(default)]
     pub order: Order,
     pub precision: Option<Span>,
     pub lookback: Option<Span>,
     pub ceiling: Option<u64>,
+    /// The app's upper bound leaves out what is exactly there.
+    #[serde(default)]
+    pub until_exclusive: bool,
     #[serde(default)]
     pub breaks_ties: bool,
 }
@@ -228,6 +236,18 @@ pub struct ListFile {
     pub records: Path,
     #[serde(default)]
     pub ids_only: bool,
+    /// The records are only part of what `fetch` gives: each that changed is fetched before it is mapped.
+    #[serde(default)]
+    pub partial: bool,
+    /// With `{{record.id}}` the same request gives one record: there is no `fetch` file.
+    #[serde(default)]
+    pub fetch: bool,
+    /// What of each item is the record, where it is not all of it.
+    pub item: Option<Path>,
+    /// The records are inside the items.
+    pub unwind: Option<UnwindFile>,
+    /// What another request shows of the page's records.
+    pub join: Option<JoinFile>,
     /// Where this list's records carry their id and times, where it differs from the collection's.
     pub record: Option<RecordFile>,
 }

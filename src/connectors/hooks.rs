@@ -75,7 +75,8 @@ impl Session {
         let kind = event.kind.as_ref().map_or(Ok(ChangeKind::Changed), |kind| change_kind(&kind.eval(&env)))?;
         let record = event.record.as_ref().map(|record| record.eval(&env)).filter(|record| !record.is_null());
         let id = event.id.as_ref().map(|id| id.eval(&env));
-        change(collection, kind, record, id).map(Some)
+        let seen = (&self.caller.parameters, self.caller.clock.now());
+        change(collection, kind, record, id, seen).map(Some)
     }
     /// Where the events of a connector event come from, for this connection. `parameters` are the event's, checked by
     /// its schema.
@@ -153,13 +154,14 @@ pub(super) fn change(
     kind: ChangeKind,
     record: Option<Value>,
     id: Option<Value>,
+    seen: (&Value, Millis),
 ) -> Result<Change, CallError> {
     let record: Option<AppRecord> = match record {
         None => None,
         Some(record) => {
             let raw = serde_json::value::to_raw_value(&record)
                 .map_err(|error| CallError::BadAnswer(format!("the record cannot be kept: {error}")))?;
-            Some(collection.record.read(&raw).map_err(CallError::BadAnswer)?)
+            Some(collection.record.local(seen.0, seen.1)?.read(&raw).map_err(CallError::BadAnswer)?)
         }
     };
     let remote_id = id.and_then(id_text).or_else(|| record.as_ref().map(|record| record.remote_id.clone()));

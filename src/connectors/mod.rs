@@ -16,13 +16,17 @@ mod compare;
 mod compile;
 mod compile_parts;
 mod credentials;
+mod each;
+mod fetch;
 mod files;
 mod folder;
 mod handshake;
 mod hooks;
+mod join;
 mod made;
 pub mod mapping;
 mod oauth1;
+mod pages;
 mod paging;
 mod pick;
 mod record;
@@ -36,6 +40,7 @@ mod session;
 pub mod spec;
 mod template;
 mod testing;
+mod unwind;
 mod verdict;
 pub mod verify;
 mod webhook;
@@ -55,6 +60,7 @@ pub use authorize::{Code, Consent, Door, Granted, exchange};
 pub use budget::Budget;
 pub use calls::CallError;
 pub use credentials::{Credentials, Token};
+pub use each::Part;
 pub use folder::SpecError;
 pub use handshake::Handshake;
 pub use registry::Registry;
@@ -103,6 +109,17 @@ pub struct Page {
     pub total: Option<u64>,
     /// The records hold their ids and perhaps times, but not the rest: they can be counted and compared, not mapped.
     pub ids_only: bool,
+    /// The records are only part of what a fetch gives: what is mapped must be fetched.
+    pub partial: bool,
+    /// What the list itself showed, where the records are parts of its items: a walk goes by this.
+    pub places: Option<Vec<Place>>,
+}
+
+/// One item of a list whose records are inside its items.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub id: String,
+    pub updated_at: Option<Millis>,
 }
 
 /// One record as the app gave it.

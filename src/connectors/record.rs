@@ -2,13 +2,15 @@
 //!
 //! Always true: the record's own JSON is kept byte for byte; an id that the app gives as a number keeps its digits.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::AppRecord;
 use super::files::RecordFile;
-use super::mapping::times::TimeFormat;
+use super::mapping::zones::{Local, Times};
 use super::pick::Picker;
+use super::{AppRecord, CallError};
 use crate::domain::time::Millis;
 
 /// The longest id that is taken for one.
@@ -18,7 +20,9 @@ const ID_BYTES_MAX: usize = 512;
 #[derive(Clone, Debug)]
 pub struct RecordSpec {
     picker: Picker,
-    time: TimeFormat,
+    time: Times,
+    /// Once the zone of the times is known.
+    local: Option<(Local, Millis)>,
     /// The path of the id, for messages.
     id: String,
     pub has_updated_at: bool,
@@ -32,20 +36,41 @@ impl RecordSpec {
         Self {
             picker: Picker::new(&paths),
             time: file.time.clone(),
+            local: None,
             id: file.id.to_string(),
             has_updated_at: file.updated_at.is_some(),
             has_deleted: file.deleted.is_some(),
         }
     }
     /// How the record's times are written.
-    pub fn time(&self) -> &TimeFormat {
+    pub fn time(&self) -> &Times {
         &self.time
+    }
+    /// The same for records of one connection that are seen at this time.
+    ///
+    /// # Errors
+    /// The zone of the times is a parameter that is not set, or no zone.
+    pub fn local(&self, parameters: &Value, seen_at: Millis) -> Result<Cow<'_, Self>, CallError> {
+        if !self.time.has_zone() {
+            return Ok(Cow::Borrowed(self));
+        }
+        let local = self.time.local(parameters).map_err(CallError::BadAnswer)?;
+        Ok(Cow::Owned(Self { local: Some((local, seen_at)), ..self.clone() }))
     }
     /// Reads one record. The error is one sentence.
     pub fn read(&self, raw: &RawValue) -> Result<AppRecord, String> {
         let found = self.picker.pick(raw.get()).map_err(|e| format!("a record is not JSON: {e}"))?;
         let [id, created_at, updated_at, deleted] = found[..] else { return Err("a record cannot be read".to_owned()) };
-        let time = |raw: Option<&RawValue>| -> Option<Millis> { self.time.read(&value(raw?)?) };
+        if self.local.is_none() && self.time.has_zone() {
+            return Err("the zone of its times is not known here".to_owned());
+        }
+        let time = |raw: Option<&RawValue>| -> Option<Millis> {
+            let value = value(raw?)?;
+            match &self.local {
+                Some((local, seen_at)) => local.read(&value, Some(*seen_at)),
+                None => self.time.format().read(&value),
+            }
+        };
         let remote_id = id.and_then(value).and_then(id_text);
         Ok(AppRecord {
             remote_id: remote_id.ok_or_else(|| format!("a record has no id at {}", self.id))?,

@@ -6,20 +6,23 @@
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::CallError;
 use super::caller::Outgoing;
-use super::files::{CallFile, FetchFile, HttpMethod, ListFile, PagingKind, Pairs, Values};
+use super::files::{CallFile, FetchFile, HttpMethod, ListFile, Pairs, Values};
 use super::folder::SpecError;
+use super::join::Join;
 use super::mapping::{Env, Mapping};
-use super::paging::{Paging, Position, Seen};
-use super::pick::{Picker, elements};
+use super::paging::{Paging, Position};
+use super::pick::Picker;
 use super::record::RecordSpec;
 use super::template::Template;
+use super::unwind::Unwind;
 use super::yaml::{Node, Placed};
-use super::{AppRecord, CallError, Page};
 use crate::outbound::Method;
 
 /// What `$…` may begin with in a request's body.
-const BODY_VARIABLES: &[&str] = &["parameters", "since", "until", "page", "record", "webhook", "state", "baseUri"];
+const BODY_VARIABLES: &[&str] =
+    &["parameters", "since", "until", "page", "record", "records", "each", "webhook", "state", "baseUri"];
 
 /// Statuses that say that a thing is gone, where the file does not name them.
 const GONE: &[u16] = &[404, 410];
@@ -49,11 +52,19 @@ pub struct ListRest {
     until: Pairs,
     pub takes_until: bool,
     pub ids_only: bool,
+    /// The records are parts of what `fetch` gives.
+    pub partial: bool,
+    /// With `{{record.id}}` the same request gives one record.
+    pub fetches: bool,
+    pub join: Option<Join>,
     pub paging: Paging,
-    record: RecordSpec,
+    pub(super) record: RecordSpec,
+    pub(super) unwind: Option<Unwind>,
+    /// What of an item is the record, where it is not all of it.
+    pub(super) item: Option<Picker>,
     /// The list, the total, the next page, whether there is more.
-    picker: Picker,
-    records: String,
+    pub(super) picker: Picker,
+    pub(super) records: String,
 }
 
 /// `fetch`.
@@ -162,10 +173,19 @@ impl ListRest {
             takes_until: list.until.is_some(),
             ids_only: list.ids_only,
             paging,
+            partial: list.partial,
+            fetches: list.fetch,
+            join: list.join.as_ref().map(|join| Join::new(file, join, record)).transpose()?,
+            unwind: list.unwind.as_ref().map(|unwind| Unwind::new(file, unwind)).transpose()?,
+            item: list.item.as_ref().map(|item| Picker::new(&[Some(item)])),
             record: list.record.as_ref().map_or_else(|| record.clone(), RecordSpec::new),
             picker: Picker::new(&paths),
             records: list.records.to_string(),
         })
+    }
+    /// Whether its records are inside its items.
+    pub fn unwinds(&self) -> bool {
+        self.unwind.is_some()
     }
     /// Whether the list can be asked for a part only.
     pub fn is_bounded(&self) -> bool {
@@ -184,37 +204,10 @@ impl ListRest {
         }
         Ok(outgoing)
     }
-    /// Reads a page out of an answer.
-    pub fn page(&self, body: &str, links: &[String], position: &Position, base: &url::Url) -> Result<Page, CallError> {
-        let found = self.picker.pick(body).map_err(|error| not_json(body, &error))?;
-        let [list, total, next, more] = found[..] else {
-            return Err(CallError::BadAnswer("the answer cannot be read".to_owned()));
-        };
-        let list = list.ok_or_else(|| CallError::BadAnswer(format!("the answer has no list at {}", self.records)))?;
-        let (records, count) = read_records(list, &self.record, &self.records)?;
-        let total = total.and_then(value).and_then(|total| total.as_u64().or_else(|| total.as_str()?.parse().ok()));
-        let seen = Seen {
-            count,
-            total,
-            next: next.and_then(value),
-            more: more.and_then(value).and_then(|more| more.as_bool()),
-            links,
-            ids: records.iter().map(|record| record.remote_id.as_str()).collect(),
-        };
-        let next = self.paging.next(position, &seen, base)?;
-        // After the first page such a list is only what is left of the whole.
-        let total = total.filter(|_| self.paging.kind != PagingKind::AfterId || *position == Position::First);
-        Ok(Page { records, next, total, ids_only: self.ids_only })
+    /// The request of one page, which may be at an address of its own.
+    pub fn request_at(&self, env: &Env<'_>, position: &Position) -> Result<Outgoing, CallError> {
+        Ok(self.rest.outgoing(env)?.at(position))
     }
-}
-
-/// The records of a list, and how many items it had, null ones included.
-pub fn read_records(list: &RawValue, spec: &RecordSpec, at: &str) -> Result<(Vec<AppRecord>, usize), CallError> {
-    let items = elements(list).ok_or_else(|| CallError::BadAnswer(format!("what stands at {at} is not a list")))?;
-    let all: Vec<serde::de::IgnoredAny> = serde_json::from_str(list.get()).unwrap_or_default();
-    let read = |raw: &&RawValue| spec.read(raw).map_err(CallError::BadAnswer);
-    let records = items.iter().map(read).collect::<Result<_, _>>()?;
-    Ok((records, all.len()))
 }
 
 impl FetchRest {
@@ -282,7 +275,7 @@ fn body(file: &str, body: Option<&Placed>) -> Result<Option<Mapping>, SpecError>
     body.map(|body| Mapping::compile(file, body, BODY_VARIABLES)).transpose()
 }
 
-fn value(raw: &RawValue) -> Option<Value> {
+pub(super) fn value(raw: &RawValue) -> Option<Value> {
     serde_json::from_str(raw.get()).ok()
 }
 

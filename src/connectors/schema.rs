@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::Parameters;
+use super::mapping::zones;
 use super::yaml::Placed;
 
 /// An object's schema: `parametersSchema` of a connector or of an event.
@@ -43,7 +44,7 @@ pub struct Property {
     max_length: Option<usize>,
     minimum: Option<i64>,
     maximum: Option<i64>,
-    /// A hint for forms, e.g. `uri`.
+    /// A hint for forms, e.g. `uri`; `time-zone` is checked.
     format: Option<String>,
     /// A secret: never shown again.
     #[serde(default)]
@@ -199,6 +200,9 @@ impl Property {
             && !choices.iter().any(|choice| choice == text)
         {
             return Err(format!("must be one of {}", choices.join(", ")));
+        }
+        if let (Some(name), Some("time-zone")) = (value.as_str(), self.format.as_deref()) {
+            zones::named(name).map_err(|problem| format!("must be a time zone: {problem}"))?;
         }
         let length = value.as_str().map(|text| text.chars().count());
         if let (Some(length), Some(min)) = (length, self.min_length)

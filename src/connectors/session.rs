@@ -5,23 +5,27 @@
 //! webhooks (`connectors::hooks`), tokens (`connectors::refresh`).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use url::Url;
 
-use super::caller::{CallFailure, Caller, Incoming, Outgoing};
+use super::caller::{CallFailure, Caller};
 use super::mapping::Env;
-use super::paging::Position;
+use super::mapping::path::Path;
+use super::mapping::zones::Local;
+use super::pages::{Reader, read_records};
 use super::pick::Picker;
-use super::record::id_text;
-use super::rest::{CallRest, ListRest, not_json, read_records};
+use super::record::{RecordSpec, id_text};
+use super::rest::{CallRest, ListRest, not_json};
 use super::script::Script;
-use super::spec::{Account, Collection, Connector, Method};
-use super::{AppRecord, Budget, CallError, Credentials, Page, PageMark, Parameters, PullQuery, mapping::path::Path};
+use super::spec::{Account, Collection, Connector, Cursor, Method};
+use super::{AppRecord, Budget, CallError, Credentials, Page, PageMark, Parameters, Part, PullQuery};
 use crate::clock::Clock;
 use crate::domain::models::Catalogue;
 use crate::domain::record::Unified;
+use crate::domain::time::Millis;
 use crate::outbound;
 
 /// A connector with one connection's parameters and credentials.
@@ -74,15 +78,41 @@ impl Session {
         query: &PullQuery,
         mark: Option<&PageMark>,
     ) -> Result<Page, CallError> {
-        self.list(&c.pull, c, query, mark).await
+        self.pull_page_of(c, None, query, mark).await
+    }
+    /// The same for one of the values of [`Session::parts`].
+    ///
+    /// # Errors
+    /// The app's or the script's failure.
+    pub async fn pull_page_of(
+        &self,
+        c: &Collection,
+        part: Option<&Part>,
+        query: &PullQuery,
+        mark: Option<&PageMark>,
+    ) -> Result<Page, CallError> {
+        self.list(&c.pull, c, part, query, mark).await
     }
     /// One page of a walk over all records: `scan`, or `pull` without bounds.
     ///
     /// # Errors
     /// The app's or the script's failure.
     pub async fn scan_page(&self, c: &Collection, mark: Option<&PageMark>) -> Result<Page, CallError> {
+        self.scan_page_of(c, None, &PullQuery::default(), mark).await
+    }
+    /// The same for one of the values of [`Session::parts`], and a stretch of time where [`Collection::splits_scans`].
+    ///
+    /// # Errors
+    /// The app's or the script's failure.
+    pub async fn scan_page_of(
+        &self,
+        c: &Collection,
+        part: Option<&Part>,
+        query: &PullQuery,
+        mark: Option<&PageMark>,
+    ) -> Result<Page, CallError> {
         let method = if c.scan.is_there() { &c.scan } else { &c.pull };
-        self.list(method, c, &PullQuery::default(), mark).await
+        self.list(method, c, part, query, mark).await
     }
     /// One page of the app's own list of deleted records; only their ids and times count.
     ///
@@ -94,32 +124,20 @@ impl Session {
         query: &PullQuery,
         mark: Option<&PageMark>,
     ) -> Result<Page, CallError> {
-        self.list(&c.deleted, c, query, mark).await
+        self.deleted_page_of(c, None, query, mark).await
     }
-    /// One record. None: the app says that it is gone.
+    /// The same for one of the values of [`Session::parts`].
     ///
     /// # Errors
     /// The app's or the script's failure.
-    pub async fn fetch(&self, c: &Collection, remote_id: &str) -> Result<Option<AppRecord>, CallError> {
-        let record = json!({ "id": remote_id });
-        let found = match &c.fetch {
-            Method::Rest(fetch) => {
-                let mut variables = self.caller.variables();
-                variables.push(("record", &record));
-                let outgoing = fetch.request(&Env::new(&Value::Null, &variables))?;
-                match self.caller.call(outgoing).await {
-                    Ok(incoming) => fetch.record(&incoming.body)?.map(RawValue::to_owned),
-                    Err(failure) if is_gone(&failure, &fetch.gone) => None,
-                    Err(failure) => return Err(failure.error),
-                }
-            }
-            Method::Script(script) => {
-                let text = self.run(script, json!({ "record": record })).await?;
-                RawValue::from_string(text).ok().filter(|raw| raw.get() != "null")
-            }
-            other => return Err(unsupported(other, c, "fetch")),
-        };
-        found.map(|raw| c.record.read(&raw).map_err(CallError::BadAnswer)).transpose()
+    pub async fn deleted_page_of(
+        &self,
+        c: &Collection,
+        part: Option<&Part>,
+        query: &PullQuery,
+        mark: Option<&PageMark>,
+    ) -> Result<Page, CallError> {
+        self.list(&c.deleted, c, part, query, mark).await
     }
     /// The unified record. The error is one sentence.
     ///
@@ -178,7 +196,7 @@ impl Session {
             }
         }
         let scripts = &self.caller.connector.scripts;
-        let done = scripts.call(script, input.to_string(), Some(self), std::time::Duration::MAX).await;
+        let done = scripts.call(script, input.to_string(), Some(self), Duration::MAX).await;
         for line in &done.console {
             tracing::debug!(script = script.file, "{line}");
         }
@@ -188,71 +206,79 @@ impl Session {
         &self,
         method: &Method<ListRest>,
         c: &Collection,
+        part: Option<&Part>,
         query: &PullQuery,
         mark: Option<&PageMark>,
     ) -> Result<Page, CallError> {
+        if part.is_none() && c.each.is_some() {
+            return Err(CallError::NotSupported(format!("the list of {} without a value of its `each`", c.key)));
+        }
+        let each = part.map(Part::variable).unwrap_or_default();
+        let ask = Ask { c, each, record: Value::Null, query, mark };
         match method {
-            Method::Rest(list) => self.list_rest(list, c, query, mark).await,
-            Method::Script(script) => self.list_script(script, c, query, mark).await,
+            Method::Rest(list) => self.list_rest(list, ask).await,
+            Method::Script(script) => self.list_script(script, ask).await,
             other => Err(unsupported(other, c, "the list")),
         }
     }
-    async fn list_rest(
-        &self,
-        list: &ListRest,
-        c: &Collection,
-        query: &PullQuery,
-        mark: Option<&PageMark>,
-    ) -> Result<Page, CallError> {
-        let position = list.paging.position(mark)?;
+    pub(super) async fn list_rest(&self, list: &ListRest, ask: Ask<'_>) -> Result<Page, CallError> {
+        let position = list.paging.position(ask.mark)?;
         let page = list.paging.variable(&position);
-        let bounds = bounds(query, &c.request_time);
+        let parameters = &self.caller.parameters;
+        let local = ask.c.request_time.local(parameters).map_err(CallError::BadAnswer)?;
+        let bounds = bounds(ask.query, &ask.c.cursor, &local);
         let mut variables = self.caller.variables();
         variables.extend([("page", &page), ("since", &bounds.since), ("until", &bounds.until)]);
+        variables.extend([("each", &ask.each), ("record", &ask.record)]);
         let env = Env::new(&Value::Null, &variables);
-        let mut outgoing = list.request(&env, query.since.is_some(), query.until.is_some())?;
-        if let Position::Address(address) = &position {
-            outgoing = Outgoing { path: address.clone(), from_root: true, query: Vec::new(), ..outgoing };
+        let outgoing = list.request(&env, ask.query.since.is_some(), ask.query.until.is_some())?.at(&position);
+        let seen_at = self.caller.clock.now();
+        let incoming = self.caller.call(outgoing).await?;
+        let reader = Reader { parameters, seen_at };
+        let mut page = list.page(&incoming.body, &incoming.links(), &position, &self.caller.base, reader)?;
+        if let Some(join) = &list.join {
+            self.join(join, &mut page.records).await?;
         }
-        let Incoming { headers, body, .. } = self.caller.call(outgoing).await?;
-        let links: Vec<String> = headers.into_iter().filter(|(n, _)| n == "link").map(|(_, value)| value).collect();
-        list.page(&body, &links, &position, &self.caller.base)
+        Ok(page)
     }
-    async fn list_script(
-        &self,
-        script: &Arc<Script>,
-        c: &Collection,
-        query: &PullQuery,
-        mark: Option<&PageMark>,
-    ) -> Result<Page, CallError> {
-        let bounds = bounds(query, &mapping_times());
+    async fn list_script(&self, script: &Arc<Script>, ask: Ask<'_>) -> Result<Page, CallError> {
+        let bounds = bounds(ask.query, &ask.c.cursor, &Local::rfc3339());
         let mut input = Map::new();
         let mut put = |name: &str, value: Value| {
-            if value.as_object().is_none_or(|members| !members.is_empty()) {
+            if !value.is_null() && value.as_object().is_none_or(|members| !members.is_empty()) {
                 input.insert(name.to_owned(), value);
             }
         };
         put("since", bounds.since);
         put("until", bounds.until);
-        if let Some(PageMark(mark)) = mark {
+        put("each", ask.each);
+        if let Some(PageMark(mark)) = ask.mark {
             let page = mark.strip_prefix("j:").and_then(|json| serde_json::from_str(json).ok());
             put(
                 "page",
                 page.ok_or_else(|| CallError::PageExpired("the stored page mark is of another kind".to_owned()))?,
             );
         }
+        let seen_at = self.caller.clock.now();
         let text = self.run(script, Value::Object(input)).await?;
-        script_page(&text, c)
+        let record = ask.c.record.local(&self.caller.parameters, seen_at)?;
+        script_page(&text, &record)
     }
 }
 
-/// How scripts see times.
-fn mapping_times() -> super::mapping::times::TimeFormat {
-    super::mapping::times::TimeFormat::Rfc3339
+/// What one page of a list is asked for.
+pub(super) struct Ask<'a> {
+    pub c: &'a Collection,
+    /// The variable `each`; null without one.
+    pub each: Value,
+    /// The variable `record`, of a list that fetches one; else null.
+    pub record: Value,
+    pub query: &'a PullQuery,
+    pub mark: Option<&'a PageMark>,
 }
 
 /// The page that a script made: `{records, next?, total?}`.
-pub(super) fn script_page(text: &str, c: &Collection) -> Result<Page, CallError> {
+pub(super) fn script_page(text: &str, record: &RecordSpec) -> Result<Page, CallError> {
     let path = |text: &str| Path::parse(text).map_err(CallError::Script);
     let (records, next, total, ids_only) = (path("$.records")?, path("$.next")?, path("$.total")?, path("$.idsOnly")?);
     let picker = Picker::new(&[Some(&records), Some(&next), Some(&total), Some(&ids_only)]);
@@ -260,13 +286,14 @@ pub(super) fn script_page(text: &str, c: &Collection) -> Result<Page, CallError>
     let [Some(list), next, total, ids_only] = found[..] else {
         return Err(CallError::Script("the script returned no records".to_owned()));
     };
-    let (records, _) = read_records(list, &c.record, "records")?;
+    let (records, _) = read_records(list, record, "records")?;
     let next = next.map(RawValue::get).filter(|next| !matches!(*next, "null" | "\"\"" | "false"));
     Ok(Page {
         records,
         next: next.map(|next| PageMark(format!("j:{next}"))),
         total: total.and_then(|total| total.get().parse().ok()),
         ids_only: ids_only.is_some_and(|flag| flag.get() == "true"),
+        ..Page::default()
     })
 }
 
@@ -294,26 +321,35 @@ pub(super) fn map_record(c: &Collection, record: &AppRecord, parameters: &Value)
     })
 }
 
-fn bounds(query: &PullQuery, format: &super::mapping::times::TimeFormat) -> Bounds {
+fn bounds(query: &PullQuery, cursor: &Cursor, local: &Local) -> Bounds {
     let mut since = Map::new();
     if let Some((time, id)) = &query.since {
-        since.insert("time".to_owned(), format.write(*time).into());
-        if let Some(id) = id {
+        let bound = local.lower(*time);
+        since.insert("time".to_owned(), bound.text.into());
+        if let Some(id) = id.as_ref().filter(|_| !bound.moved) {
             since.insert("id".to_owned(), id.as_str().into());
         }
     }
     let mut until = Map::new();
     if let Some(time) = query.until {
-        until.insert("time".to_owned(), format.write(time).into());
+        // The first time that is not wanted, for apps that leave the bound out.
+        let time = if cursor.until_exclusive { tick_after(time, cursor.precision) } else { time };
+        until.insert("time".to_owned(), local.upper(time).text.into());
     }
     Bounds { since: Value::Object(since), until: Value::Object(until) }
 }
 
-fn is_gone(failure: &CallFailure, statuses: &[u16]) -> bool {
+/// The start of the tick after the one that a time falls into.
+fn tick_after(time: Millis, precision: Duration) -> Millis {
+    let tick = u64::try_from(precision.as_millis()).unwrap_or(u64::MAX).max(1);
+    Millis((time.0 - time.0 % tick).saturating_add(tick))
+}
+
+pub(super) fn is_gone(failure: &CallFailure, statuses: &[u16]) -> bool {
     failure.gone || failure.status.is_some_and(|status| statuses.contains(&status) && !matches!(status, 401 | 429))
 }
 
-fn unsupported<R>(method: &Method<R>, c: &Collection, name: &str) -> CallError {
+pub(super) fn unsupported<R>(method: &Method<R>, c: &Collection, name: &str) -> CallError {
     CallError::NotSupported(match method {
         Method::NotSupported(reason) if !reason.is_empty() => format!("{name} of {}: {reason}", c.key),
         _ => format!("{name} of {}", c.key),

@@ -10,8 +10,19 @@ use super::mapping::Env;
 use super::mapping::path::Path;
 
 /// What a hole may begin with.
-pub const VARIABLES: &[&str] =
-    &["parameters", "credentials", "since", "until", "page", "record", "webhook", "state", "baseUri", "connection"];
+pub const VARIABLES: &[&str] = &[
+    "parameters",
+    "credentials",
+    "since",
+    "until",
+    "page",
+    "record",
+    "each",
+    "webhook",
+    "state",
+    "baseUri",
+    "connection",
+];
 
 /// A text with holes, read once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +33,39 @@ pub struct Template {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Part {
     Text(String),
-    Hole { path: Path, raw: bool },
+    Hole { path: Path, filters: Vec<Filter> },
+}
+
+/// What is done with a value before it fills its hole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Filter {
+    /// Not percent-encoded.
+    Raw,
+    Lower,
+    Upper,
+    /// `_` becomes `-`.
+    Dashes,
+    /// `-` becomes `_`.
+    Underscores,
+}
+
+impl Filter {
+    const ALL: [(&'static str, Self); 5] = [
+        ("raw", Self::Raw),
+        ("lower", Self::Lower),
+        ("upper", Self::Upper),
+        ("dashes", Self::Dashes),
+        ("underscores", Self::Underscores),
+    ];
+    fn apply(self, text: String) -> String {
+        match self {
+            Self::Raw => text,
+            Self::Lower => text.to_lowercase(),
+            Self::Upper => text.to_uppercase(),
+            Self::Dashes => text.replace('_', "-"),
+            Self::Underscores => text.replace('-', "_"),
+        }
+    }
 }
 
 impl Template {
@@ -77,14 +120,15 @@ impl Template {
         for (place, part) in self.parts.iter().enumerate() {
             match part {
                 Part::Text(text) => filled.push_str(text),
-                Part::Hole { path, raw } => {
+                Part::Hole { path, filters } => {
                     let text = match env.find(path)? {
                         Value::String(text) => text.clone(),
                         Value::Number(number) => number.to_string(),
                         Value::Bool(flag) => flag.to_string(),
                         Value::Null | Value::Array(_) | Value::Object(_) => return None,
                     };
-                    filled.push_str(&if *raw { text } else { encode(place, &text) });
+                    let text = filters.iter().fold(text, |text, filter| filter.apply(text));
+                    filled.push_str(&if filters.contains(&Filter::Raw) { text } else { encode(place, &text) });
                 }
             }
         }
@@ -99,16 +143,19 @@ impl<'de> serde::Deserialize<'de> for Template {
 }
 
 fn parse_hole(hole: &str) -> Result<Part, String> {
-    let (path, filter) = hole.split_once('|').unwrap_or((hole, ""));
-    let path = Path::parse_bare(path.trim())?;
+    let mut parts = hole.split('|');
+    let path = Path::parse_bare(parts.next().unwrap_or_default().trim())?;
     if !VARIABLES.contains(&path.root.as_str()) {
         return Err(format!("{{{{{hole}}}}} names nothing; a hole begins with one of {}", VARIABLES.join(", ")));
     }
-    match filter.trim() {
-        "" => Ok(Part::Hole { path, raw: false }),
-        "raw" => Ok(Part::Hole { path, raw: true }),
-        other => Err(format!("{{{{{hole}}}}} asks for {other:?}; only raw is known")),
-    }
+    let filter = |name: &str| Filter::ALL.iter().find(|(known, _)| *known == name).map(|(_, filter)| *filter);
+    let filters = parts.map(|name| {
+        filter(name.trim()).ok_or_else(|| {
+            let known = Filter::ALL.map(|(name, _)| name).join(", ");
+            format!("{{{{{hole}}}}} asks for {:?}; known are {known}", name.trim())
+        })
+    });
+    Ok(Part::Hole { path, filters: filters.collect::<Result<_, _>>()? })
 }
 
 /// Percent-encodes everything but RFC 3986's unreserved characters.
@@ -153,6 +200,17 @@ mod tests {
         assert!(url::Url::parse(&inside).is_err(), "{inside}");
         let first = Template::parse("{{parameters.base}}/token").unwrap();
         assert_eq!(first.render_url(&env).unwrap(), "https://shop.example/a/token");
+    }
+
+    #[test]
+    fn filters_shape_a_value_and_leave_it_encoded() {
+        let parameters = json!({"account": "1234567_SB1", "evil": "a.example/x"});
+        let variables = [("parameters", &parameters)];
+        let env = Env::new(&Value::Null, &variables);
+        let made = |text: &str| Template::parse(text).unwrap().render_url(&env).unwrap();
+        assert_eq!(made("https://{{parameters.account|lower|dashes}}.x.example"), "https://1234567-sb1.x.example");
+        assert_eq!(made("{{parameters.account | upper | underscores}}"), "1234567_SB1");
+        assert_eq!(made("https://{{parameters.evil|lower}}.x.example"), "https://a.example%2Fx.x.example");
     }
 
     #[test]

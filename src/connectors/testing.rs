@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use serde_saphyr::Spanned;
 
 use super::compare::difference;
+use super::pages::Reader;
 use super::paging::Position;
 use super::script::{ApiCaller, ApiOutcome, ApiReply, ApiRequest};
 use super::session::{map_record, script_page};
@@ -208,13 +209,15 @@ async fn answered(
     let page = match method {
         Method::Rest(list) => {
             let base = url::Url::parse("https://app.invalid/").map_err(|e| e.to_string())?;
-            list.page(answer, &[], &Position::First, &base)
+            let reader = Reader { parameters, seen_at: Millis(u64::MAX) };
+            list.page(answer, &[], &Position::First, &base, reader)
         }
         Method::Script(script) => {
             let canned = Canned(answer.to_owned());
             let input = json!({ "parameters": parameters }).to_string();
             let done = connector.scripts.call(script, input, Some(&canned), connector.deadline).await;
-            script_page(&done.result.map_err(|error| error.to_string())?, c)
+            let record = c.record.local(parameters, Millis(u64::MAX)).map_err(|error| error.to_string())?;
+            script_page(&done.result.map_err(|error| error.to_string())?, &record)
         }
         _ => return Err(format!("the collection {} has neither pull nor scan", c.key)),
     };

@@ -20,6 +20,7 @@ use super::{
     CallError, Change, ChangeKind, GlobalEvent, GlobalHandled, Handled, Parameters, Session, WebhookRequest,
     WebhookResponse,
 };
+use crate::domain::time::Millis;
 
 /// What `handle` gets, as the text of a JSON object and as values for mappings.
 struct Understood {
@@ -212,7 +213,7 @@ pub async fn handle_own(
 ) -> Result<Handled, CallError> {
     let hook = connector.webhook.as_ref().ok_or_else(|| missing("webhook/handle"))?;
     let (text, log) = handle(connector, &hook.handle, hook.deadline, request, parameters, state).await?;
-    own_handled(connector, &text, log)
+    own_handled(connector, &text, log, (parameters, request.received_at))
 }
 
 /// Understands a request to an integration's global webhook. There are no credentials here.
@@ -268,22 +269,28 @@ fn explained(error: ScriptError, console: &[String]) -> CallError {
     }
 }
 
-fn own_handled(connector: &Connector, text: &str, log: Vec<String>) -> Result<Handled, CallError> {
+fn own_handled(
+    connector: &Connector,
+    text: &str,
+    log: Vec<String>,
+    seen: (&Value, Millis),
+) -> Result<Handled, CallError> {
     let of = "webhook/handle";
     let result: OwnResult = returned(of, text)?;
     let mut changes = Vec::new();
     for (index, event) in result.events.unwrap_or_default().into_iter().enumerate() {
-        let change = change(connector, event);
+        let change = change(connector, event, seen);
         changes.push(change.map_err(|why| CallError::Script(format!("{of}, events[{index}]: {why}")))?);
     }
     let state = result.state.map(|state| state.get().to_owned());
     Ok(Handled { changes, response: response(of, result.response)?, state, log })
 }
 
-fn change(connector: &Connector, event: OwnEvent) -> Result<Change, String> {
+fn change(connector: &Connector, event: OwnEvent, seen: (&Value, Millis)) -> Result<Change, String> {
     let OwnEvent { collection, kind, record, id } = event;
     let spec = connector.collection(&collection).ok_or_else(|| format!("there is no collection {collection:?}"))?;
-    let record = record.filter(|raw| raw.get() != "null").map(|raw| spec.record.read(&raw)).transpose()?;
+    let reader = spec.record.local(seen.0, seen.1).map_err(|error| error.to_string())?;
+    let record = record.filter(|raw| raw.get() != "null").map(|raw| reader.read(&raw)).transpose()?;
     let id = id.and_then(id_text).or_else(|| record.as_ref().map(|record| record.remote_id.clone()));
     let remote_id = id.ok_or("it has neither a record nor an id")?;
     Ok(Change { collection, kind: kind.unwrap_or(ChangeKind::Changed), remote_id, record })
@@ -298,7 +305,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::domain::time::Millis;
 
     fn request(content_type: &str, body: &[u8]) -> WebhookRequest {
         WebhookRequest {

@@ -8,7 +8,7 @@ use super::keys::{self, Key};
 use super::rows::{Rows, Walk};
 use super::tables::Table;
 use super::tx::Tx;
-use crate::domain::connection::{CollectionState, EventSwitch, Pull, Reselect, SyncRequest};
+use crate::domain::connection::{CollectionState, Cursor, EventSwitch, Pull, Reselect, SyncRequest};
 use crate::domain::id::{ConnectionId, PullId};
 use crate::domain::time::Millis;
 use crate::error::Result;
@@ -21,6 +21,7 @@ const SYNC: u8 = 2;
 const SWITCH: u8 = 3;
 const CUSTOM_FIELD: u8 = 4;
 const RESELECT: u8 = 5;
+const PART: u8 = 9;
 
 impl Rows {
     /// What is remembered of a collection.
@@ -32,6 +33,11 @@ impl Rows {
     /// What is remembered of all collections of a connection, without their names.
     pub fn collection_states(&self, connection: ConnectionId) -> Result<Vec<CollectionState>> {
         self.all_of(connection, STATE)
+    }
+
+    /// How far one of the values has been pulled that a collection is walked for.
+    pub fn part_cursor(&self, connection: ConnectionId, collection: &str, value: &str) -> Result<Option<Cursor>> {
+        self.get(Table::Connections, part(connection, collection, value))
     }
 
     /// When something is due for a connection, as far as its rows tell. None: at once, since it was never looked at or a
@@ -97,7 +103,23 @@ impl Rows {
     }
 }
 
+fn part(connection: ConnectionId, collection: &str, value: &str) -> Key {
+    let of = Key::owner(&connection.0).u8(PART).bytes(&keys::collection(collection));
+    of.bytes(&keys::collection(value))
+}
+
 impl Tx<'_> {
+    /// Writes how far one of the values has been pulled that a collection is walked for.
+    pub fn put_part_cursor(
+        &mut self,
+        connection: ConnectionId,
+        collection: &str,
+        value: &str,
+        cursor: &Cursor,
+    ) -> Result<()> {
+        self.put(Table::Connections, part(connection, collection, value), cursor)
+    }
+
     /// Writes what is remembered of a collection.
     pub fn put_collection_state(
         &mut self,

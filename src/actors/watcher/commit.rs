@@ -10,7 +10,7 @@ use super::account::Account;
 use super::changes::{Judged, Scope, Sighting, Tally, judge};
 use crate::actors::Deps;
 use crate::connectors::Collection;
-use crate::domain::connection::{CollectionState, Connection, Pull, SyncRequest};
+use crate::domain::connection::{CollectionState, Connection, Cursor, Pull, SyncRequest};
 use crate::domain::event::Event;
 use crate::domain::id::{EventId, InboxId};
 use crate::domain::time::Millis;
@@ -34,6 +34,8 @@ pub struct Commit {
     pub inbox: Vec<(InboxId, InboxRow, Millis)>,
     /// A sync that was asked for and has now run.
     pub done: Option<SyncRequest>,
+    /// How far one of the values of a collection has been pulled: collection, value, cursor.
+    pub part: Option<(String, String, Cursor)>,
     /// The new state of the connection's own webhook.
     pub webhook_state: Option<crate::domain::secret::Secret>,
 }
@@ -96,6 +98,9 @@ impl Commit {
         }
         if let Some(request) = &self.done {
             tx.delete_sync_request(connection.id, request.pull)?;
+        }
+        if let Some((collection, value, cursor)) = &self.part {
+            tx.put_part_cursor(connection.id, collection, value, cursor)?;
         }
         if let Some(state) = &self.webhook_state {
             tx.put_secret_text(&connection.id.0, Slot::WebhookState, state)?;

@@ -21,6 +21,7 @@ mod hook;
 mod inbox;
 mod look;
 mod memory;
+mod partial;
 mod plan;
 mod pulls;
 mod request;

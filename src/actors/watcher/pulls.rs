@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use super::changes::{Seen as Sight, Sighting, Tally};
 use super::commit::{Commit, Standing};
-use super::plan;
 use super::run::{Ended, Run};
-use crate::connectors::{AppRecord, CallError, Collection, PageMark, PullQuery};
-use crate::domain::connection::CollectionState;
+use super::{partial, plan};
+use crate::connectors::{AppRecord, CallError, Collection, Page, PageMark, Part, PullQuery};
+use crate::domain::connection::{CollectionState, Cursor};
 use crate::domain::event::Source;
 use crate::domain::pull::{End, Next, Query, Scan, ScanStep, Seen, Walk};
 use crate::domain::pull::{SamePage, Task};
@@ -23,81 +23,149 @@ const DELETED_OVERLAP: Duration = Duration::from_secs(600);
 /// Ids of one list of deleted records.
 const DELETED_IDS_MAX: usize = 1_000_000;
 
-/// Pulls what changed since the cursor; with `whole`, everything.
+/// Pulls what changed since the cursor; with `whole`, everything. Where a collection is walked for each of some values,
+/// each has a cursor of its own.
 pub async fn pull(run: &mut Run<'_>, c: &Collection, whole: bool) -> Result<Ended> {
-    let started = run.deps.clock.now();
     let state = run.deps.store.collection_state(run.account.connection.id, &c.key)?;
-    let cursor = state.cursor.as_ref().filter(|_| !whole);
-    let mut walk = Walk::start(plan::rules(c), cursor, started);
-    let (mut query, mut mark, mut expired) = (ask(walk.query()), None::<PageMark>, false);
+    let parts = match run.account.session.parts(c) {
+        Ok(parts) => parts,
+        Err(error) => return run.fail(c, Task::Pull, error).await,
+    };
+    let lists_deleted = c.lists_deleted() && state.last_pull_at.is_some();
     let mut sum = Tally::default();
-    loop {
-        if let Some(ended) = run.between_pages().await? {
+    for (at, part) in parts.iter().enumerate() {
+        let ends = at + 1 == parts.len() && !lists_deleted;
+        if let Some(ended) = changed(run, c, Bit { part: part.as_ref(), whole, ends }, &mut sum).await? {
             return Ok(ended);
         }
+    }
+    if !lists_deleted {
+        return Ok(Ended::Done);
+    }
+    for (at, part) in parts.iter().enumerate() {
+        let bit = Bit { part: part.as_ref(), whole, ends: at + 1 == parts.len() };
+        if let Some(ended) = deleted(run, c, &state, bit, &mut sum).await? {
+            return Ok(ended);
+        }
+    }
+    Ok(Ended::Done)
+}
+
+/// One walk of a pull.
+struct Bit<'a> {
+    part: Option<&'a Part>,
+    whole: bool,
+    /// With it the pull is finished.
+    ends: bool,
+}
+
+impl Bit<'_> {
+    /// Where this walk begins.
+    fn cursor(&self, run: &Run<'_>, c: &Collection) -> Result<Option<Cursor>> {
+        let (rows, connection) = (&run.deps.store, run.account.connection.id);
+        Ok(match self.part {
+            _ if self.whole => None,
+            None => rows.collection_state(connection, &c.key)?.cursor,
+            Some(part) => rows.part_cursor(connection, &c.key, &part.value)?,
+        })
+    }
+    /// Puts the cursor that a page allows into its commit. What the collection shows is the latest of any value.
+    fn keep(&self, c: &Collection, cursor: Option<Cursor>, state: &mut CollectionState, commit: &mut Commit) {
+        let Some(cursor) = cursor else { return };
+        match self.part {
+            None => state.cursor = Some(cursor),
+            Some(part) => {
+                let shown = state.cursor.as_ref().map(|cursor| cursor.time).unwrap_or_default();
+                state.cursor = Some(Cursor { time: shown.max(cursor.time), ..Cursor::default() });
+                commit.part = Some((c.key.clone(), part.value.clone(), cursor));
+            }
+        }
+    }
+}
+
+/// Reads what changed in one list. None: it was read to its end.
+async fn changed(run: &mut Run<'_>, c: &Collection, bit: Bit<'_>, sum: &mut Tally) -> Result<Option<Ended>> {
+    let started = run.deps.clock.now();
+    let cursor = bit.cursor(run, c)?;
+    let mut walk = Walk::start(plan::rules(c), cursor.as_ref(), started);
+    let (mut query, mut mark, mut expired) = (ask(walk.query()), None::<PageMark>, false);
+    loop {
+        if let Some(ended) = run.between_pages().await? {
+            return Ok(Some(ended));
+        }
         let sent_at = run.deps.clock.now();
-        let answer = run.account.call(run.deps, || run.account.session.pull_page(c, &query, mark.as_ref())).await?;
+        let session = &run.account.session;
+        let answer = run.account.call(run.deps, || session.pull_page_of(c, bit.part, &query, mark.as_ref())).await?;
         let page = match answer {
             Ok(page) => page,
             Err(CallError::PageExpired(_)) if !expired => {
                 (query, mark, expired) = (ask(walk.query()), None, true);
                 continue;
             }
-            Err(error) => return run.fail(c, Task::Pull, error).await,
+            Err(error) => return run.fail(c, Task::Pull, error).await.map(Some),
         };
         run.pull.pages = run.pull.pages.saturating_add(1);
-        let seen: Vec<Seen<'_>> = page.records.iter().map(seen).collect();
-        let step = match walk.page(&seen, page.next.is_some(), page.total) {
+        let step = match walk.page(&seen(&page), page.next.is_some(), page.total) {
             Ok(step) => step,
-            Err(same) => return run.fail(c, Task::Pull, bad(same)).await,
+            Err(same) => return run.fail(c, Task::Pull, bad(same)).await.map(Some),
         };
-        let records = sightings(page.records, sent_at, &Source::Poll(run.pull.id));
+        let source = Source::Poll(run.pull.id);
+        let records = match page.partial {
+            false => sightings(page.records, sent_at, &source),
+            true => match partial::whole(run, c, page.records, &source).await? {
+                Ok(records) => records,
+                Err(error) => return run.fail(c, Task::Pull, error).await.map(Some),
+            },
+        };
         let done = matches!(step.next, Next::Done(End::Complete | End::Truncated));
-        let ends_here = done && (!c.lists_deleted() || state.last_pull_at.is_none());
-        let standing = commit_page(run, c, records, &mut sum, |run, state, commit, sum| {
-            state.cursor = step.cursor.or(state.cursor.take());
-            if ends_here {
+        let standing = commit_page(run, c, records, sum, |run, state, commit, sum| {
+            bit.keep(c, step.cursor, state, commit);
+            if done && bit.ends {
                 run.finish(c, Task::Pull, sum, state, commit);
             }
         });
         if standing.await? == Standing::Gone {
-            return Ok(Ended::Stop);
+            return Ok(Some(Ended::Stop));
         }
         match step.next {
             Next::Page => mark = page.next,
             Next::Query => (query, mark) = (ask(walk.query()), None),
-            Next::Done(End::PagesMax) => return run.cut(c, Task::Pull).await,
-            Next::Done(_) if ends_here => return Ok(Ended::Done),
-            Next::Done(_) => return deleted(run, c, &state, &mut sum).await,
+            Next::Done(End::PagesMax) => return run.cut(c, Task::Pull).await.map(Some),
+            Next::Done(_) => return Ok(None),
         }
         if run.is_late(walk.resumes()) {
-            return run.cut(c, Task::Pull).await;
+            return run.cut(c, Task::Pull).await.map(Some);
         }
     }
 }
 
-/// Reads the app's list of deleted records, and finishes the pull.
-async fn deleted(run: &mut Run<'_>, c: &Collection, before: &CollectionState, sum: &mut Tally) -> Result<Ended> {
+/// Reads one of the app's lists of deleted records. None: it was read to its end.
+async fn deleted(
+    run: &mut Run<'_>,
+    c: &Collection,
+    before: &CollectionState,
+    bit: Bit<'_>,
+    sum: &mut Tally,
+) -> Result<Option<Ended>> {
     let since = before.last_pull_at.map(|at| at.before(DELETED_OVERLAP + c.cursor.lookback));
     let query = PullQuery { since: since.map(|at| (at, None)), until: None };
     let mut walk = Scan::new(plan::PAGES_MAX, DELETED_IDS_MAX);
     let mut mark: Option<PageMark> = None;
     loop {
         if let Some(ended) = run.between_pages().await? {
-            return Ok(ended);
+            return Ok(Some(ended));
         }
         let sent_at = run.deps.clock.now();
-        let answer = run.account.call(run.deps, || run.account.session.deleted_page(c, &query, mark.as_ref())).await?;
+        let session = &run.account.session;
+        let answer = run.account.call(run.deps, || session.deleted_page_of(c, bit.part, &query, mark.as_ref())).await?;
         let page = match answer {
             Ok(page) => page,
-            Err(error) => return run.fail(c, Task::Pull, error).await,
+            Err(error) => return run.fail(c, Task::Pull, error).await.map(Some),
         };
         run.pull.pages = run.pull.pages.saturating_add(1);
-        let id = |record: &AppRecord| record_id(run.account.connection.id, &c.topic, &record.remote_id).into_bytes();
-        let ids: Vec<[u8; 16]> = page.records.iter().map(id).collect();
-        let step = match walk.page(&ids, page.next.is_some(), page.total) {
+        let step = match walk.page(&ids(run, c, &page), page.next.is_some(), page.total) {
             Ok(step) => step,
-            Err(same) => return run.fail(c, Task::Pull, bad(same)).await,
+            Err(same) => return run.fail(c, Task::Pull, bad(same)).await.map(Some),
         };
         let source = Source::Poll(run.pull.id);
         let gone = page.records.into_iter().map(|record| Sighting {
@@ -106,20 +174,29 @@ async fn deleted(run: &mut Run<'_>, c: &Collection, before: &CollectionState, su
             source: source.clone(),
             inbox: None,
         });
-        let ends_here = matches!(step, ScanStep::Complete | ScanStep::Incomplete);
+        let ended = matches!(step, ScanStep::Complete | ScanStep::Incomplete);
         let standing = commit_page(run, c, gone.collect(), sum, |run, state, commit, sum| {
-            if ends_here {
+            if ended && bit.ends {
                 run.finish(c, Task::Pull, sum, state, commit);
             }
         });
         if standing.await? == Standing::Gone {
-            return Ok(Ended::Stop);
+            return Ok(Some(Ended::Stop));
         }
         match step {
             ScanStep::Page => mark = page.next,
             ScanStep::Again => mark = None,
-            ScanStep::Complete | ScanStep::Incomplete => return Ok(Ended::Done),
+            ScanStep::Complete | ScanStep::Incomplete => return Ok(None),
         }
+    }
+}
+
+/// The 16-byte ids of what a page's list showed.
+pub fn ids(run: &Run<'_>, c: &Collection, page: &Page) -> Vec<[u8; 16]> {
+    let id = |id: &str| record_id(run.account.connection.id, &c.topic, id).into_bytes();
+    match &page.places {
+        None => page.records.iter().map(|record| id(&record.remote_id)).collect(),
+        Some(places) => places.iter().map(|place| id(&place.id)).collect(),
     }
 }
 
@@ -144,9 +221,12 @@ pub async fn commit_page(
     Ok(standing)
 }
 
-/// What the walk must know of a record.
-fn seen(record: &AppRecord) -> Seen<'_> {
-    Seen { id: &record.remote_id, updated_at: record.updated_at }
+/// What the walk must know of what a page's list showed.
+fn seen(page: &Page) -> Vec<Seen<'_>> {
+    match &page.places {
+        None => page.records.iter().map(|r| Seen { id: &r.remote_id, updated_at: r.updated_at }).collect(),
+        Some(places) => places.iter().map(|p| Seen { id: &p.id, updated_at: p.updated_at }).collect(),
+    }
 }
 
 /// Records of a page as sightings.
@@ -160,7 +240,8 @@ pub fn sightings(records: Vec<AppRecord>, observed_at: Millis, source: &Source) 
     records.into_iter().map(sighting).collect()
 }
 
-fn ask(query: Query) -> PullQuery {
+/// The walk's query as a connector takes it.
+pub fn ask(query: Query) -> PullQuery {
     PullQuery { since: query.since, until: query.until }
 }
 

@@ -8,11 +8,11 @@ use std::collections::BTreeSet;
 use super::changes::{Seen as Sight, Sighting, Tally};
 use super::commit::{Commit, RECORDS_MAX, Standing};
 use super::plan;
-use super::pulls::{bad, commit_page, sightings};
+use super::pulls::{ask, bad, commit_page, ids, sightings};
 use super::run::{Ended, Run};
-use crate::connectors::{AppRecord, CallError, Collection, Detection, PageMark};
+use crate::connectors::{AppRecord, CallError, Collection, Detection, PageMark, Part};
 use crate::domain::event::Source;
-use crate::domain::pull::{Scan, ScanStep, Task};
+use crate::domain::pull::{Cut, Task, WindowStep, Windows};
 use crate::domain::record::record_id;
 use crate::domain::snapshot::guard;
 use crate::domain::time::Millis;
@@ -27,58 +27,113 @@ type Missing = ([u8; 16], String);
 /// Walks the collection whole.
 pub async fn scan(run: &mut Run<'_>, c: &Collection, approve: bool) -> Result<Ended> {
     let started = run.deps.clock.now();
-    let mut walk = Scan::new(plan::PAGES_MAX, IDS_MAX);
-    let (mut mark, mut expired) = (None::<PageMark>, false);
-    let mut sum = Tally::default();
-    let complete = loop {
-        if let Some(ended) = run.between_pages().await? {
-            return Ok(ended);
-        }
-        let sent_at = run.deps.clock.now();
-        let answer = run.account.call(run.deps, || run.account.session.scan_page(c, mark.as_ref())).await?;
-        let page = match answer {
-            Ok(page) => page,
-            Err(CallError::PageExpired(_)) if !expired => {
-                (walk, mark, expired) = (Scan::new(plan::PAGES_MAX, IDS_MAX), None, true);
-                continue;
-            }
-            Err(error) => return run.fail(c, Task::Scan, error).await,
-        };
-        run.pull.pages = run.pull.pages.saturating_add(1);
-        run.ids_only = page.ids_only;
-        let id = |record: &AppRecord| record_id(run.account.connection.id, &c.topic, &record.remote_id).into_bytes();
-        let ids: Vec<[u8; 16]> = page.records.iter().map(id).collect();
-        let step = match walk.page(&ids, page.next.is_some(), page.total) {
-            Ok(step) => step,
-            Err(same) => return run.fail(c, Task::Scan, bad(same)).await,
-        };
-        let records = match page.ids_only {
-            false => sightings(page.records, sent_at, &Source::Scan(run.pull.id)),
-            true => match unknown(run, c, page.records, &ids).await? {
-                Ok(records) => records,
-                Err(error) => return run.fail(c, Task::Scan, error).await,
-            },
-        };
-        let standing = commit_page(run, c, records, &mut sum, |_, _, _, _| {});
-        if standing.await? == Standing::Gone {
-            return Ok(Ended::Stop);
-        }
-        match step {
-            ScanStep::Page => mark = page.next,
-            ScanStep::Again => mark = None,
-            ScanStep::Complete => break true,
-            ScanStep::Incomplete => break false,
-        }
-        if run.is_late(false) {
-            return run.cut(c, Task::Scan).await;
-        }
+    let parts = match run.account.session.parts(c) {
+        Ok(parts) => parts,
+        Err(error) => return run.fail(c, Task::Scan, error).await,
     };
+    let mut walked = Walked { shown: Vec::new(), sum: Tally::default() };
+    let mut complete = true;
+    for part in &parts {
+        match walk(run, c, part.as_ref(), &mut walked).await? {
+            Outcome::Complete => {}
+            Outcome::Incomplete => complete = false,
+            Outcome::Ended(ended) => return Ok(ended),
+        }
+    }
     if !complete {
         tracing::warn!(collection = c.key, "a full scan may have missed records: nothing is deleted after it");
     }
+    let Walked { mut shown, sum } = walked;
+    shown.sort_unstable();
+    shown.dedup();
     let finds_deleted = c.detects.deleted != Detection::NotSupported;
-    let shown = if complete && finds_deleted { Some(walk.into_ids()) } else { None };
-    settle(run, c, shown, started, approve, sum).await
+    settle(run, c, (complete && finds_deleted).then_some(shown), started, approve, sum).await
+}
+
+/// What the walks of a scan have come to so far.
+struct Walked {
+    /// The ids of all records that were shown.
+    shown: Vec<[u8; 16]>,
+    sum: Tally,
+}
+
+/// How one walk of a scan ended.
+enum Outcome {
+    Complete,
+    /// It may have missed records.
+    Incomplete,
+    /// The scan is over with it.
+    Ended(Ended),
+}
+
+/// Walks one list whole.
+async fn walk(run: &mut Run<'_>, c: &Collection, part: Option<&Part>, walked: &mut Walked) -> Result<Outcome> {
+    let mut windows = begin(run, c, walked);
+    let (mut query, mut mark, mut expired) = (ask(windows.query()), None::<PageMark>, false);
+    // Of parts inside others the walk knows only the others.
+    let mut inside: Option<Vec<[u8; 16]>> = None;
+    let complete = loop {
+        if let Some(ended) = run.between_pages().await? {
+            return Ok(Outcome::Ended(ended));
+        }
+        let sent_at = run.deps.clock.now();
+        let session = &run.account.session;
+        let answer = run.account.call(run.deps, || session.scan_page_of(c, part, &query, mark.as_ref())).await?;
+        let page = match answer {
+            Ok(page) => page,
+            Err(CallError::PageExpired(_)) if !expired => {
+                windows = begin(run, c, walked);
+                (query, mark, expired) = (ask(windows.query()), None, true);
+                continue;
+            }
+            Err(error) => return run.fail(c, Task::Scan, error).await.map(Outcome::Ended),
+        };
+        run.pull.pages = run.pull.pages.saturating_add(1);
+        run.ids_only = page.ids_only;
+        let step = match windows.page(&ids(run, c, &page), page.next.is_some(), page.total) {
+            Ok(step) => step,
+            Err(same) => return run.fail(c, Task::Scan, bad(same)).await.map(Outcome::Ended),
+        };
+        let id = |record: &AppRecord| record_id(run.account.connection.id, &c.topic, &record.remote_id).into_bytes();
+        let shown: Vec<[u8; 16]> = page.records.iter().map(id).collect();
+        if page.places.is_some() {
+            inside.get_or_insert_default().extend(&shown);
+        }
+        let records = match page.ids_only {
+            false => sightings(page.records, sent_at, &Source::Scan(run.pull.id)),
+            true => match unknown(run, c, page.records, &shown).await? {
+                Ok(records) => records,
+                Err(error) => return run.fail(c, Task::Scan, error).await.map(Outcome::Ended),
+            },
+        };
+        let standing = commit_page(run, c, records, &mut walked.sum, |_, _, _, _| {});
+        if standing.await? == Standing::Gone {
+            return Ok(Outcome::Ended(Ended::Stop));
+        }
+        match step {
+            WindowStep::Page => mark = page.next,
+            WindowStep::Query => (query, mark) = (ask(windows.query()), None),
+            WindowStep::Complete => break inside.as_ref().map_or(0, Vec::len) + walked.shown.len() <= IDS_MAX,
+            WindowStep::Incomplete => break false,
+        }
+        if run.is_late(false) {
+            return run.cut(c, Task::Scan).await.map(Outcome::Ended);
+        }
+    };
+    if !complete {
+        return Ok(Outcome::Incomplete);
+    }
+    walked.shown.extend(inside.unwrap_or_else(|| windows.into_ids()));
+    Ok(Outcome::Complete)
+}
+
+fn begin(run: &Run<'_>, c: &Collection, walked: &Walked) -> Windows {
+    let cut = c.cursor.ceiling.filter(|_| c.splits_scans()).map(|ceiling| Cut {
+        ceiling,
+        tick: u64::try_from(c.cursor.precision.as_millis()).unwrap_or(u64::MAX).max(1),
+        now: run.deps.clock.now(),
+    });
+    Windows::new(cut, plan::PAGES_MAX, IDS_MAX.saturating_sub(walked.shown.len()))
 }
 
 /// Ids without records: those that we do not know are fetched, where a scan is how new records are found.

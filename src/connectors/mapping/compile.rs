@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::path::Path;
 use super::times::TimeFormat;
+use super::zones::Times;
 use super::{Comparison, Expr, OPERATORS, Unary, Walk};
 use crate::connectors::folder::SpecError;
 use crate::connectors::template::Template;
@@ -163,9 +164,13 @@ impl Compiler<'_> {
     }
 
     fn time(&self, argument: &Placed) -> Compiled {
-        let fields = Fields::of(self, argument, &["value", "format"])?;
+        let fields = Fields::of(self, argument, &["value", "format", "zone"])?;
         let at = fields.need("format")?;
         let format = TimeFormat::parse(self.text(at)?).map_err(|m| self.wrong(at, m).field("format"))?;
+        let format = match fields.get("zone") {
+            None => Times::utc(format),
+            Some(zone) => Times::new(format, self.text(zone)?).map_err(|m| self.wrong(zone, m).field("zone"))?,
+        };
         Ok(Expr::Time { value: fields.expr("value")?, format })
     }
 

@@ -24,6 +24,10 @@ impl<'a> Env<'a> {
     pub fn new(record: &'a Value, variables: &'a [(&'a str, &'a Value)]) -> Self {
         Self { item: record, root: record, variables }
     }
+    /// The variable of that name; null if there is none.
+    pub fn variable(&self, name: &str) -> &'a Value {
+        self.variables.iter().find(|(n, _)| *n == name).map_or(NULL, |(_, value)| *value)
+    }
     /// What a path leads to.
     pub fn find(&self, path: &Path) -> Option<&'a Value> {
         let start = match path.root.as_str() {
@@ -74,7 +78,9 @@ pub(super) fn eval<'a>(expr: &'a Expr, env: &Env<'a>) -> Made<'a> {
         Expr::Iterate(walk) => own(collect(walk, env)),
         Expr::Sum(walk) => sum(&collect(walk, env)),
         Expr::Time { value, format } => {
-            format.read(&eval(value, env)).map_or(Cow::Borrowed(NULL), |time| own(time.rfc3339_millis()))
+            let local = format.local(env.variable("parameters")).ok();
+            let time = local.and_then(|local| local.read(&eval(value, env), None));
+            time.map_or(Cow::Borrowed(NULL), |time| own(time.rfc3339_millis()))
         }
         Expr::Lookup { list, key, equals, value } => lookup(&eval(list, env), key, equals, value),
         Expr::Pairs { list, key, value, except } => pairs(&eval(list, env), key, value, except),

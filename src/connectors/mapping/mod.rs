@@ -9,10 +9,11 @@ pub mod decimal;
 mod eval;
 pub mod path;
 pub mod times;
+pub mod zones;
 
 use path::Path;
 use serde_json::Value;
-use times::TimeFormat;
+use zones::Times;
 
 pub use eval::Env;
 
@@ -101,7 +102,7 @@ enum Expr {
     Sum(Walk),
     Time {
         value: Box<Expr>,
-        format: TimeFormat,
+        format: Times,
     },
     /// In a list of objects: the value beside a key.
     Lookup {

@@ -1,7 +1,7 @@
 //! Times as apps write them.
 //!
 //! Always true: a time without a zone is UTC, since the formats that allow it say so (Adobe Commerce stores and answers
-//! `YYYY-MM-DD HH:MM:SS` in UTC, magento/magento2#24985). Not here: time zones of a shop.
+//! `YYYY-MM-DD HH:MM:SS` in UTC, magento/magento2#24985). Not here: the zone of an account (`zones`).
 
 use jiff::Timestamp;
 use jiff::civil::{Date, DateTime};
@@ -30,7 +30,35 @@ pub enum TimeFormat {
     Pattern(String),
 }
 
+/// What a text says by itself.
+pub(super) enum Wall {
+    /// It names its offset.
+    Exact(Timestamp),
+    /// It is local to a place that it does not name.
+    Local(DateTime),
+}
+
 impl TimeFormat {
+    /// Whether its texts name no zone, nor does it.
+    pub(super) fn takes_zone(&self) -> bool {
+        matches!(self, Self::Date | Self::Pattern(_))
+    }
+    /// Reads a text of a format that takes a zone.
+    pub(super) fn read_wall(&self, text: &str) -> Option<Wall> {
+        match self {
+            Self::Date => text.parse::<Date>().ok().map(|date| Wall::Local(date.at(0, 0, 0, 0))),
+            Self::Pattern(pattern) => match Timestamp::strptime(pattern, text) {
+                Ok(stamp) => Some(Wall::Exact(stamp)),
+                Err(_) => DateTime::strptime(pattern, text).ok().map(Wall::Local),
+            },
+            _ => None,
+        }
+    }
+    /// Writes a local time; of use for formats that take a zone.
+    pub(super) fn write_wall(&self, wall: DateTime) -> String {
+        let pattern = if let Self::Pattern(pattern) = self { pattern } else { "%Y-%m-%d" };
+        wall.strftime(pattern).to_string()
+    }
     /// Reads the format's name, or a pattern.
     pub fn parse(name: &str) -> Result<Self, String> {
         Ok(match name {
@@ -67,7 +95,7 @@ impl TimeFormat {
                 Err(_) => at_utc(DateTime::strptime(pattern, &text).ok()?)?,
             },
         };
-        u64::try_from(stamp.as_millisecond()).ok().map(Millis)
+        millis(stamp)
     }
     /// Writes a time as the app wants to be asked.
     pub fn write(&self, time: Millis) -> String {
@@ -90,7 +118,12 @@ impl<'de> serde::Deserialize<'de> for TimeFormat {
     }
 }
 
-fn stamp(time: Millis) -> Timestamp {
+/// None before 1970.
+pub(super) fn millis(stamp: Timestamp) -> Option<Millis> {
+    u64::try_from(stamp.as_millisecond()).ok().map(Millis)
+}
+
+pub(super) fn stamp(time: Millis) -> Timestamp {
     let millis = i64::try_from(time.0).unwrap_or(i64::MAX);
     Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MAX)
 }

@@ -13,11 +13,12 @@ use url::Url;
 
 use super::auth_files::AuthFile;
 use super::budget::BudgetSpec;
+use super::each::Each;
 use super::files::{ErrorRule, Pairs};
 use super::folder::Folder;
 use super::made::Made;
 use super::mapping::path::Path;
-use super::mapping::times::TimeFormat;
+use super::mapping::zones::Times;
 use super::mapping::{Env, Mapping};
 use super::record::RecordSpec;
 use super::rest::{CallRest, FetchRest, ListRest};
@@ -171,9 +172,10 @@ pub struct Collection {
     /// Dotted paths of the unified record that never count as a change.
     pub ignored_fields: Vec<String>,
     pub webhook_body: WebhookBody,
+    pub(super) each: Option<Each>,
     pub(super) record: RecordSpec,
     /// How times are written in requests.
-    pub(super) request_time: TimeFormat,
+    pub(super) request_time: Times,
     pub(super) pull: Method<ListRest>,
     pub(super) scan: Method<ListRest>,
     pub(super) deleted: Method<ListRest>,
@@ -196,7 +198,7 @@ impl Collection {
     }
     /// Whether one record can be fetched.
     pub fn fetches(&self) -> bool {
-        self.fetch.is_there()
+        self.fetch.is_there() || matches!(&self.pull, Method::Rest(list) if list.fetches)
     }
     /// Whether records carry a flag that says that they are deleted.
     pub fn flags_deleted(&self) -> bool {
@@ -216,7 +218,8 @@ impl BaseUri {
         let whole = Value::Object(parameters.clone());
         let variables = [("parameters", &whole)];
         let given = parameters.get("baseUri").and_then(Value::as_str).map(str::to_owned);
-        let default = || self.default.as_ref().and_then(|default| default.render(&Env::new(&Value::Null, &variables)));
+        let default =
+            || self.default.as_ref().and_then(|default| default.render_url(&Env::new(&Value::Null, &variables)));
         let text = given.or_else(default).ok_or("parameters.baseUri is missing: the address of the app")?;
         let url = Url::parse(text.trim()).map_err(|e| format!("parameters.baseUri is not a URL: {e}"))?;
         let plain = url.query().is_none() && url.fragment().is_none() && url.username().is_empty();
@@ -292,6 +295,8 @@ pub struct Cursor {
     pub breaks_ties: bool,
     /// The list takes an upper bound.
     pub takes_until: bool,
+    /// The app's upper bound leaves out what is exactly there; the engine's own are inclusive.
+    pub until_exclusive: bool,
 }
 
 /// How the list of changed records is sorted.

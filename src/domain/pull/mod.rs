@@ -13,6 +13,7 @@ mod chain;
 mod scan;
 mod timing;
 mod walk;
+mod windows;
 
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use super::time::Millis;
 pub use scan::{Scan, ScanStep};
 pub use timing::{Plan, STALLED_AFTER, Task, Waits};
 pub use walk::{End, Next, Step, Walk};
+pub use windows::{Cut, WindowStep, Windows};
 
 /// How a list of changed records is sorted, as its connector says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

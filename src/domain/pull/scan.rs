@@ -53,6 +53,14 @@ impl Scan {
     pub fn pages(&self) -> u32 {
         self.pages
     }
+    /// Places shown so far.
+    pub fn items(&self) -> u64 {
+        self.chain.items()
+    }
+    /// What the app says the list holds.
+    pub fn total(&self) -> Option<u64> {
+        self.chain.total()
+    }
     /// More records were shown than a scan can remember.
     pub fn overflow(&self) -> bool {
         self.chain.overflow()

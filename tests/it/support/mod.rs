@@ -4,13 +4,18 @@ pub mod api;
 pub mod browser;
 pub mod chromium;
 pub mod engine;
+pub mod fake;
+pub mod link;
+pub mod netsuite;
 pub mod node;
 pub mod postbox;
 pub mod receiver;
 pub mod server;
+pub mod sfcc;
 pub mod shim;
 pub mod shop;
 pub mod sse;
+pub mod suiteql;
 pub mod wreck;
 
 /// Whether the long variants of tests are wanted: `scripts/check --long`.

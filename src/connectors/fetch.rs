@@ -1,0 +1,65 @@
+//! One record by its id.
+//!
+//! Always true: a record that the app does not have is None, not an error. Not here: when one is fetched (the watcher).
+
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::mapping::Env;
+use super::session::{Ask, is_gone, unsupported};
+use super::spec::Method;
+use super::{AppRecord, CallError, Collection, Part, PullQuery, Session};
+
+impl Session {
+    /// One record. None: the app says that it is gone.
+    ///
+    /// # Errors
+    /// The app's or the script's failure.
+    pub async fn fetch(&self, c: &Collection, remote_id: &str) -> Result<Option<AppRecord>, CallError> {
+        for part in self.parts(c)? {
+            // Nobody says which of the values a record belongs to.
+            if let Some(record) = self.fetch_of(c, part.as_ref(), remote_id).await? {
+                return Ok(Some(record));
+            }
+        }
+        Ok(None)
+    }
+    async fn fetch_of(
+        &self,
+        c: &Collection,
+        part: Option<&Part>,
+        remote_id: &str,
+    ) -> Result<Option<AppRecord>, CallError> {
+        let record = json!({ "id": remote_id });
+        let each = part.map(Part::variable).unwrap_or_default();
+        let seen_at = self.caller.clock.now();
+        let found = match (&c.fetch, &c.pull) {
+            (Method::Rest(fetch), _) => {
+                let mut variables = self.caller.variables();
+                variables.extend([("record", &record), ("each", &each)]);
+                let outgoing = fetch.request(&Env::new(&Value::Null, &variables))?;
+                match self.caller.call(outgoing).await {
+                    Ok(incoming) => fetch.record(&incoming.body)?.map(RawValue::to_owned),
+                    Err(failure) if is_gone(&failure, &fetch.gone) => None,
+                    Err(failure) => return Err(failure.error),
+                }
+            }
+            (Method::Script(script), _) => {
+                let mut input = json!({ "record": record });
+                if part.is_some() {
+                    input["each"] = each;
+                }
+                let text = self.run(script, input).await?;
+                RawValue::from_string(text).ok().filter(|raw| raw.get() != "null")
+            }
+            (Method::Missing, Method::Rest(list)) if list.fetches => {
+                let ask = Ask { c, each, record, query: &PullQuery::default(), mark: None };
+                let page = self.list_rest(list, ask).await?;
+                return Ok(page.records.into_iter().find(|record| record.remote_id == remote_id));
+            }
+            (other, _) => return Err(unsupported(other, c, "fetch")),
+        };
+        let spec = c.record.local(&self.caller.parameters, seen_at)?;
+        found.map(|raw| spec.read(&raw).map_err(CallError::BadAnswer)).transpose()
+    }
+}

@@ -1,0 +1,112 @@
+//! `join:` of a list: what belongs to a page's records and only another request shows, such as the lines of transactions.
+//!
+//! Always true: a page's records get what belongs to them, in the order in which it came, or the page fails; the number of
+//! requests and of items per page is bounded. Not here: the wire.
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::files::{ListFile, PagingKind};
+use super::folder::SpecError;
+use super::mapping::Env;
+use super::mapping::path::Path;
+use super::record::{RecordSpec, id_text};
+use super::rest::ListRest;
+use super::{AppRecord, CallError, PageMark, Session};
+
+/// Requests for one page.
+const PAGES_MAX: usize = 200;
+/// Items of one page's records.
+const ITEMS_MAX: usize = 100_000;
+
+/// `join:` of a list file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JoinFile {
+    /// Where an item names the record that it belongs to.
+    key: Path,
+    /// The record's member that gets the list.
+    into: String,
+    /// The request, over `$records` (the ids of the page's records).
+    list: Box<ListFile>,
+}
+
+/// The same, compiled.
+#[derive(Clone, Debug)]
+pub struct Join {
+    key: Path,
+    into: String,
+    list: Box<ListRest>,
+}
+
+impl Join {
+    /// Compiles the part of a file.
+    pub fn new(file: &str, join: &JoinFile, record: &RecordSpec) -> Result<Self, SpecError> {
+        let wrong = |field: &str, message: &str| Err(SpecError::in_file(file, message).field(field));
+        if join.list.join.is_some() || join.list.unwind.is_some() || join.list.record.is_some() {
+            return wrong("join.list", "it is a plain list: no join, unwind or record inside");
+        }
+        if join.list.paging.kind == PagingKind::AfterId {
+            return wrong("join.list.paging.kind", "after-id needs the ids of records; use another kind");
+        }
+        let list = Box::new(ListRest::new(file, &join.list, record)?);
+        Ok(Self { key: join.key.clone(), into: join.into.clone(), list })
+    }
+    fn add(&self, items: Vec<&RawValue>, to: &mut HashMap<String, Vec<Value>>) -> Result<(), CallError> {
+        for item in items {
+            let item: Value = serde_json::from_str(item.get())
+                .map_err(|error| CallError::BadAnswer(format!("an item of {}: {error}", self.into)))?;
+            let key = self.key.find(&item).cloned().and_then(id_text).ok_or_else(|| {
+                CallError::BadAnswer(format!("an item of {} names no record at {}", self.into, self.key))
+            })?;
+            // What belongs to no record of the page is not asked for again.
+            if let Some(list) = to.get_mut(&key) {
+                list.push(item);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Session {
+    /// Gives a page's records what belongs to them.
+    pub(super) async fn join(&self, join: &Join, records: &mut [AppRecord]) -> Result<(), CallError> {
+        let mut found: HashMap<String, Vec<Value>> =
+            records.iter().map(|record| (record.remote_id.clone(), Vec::new())).collect();
+        if found.is_empty() {
+            return Ok(());
+        }
+        let ids: Value = records.iter().map(|record| record.remote_id.as_str()).collect();
+        let (mut mark, mut items) = (None::<PageMark>, 0);
+        for _ in 0..PAGES_MAX {
+            let position = join.list.paging.position(mark.as_ref())?;
+            let page = join.list.paging.variable(&position);
+            let mut variables = self.caller.variables();
+            variables.extend([("page", &page), ("records", &ids)]);
+            let outgoing = join.list.request_at(&Env::new(&Value::Null, &variables), &position)?;
+            let incoming = self.caller.call(outgoing).await?;
+            let raw = join.list.raw_page(&incoming, &position, &self.caller.base)?;
+            items += raw.items.len();
+            if items > ITEMS_MAX {
+                return Err(CallError::BadAnswer(format!("more than {ITEMS_MAX} of {} for one page", join.into)));
+            }
+            join.add(raw.items, &mut found)?;
+            mark = raw.next;
+            if mark.is_none() {
+                return records.iter_mut().try_for_each(|record| put(record, &join.into, &mut found));
+            }
+        }
+        Err(CallError::BadAnswer(format!("the list of {} does not end", join.into)))
+    }
+}
+
+fn put(record: &mut AppRecord, into: &str, found: &mut HashMap<String, Vec<Value>>) -> Result<(), CallError> {
+    let bad = |error: serde_json::Error| CallError::BadAnswer(format!("a record cannot take {into}: {error}"));
+    let mut members: serde_json::Map<String, Value> = serde_json::from_str(record.raw.get()).map_err(bad)?;
+    members.insert(into.to_owned(), found.get(&record.remote_id).cloned().unwrap_or_default().into());
+    record.raw = serde_json::value::to_raw_value(&members).map_err(bad)?;
+    Ok(())
+}

@@ -1,0 +1,352 @@
+//! NetSuite, connected to a node: SuiteQL in an account whose times are local, its list of deleted records, id scans, and a
+//! script in the account that tells of changes.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::{Value, json};
+use tidemill::clock::Clock;
+use tidemill::domain::time::Millis;
+
+use crate::support::link::{Link, text};
+use crate::support::netsuite::{ACCOUNT, Books, KEYS, NetSuite, row, signature};
+
+const PACIFIC: &str = "America/Los_Angeles";
+const SECRET: &str = "a-secret-of-the-account";
+
+fn at(time: &str) -> Millis {
+    Millis::parse_rfc3339(time).expect("a time")
+}
+
+async fn link(clock: &Clock, app: &NetSuite, collections: &[&str], more: Value) -> Link {
+    let integration = json!({"baseUri": app.fake.url});
+    let mut parameters = json!({"accountId": "1234567-sb1", "timeZone": PACIFIC});
+    for (name, value) in more.as_object().expect("an object") {
+        parameters[name] = value.clone();
+    }
+    let [key, secret, token, token_secret] = KEYS;
+    let credentials =
+        json!({"consumerKey": key, "consumerSecret": secret, "token": token, "tokenSecret": token_secret});
+    Link::open(clock, "netsuite", integration, parameters, credentials, collections).await
+}
+
+fn order(books: &mut Books, id: u64, changed: &str) {
+    books.table("transaction").push(row(json!({
+        "id": id, "type": "SalesOrd", "tranid": format!("SO{id}"), "trandate": "2026-05-30T19:00:00Z", "entity": "77",
+        "entity!": "Acme Corp", "status": "B", "status!": "Sales Order : Pending Fulfillment", "currency": "1",
+        "currency!": "USA", "foreigntotal": "110.50", "createddate": "2026-05-01T12:00:00Z", "lastmodifieddate": changed,
+    })));
+    let line = |line: u64, main: &str, item: &str, quantity: &str, rate: &str| {
+        row(json!({
+            "id": line, "transaction": id, "mainline": main, "taxline": "F", "item": item, "item!": format!("SKU-{item}"),
+            "quantity": quantity, "rate": rate, "foreignamount": "-55.25",
+        }))
+    };
+    let lines = [line(0, "T", "0", "0", "0"), line(1, "F", "5", "-2", "50.25"), line(2, "F", "6", "-1", "10.00")];
+    books.table("transactionline").extend(lines);
+}
+
+fn contact(books: &mut Books, id: u64, changed: &str) {
+    books.table("contact").push(row(json!({
+        "id": id, "firstname": format!("Ann {id}"), "lastname": "Doe", "company": "77", "email": "ann@example.com",
+        "datecreated": "2026-05-01T12:00:00Z", "lastmodifieddate": changed,
+    })));
+}
+
+#[actix::test]
+async fn a_change_in_an_account_on_pacific_time_is_seen_once() {
+    let clock = Clock::still(at("2026-06-01T02:00:00Z"));
+    let app = NetSuite::start(&clock, PACIFIC);
+    contact(&mut app.books(), 1, "2026-05-20T12:00:00Z");
+    let mut link = link(&clock, &app, &["contacts"], json!({})).await;
+    clock.raise(at("2026-06-01T03:00:00Z"));
+    assert_eq!(link.sync("incremental").await["outcome"], "completed");
+    link.nothing().await;
+    clock.raise(at("2026-06-01T04:15:00Z"));
+    // Between the look at 03:00 and local midnight at 07:00: a cursor by day in the account's zone never shows it.
+    app.books().change("contact", 1, json!({"lastname": "Smith", "lastmodifieddate": "2026-06-01T04:15:00Z"}));
+    clock.raise(at("2026-06-01T05:00:00Z"));
+    assert_eq!(link.sync("incremental").await["outcome"], "completed");
+    let told = link.told(1).await;
+    assert_eq!((told[0].kind.as_str(), &told[0].data["lastName"]), ("updated", &json!("Smith")));
+    assert_eq!(told[0].data["remoteUpdatedAt"], "2026-06-01T04:15:00.000Z");
+    assert_eq!(told[0].old["updatedTimestamp"], 1_780_287_300);
+    assert_eq!(link.sync("incremental").await["outcome"], "completed");
+    clock.raise(at("2026-06-01T08:00:00Z"));
+    assert_eq!(link.sync("full").await["outcome"], "completed");
+    link.nothing().await;
+    let asked = app.books().queries();
+    assert!(asked.iter().any(|q| q.contains(">= TO_TIMESTAMP('2026-05-31 21:05:00'")), "{asked:#?}");
+    link.node.stop().await;
+    app.fake.stop().await;
+}
+
+#[actix::test]
+async fn changes_of_the_night_of_the_clock_change_are_each_seen_once() {
+    let clock = Clock::still(at("2026-11-01T07:00:00Z"));
+    let app = NetSuite::start(&clock, PACIFIC);
+    contact(&mut app.books(), 1, "2026-10-20T12:00:00Z");
+    let mut link = link(&clock, &app, &["contacts"], json!({})).await;
+    // 01:50 and, twenty minutes later, 01:10 on the clocks there; half an hour after that 01:40.
+    for (n, time) in ["2026-11-01T08:50:00Z", "2026-11-01T09:10:00Z", "2026-11-01T09:40:00Z"].iter().enumerate() {
+        clock.raise(at(time));
+        app.books().change("contact", 1, json!({"lastname": format!("Name {n}"), "lastmodifieddate": time}));
+        contact(&mut app.books(), 10 + n as u64, time);
+        clock.raise(Millis(at(time).0 + 120_000));
+        assert_eq!(link.sync("incremental").await["outcome"], "completed");
+        let told = link.told(2).await;
+        assert_eq!((told[0].kind.as_str(), &told[0].data["lastName"]), ("updated", &json!(format!("Name {n}"))));
+        assert_eq!((told[1].kind.as_str(), &told[1].data["remoteId"]), ("created", &json!((10 + n).to_string())));
+        assert_eq!(told[0].data["remoteUpdatedAt"], time.replace('Z', ".000Z"));
+    }
+    clock.raise(at("2026-11-01T12:00:00Z"));
+    assert_eq!(link.sync("incremental").await["outcome"], "completed");
+    link.nothing().await;
+    link.node.stop().await;
+}
+
+#[actix::test]
+async fn orders_come_with_their_lines_and_go_as_the_account_tells() {
+    let clock = Clock::still(at("2026-06-01T12:00:00Z"));
+    let app = NetSuite::start(&clock, PACIFIC);
+    for id in 1..=3 {
+        order(&mut app.books(), id, "2026-05-30T12:00:00Z");
+    }
+    let mut link = link(&clock, &app, &["orders"], json!({})).await;
+    assert_eq!((link.connection["account"].as_str(), link.records("orders").await), (Some(ACCOUNT), 3));
+    order(&mut app.books(), 4, "2026-06-01T12:00:00Z");
+    app.books().change(
+        "transaction",
+        1,
+        json!({"status": "G", "status!": "Sales Order : Billed", "lastmodifieddate": "2026-06-01T12:00:01Z"}),
+    );
+    app.books().delete("transaction", 2, "salesorder", "2026-06-01T12:00:02Z", true);
+    // A record of another kind with the same number.
+    app.books().delete("contact", 3, "contact", "2026-06-01T12:00:02Z", true);
+    clock.raise(at("2026-06-01T12:05:00Z"));
+    assert_eq!(link.sync("incremental").await["outcome"], "completed");
+    let told = link.told(3).await;
+    let kinds: Vec<(&str, String)> = told.iter().map(|t| (t.kind.as_str(), text(&t.data["remoteId"]))).collect();
+    assert_eq!(kinds, [("updated", "1".into()), ("deleted", "2".into()), ("created", "4".into())]);
+    let order = &told[0].data;
+    assert_eq!((&order["orderNumber"], &order["currency"]), (&json!("SO1"), &json!("USD")));
+    assert_eq!(order["totalPrice"].to_string(), "110.50");
+    assert_eq!((&order["paymentStatus"], &order["fulfillmentStatus"]), (&json!("paid"), &json!("fulfilled")));
+    assert_eq!(order["lineItems"].as_array().map(Vec::len), Some(2), "the main line is no position");
+    assert_eq!(order["lineItems"][0]["quantity"].to_string(), "2");
+    assert_eq!(
+        (&order["lineItems"][0]["sku"], order["lineItems"][0]["price"].to_string()),
+        (&json!("SKU-5"), "50.25".into())
+    );
+    assert_eq!(told[0].app, "NetSuite");
+    assert_eq!(told[0].old["updatedTimestamp"], 1_780_315_201);
+    // One that the account does not list as deleted is found by its id.
+    app.books().delete("transaction", 3, "salesorder", "2026-06-01T12:06:00Z", false);
+    assert_eq!(link.sync("full").await["outcome"], "completed");
+    let told = link.told(1).await;
+    assert_eq!((told[0].kind.as_str(), &told[0].data["remoteId"]), ("deleted", &json!("3")));
+    link.nothing().await;
+    link.node.stop().await;
+}
+
+#[actix::test]
+async fn the_ledger_the_shop_and_the_crm_are_read() {
+    let clock = Clock::still(at("2026-06-01T12:00:00Z"));
+    let app = NetSuite::start(&clock, PACIFIC);
+    {
+        let mut books = app.books();
+        let entity = |id: u64, person: &str| {
+            row(json!({
+                "id": id, "entityid": format!("C{id}"), "isperson": person, "companyname": "Acme", "email": "a@example.com",
+                "isinactive": "F", "datecreated": "2026-05-01T12:00:00Z", "lastmodifieddate": "2026-05-02T12:00:00Z",
+            }))
+        };
+        books.table("customer").extend([entity(1, "F"), entity(2, "T")]);
+        books.table("vendor").push(entity(3, "F"));
+        books.table("employee").push(entity(4, "T"));
+        books.table("item").push(row(json!({
+            "id": 5, "itemid": "SKU-5", "displayname": "Shoe", "itemtype": "InvtPart", "isinactive": "F",
+            "createddate": "2026-05-01T12:00:00Z", "lastmodifieddate": "2026-05-02T12:00:00Z",
+        })));
+        books.table("account").push(row(json!({
+            "id": 6, "acctnumber": "4000", "accountsearchdisplayname": "Sales", "accttype": "Income", "isinactive": "F",
+        })));
+        for (id, kind) in [
+            (10, "CustInvc"),
+            (11, "VendBill"),
+            (12, "CustPymt"),
+            (13, "PurchOrd"),
+            (14, "Opprtnt"),
+            (15, "ItemShip"),
+            (16, "SalesOrd"),
+            (17, "VendPymt"),
+        ] {
+            order(&mut books, id, "2026-05-30T12:00:00Z");
+            books.change("transaction", id, json!({"type": kind}));
+        }
+        contact(&mut books, 20, "2026-05-20T12:00:00Z");
+    }
+    let expected = [
+        ("accounting-customers", 2),
+        ("vendors", 1),
+        ("items", 1),
+        ("invoices", 1),
+        ("bills", 1),
+        ("payments", 2),
+        ("purchase-orders", 1),
+        ("accounts", 1),
+        ("orders", 1),
+        ("fulfillments", 1),
+        ("customers", 2),
+        ("products", 1),
+        ("contacts", 1),
+        ("opportunities", 1),
+        ("crm-accounts", 1),
+        ("users", 1),
+    ];
+    let keys: Vec<&str> = expected.iter().map(|(key, _)| *key).collect();
+    let link = link(&clock, &app, &keys, json!({})).await;
+    for (key, count) in expected {
+        assert_eq!(link.records(key).await, count, "{key}");
+    }
+    let shown = async |path: &str| {
+        let path = format!("/2024-03/one/{path}?connectionId={}", text(&link.connection["connectionId"]));
+        let all = link.node.get(&path).await.ok();
+        all.as_object().expect("an object").values().find_map(|v| v.as_array().cloned()).expect("a list")[0].clone()
+    };
+    let invoice = shown("accounting/invoices").await;
+    assert_eq!((&invoice["invoiceNumber"], &invoice["customerId"]), (&json!("SO10"), &json!("77")));
+    assert_eq!((invoice["totalAmount"].to_string(), &invoice["issueDate"]), ("110.50".into(), &json!("2026-05-30")));
+    assert_eq!(invoice["lineItems"][1]["accountingItemId"], "6");
+    assert_eq!(shown("accounting/accounts").await["accountNumber"], "4000");
+    assert_eq!(shown("crm/users").await["isActive"], true);
+    link.node.stop().await;
+}
+
+#[actix::test]
+async fn an_id_scan_that_fails_deletes_nothing_and_one_that_misses_a_third_is_held() {
+    let clock = Clock::still(at("2026-06-01T12:00:00Z"));
+    let app = NetSuite::start(&clock, PACIFIC);
+    for id in 1..=4_500 {
+        contact(&mut app.books(), id, "2026-05-20T12:00:00Z");
+    }
+    let mut link = link(&clock, &app, &["contacts"], json!({})).await;
+    assert_eq!(link.records("contacts").await, 4_500);
+    app.books().table("contact").truncate(4_490);
+    app.books().fail_after = Some(2);
+    let pull = link.sync("full").await;
+    assert_eq!(
+        (&pull["outcome"], &pull["pages"], &pull["deleted"]),
+        (&json!("failed"), &json!(2), &json!(0)),
+        "{pull}"
+    );
+    link.nothing().await;
+    app.books().table("contact").truncate(3_000);
+    assert_eq!(link.sync("full").await["outcome"], "held");
+    assert_eq!(link.records("contacts").await, 4_500);
+    link.nothing().await;
+    link.node.stop().await;
+}
+
+#[actix::test]
+async fn a_script_in_the_account_tells_of_a_change_at_once() {
+    let clock = Clock::still(at("2026-06-01T12:00:00Z"));
+    let app = NetSuite::start(&clock, PACIFIC);
+    order(&mut app.books(), 1, "2026-05-30T12:00:00Z");
+    let mut link = link(&clock, &app, &["orders"], json!({"webhookSecret": SECRET})).await;
+    let uri = text(&link.connection["webhookUri"]);
+    let path = format!("/in/{}", uri.split("/in/").nth(1).expect("a path"));
+    let post = async |body: &Value, secret: &str| {
+        let body = body.to_string();
+        let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, secret.as_bytes());
+        let sign = hex::encode(aws_lc_rs::hmac::sign(&key, body.as_bytes()));
+        let headers = [("content-type", "application/json"), ("x-tidemill-signature", sign.as_str())];
+        link.node.send("POST", &path, &headers, &body).await.status
+    };
+    app.books().change(
+        "transaction",
+        1,
+        json!({"memo": "Leave at the door", "lastmodifieddate": "2026-06-01T12:00:00Z"}),
+    );
+    let change = json!({"type": "salesorder", "id": 1, "event": "edit"});
+    assert_eq!(post(&change, "another secret of nobody").await, 401);
+    assert_eq!(post(&change, SECRET).await, 200);
+    // What is no number reaches no query.
+    assert_eq!(post(&json!({"type": "salesorder", "id": "1 OR 1 = 1", "event": "edit"}), SECRET).await, 200);
+    order(&mut app.books(), 2, "2026-06-01T12:00:00Z");
+    assert_eq!(post(&json!({"type": "SALESORDER", "id": "2", "event": "create"}), SECRET).await, 200);
+    app.books().delete("transaction", 1, "salesorder", "2026-06-01T12:00:00Z", false);
+    let told = link.told(2).await;
+    assert_eq!((told[0].kind.as_str(), &told[0].data["note"]), ("updated", &json!("Leave at the door")));
+    assert_eq!((told[1].kind.as_str(), &told[1].data["remoteId"]), ("created", &json!("2")));
+    assert!(app.books().queries().iter().all(|q| !q.contains("1 OR 1")));
+    link.node.stop().await;
+}
+
+#[actix::test]
+async fn columns_of_the_accounts_own_are_custom_fields_and_a_missing_one_is_said() {
+    let clock = Clock::still(at("2026-06-01T12:00:00Z"));
+    let app = NetSuite::start(&clock, PACIFIC);
+    order(&mut app.books(), 1, "2026-05-30T12:00:00Z");
+    app.books().change("transaction", 1, json!({"custbody_region": "north"}));
+    let more = json!({"columns": {"orders": "t.tranid, t.entity, t.custbody_region"}});
+    let link = link(&clock, &app, &["orders"], more).await;
+    let path = format!("/2024-03/one/commerce/orders?connectionId={}", text(&link.connection["connectionId"]));
+    let orders = link.node.get(&path).await.ok();
+    assert_eq!(orders["orders"][0]["customFields"]["custbody_region"], "north", "{orders}");
+    let wrong = json!({"parameters": {"columns": {"orders": "t.tranid, t.nothing"}}});
+    assert_eq!(link.node.call("PATCH", &link.path(""), Some(wrong)).await.status, 200);
+    let pull = link.sync("incremental").await;
+    assert!(pull["error"].as_str().is_some_and(|error| error.contains("Field 'nothing'")), "{pull}");
+    let zone = json!({"parameters": {"timeZone": "Mars/Olympus"}});
+    let refused = link.node.call("PATCH", &link.path(""), Some(zone)).await.refused(422, "invalid");
+    assert!(refused.contains("timeZone must be a time zone"), "{refused}");
+    link.node.stop().await;
+}
+
+#[actix::test]
+async fn too_many_requests_at_once_are_waited_for() {
+    let clock = Clock::still(at("2026-06-01T12:00:00Z"));
+    let app = NetSuite::start(&clock, PACIFIC);
+    contact(&mut app.books(), 1, "2026-05-20T12:00:00Z");
+    let link = link(&clock, &app, &["contacts"], json!({})).await;
+    app.books().busy = 1;
+    assert_eq!(link.sync("incremental").await["outcome"], "failed");
+    assert_eq!(link.sync("incremental").await["outcome"], "completed");
+    assert_eq!(link.node.get(&link.path("")).await.ok()["connection"]["status"], "active");
+    link.node.stop().await;
+}
+
+/// The virtual environment that `scripts/deps --tests` makes, if it is there with that module.
+fn python(module: &str) -> Option<PathBuf> {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))?;
+    let python = cache.join("tidemill/clients/bin/python");
+    let there = Command::new(&python).args(["-c", &format!("import {module}")]).output();
+    there.is_ok_and(|done| done.status.success()).then_some(python)
+}
+
+#[actix::test]
+async fn the_client_library_signs_as_the_fake_checks() {
+    let Some(python) = python("oauthlib") else {
+        eprintln!("SKIPPED: oauthlib is not installed; scripts/deps --tests installs it");
+        return;
+    };
+    let clock = Clock::start(Millis(0));
+    let app = NetSuite::start(&clock, PACIFIC);
+    contact(&mut app.books(), 1, "2026-05-20T12:00:00Z");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/netsuite.py");
+    let url = format!("{}/services/rest/query/v1/suiteql?limit=1000&offset=0", app.fake.url);
+    let arguments: Vec<String> = [script, &url, ACCOUNT].iter().chain(&KEYS).map(|s| (*s).to_owned()).collect();
+    let run = tokio::task::spawn_blocking(move || Command::new(python).args(arguments).output());
+    let done = run.await.expect("it ran").expect("it ran");
+    let (out, error) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    assert!(done.status.success(), "{out}{error}");
+    // The library's own signature of that request, with its nonce and its time.
+    let told: Value = serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}"));
+    assert_eq!(told["answer"]["items"][0]["id"], "1", "{told}");
+    let fields: Vec<(String, String)> =
+        told["fields"].as_object().expect("fields").iter().map(|(n, v)| (n.clone(), text(v))).collect();
+    assert_eq!(signature("POST", &url, &fields, KEYS), text(&told["signature"]));
+    app.fake.stop().await;
+}

@@ -1,0 +1,219 @@
+//! NetSuite as far as the connector asks: requests signed by token-based authentication, SuiteQL of the shapes that it
+//! sends, times shown and compared in a zone that is not named, offsets that are multiples of the limit.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use aws_lc_rs::hmac;
+use base64::Engine;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use serde_json::{Value, json};
+use tidemill::clock::Clock;
+use tidemill::domain::time::Millis;
+
+use super::fake::{Asked, Fake, Reply};
+use super::suiteql::{self, Row};
+
+pub const ACCOUNT: &str = "1234567_SB1";
+pub const KEYS: [&str; 4] = ["consumer-key", "consumer&secret", "token-id", "token secret"];
+const PATH: &str = "/services/rest/query/v1/suiteql";
+/// A clock may be so far off.
+const SKEW_SECONDS: u64 = 300;
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// What is in the account, and how it behaves.
+pub struct Books {
+    clock: Clock,
+    pub zone: TimeZone,
+    /// Rows by table; times are Unix seconds, `isinactive` and the like T or F, all else texts.
+    pub tables: BTreeMap<&'static str, Vec<Row>>,
+    nonces: BTreeSet<String>,
+    /// So many of the next requests are told that there are too many at once.
+    pub busy: u32,
+    /// After so many good answers, one fails.
+    pub fail_after: Option<u32>,
+    /// Requests under way now, and the most there were.
+    pub requests: Vec<Asked>,
+}
+
+/// The app.
+pub struct NetSuite {
+    books: Arc<Mutex<Books>>,
+    pub fake: Fake,
+}
+
+fn error(status: u16, code: &str, detail: &str) -> Reply {
+    let details = json!([{"detail": detail, "o:errorCode": code}]);
+    let body = json!({"type": "about:blank", "title": "Error", "status": status, "o:errorDetails": details});
+    Reply::json(status, &body)
+}
+
+fn encode(text: &str) -> String {
+    utf8_percent_encode(text, UNRESERVED).to_string()
+}
+
+fn decode(text: &str) -> String {
+    percent_decode_str(text).decode_utf8_lossy().into_owned()
+}
+
+/// The signature of RFC 5849, section 3.4, with HMAC-SHA256, computed from the request as it came.
+pub fn signature(method: &str, url: &str, fields: &[(String, String)], keys: [&str; 4]) -> String {
+    let url = url::Url::parse(url).expect("an address");
+    let mut pairs: Vec<(String, String)> = fields.iter().map(|(n, v)| (encode(n), encode(v))).collect();
+    pairs.extend(url.query_pairs().map(|(n, v)| (encode(&n), encode(&v))));
+    pairs.sort();
+    let pairs: Vec<String> = pairs.into_iter().map(|(n, v)| format!("{n}={v}")).collect();
+    let mut address = url.clone();
+    address.set_query(None);
+    let base = format!("{method}&{}&{}", encode(address.as_str()), encode(&pairs.join("&")));
+    let key = format!("{}&{}", encode(keys[1]), encode(keys[3]));
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()), base.as_bytes());
+    base64::engine::general_purpose::STANDARD.encode(tag)
+}
+
+impl NetSuite {
+    pub fn start(clock: &Clock, zone: &str) -> Self {
+        let books = Arc::new(Mutex::new(Books {
+            clock: clock.clone(),
+            zone: TimeZone::get(zone).expect("a zone"),
+            tables: BTreeMap::new(),
+            nonces: BTreeSet::new(),
+            busy: 0,
+            fail_after: None,
+            requests: Vec::new(),
+        }));
+        let answering = books.clone();
+        let fake = Fake::start(move |asked| answering.lock().expect("unpoisoned").answer(asked));
+        Self { books, fake }
+    }
+    pub fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().expect("unpoisoned")
+    }
+}
+
+/// A row of these members; times are RFC 3339 here.
+pub fn row(members: Value) -> Row {
+    let members = members.as_object().expect("an object").clone();
+    let one = |(name, value): (String, Value)| {
+        let seconds = value.as_str().filter(|_| name.ends_with("date") || name.ends_with("created"));
+        let seconds = seconds.and_then(Millis::parse_rfc3339).map(|time| json!(time.0 / 1_000));
+        (name, seconds.unwrap_or(value))
+    };
+    members.into_iter().map(one).collect()
+}
+
+impl Books {
+    pub fn table(&mut self, name: &'static str) -> &mut Vec<Row> {
+        self.tables.entry(name).or_default()
+    }
+    /// Changes a row's members, now or at that time.
+    pub fn change(&mut self, table: &'static str, id: u64, members: Value) {
+        let found = self.table(table).iter_mut().find(|row| row["id"] == id).expect("a row");
+        found.extend(row(members));
+    }
+    /// Deletes a row, as the account's list of deleted records tells.
+    pub fn delete(&mut self, table: &'static str, id: u64, kind: &str, at: &str, listed: bool) {
+        self.table(table).retain(|row| row["id"] != id);
+        if listed {
+            let gone = row(json!({"recordid": id, "type": kind, "scriptid": kind.to_uppercase(), "deleteddate": at}));
+            self.table("deletedrecord").push(gone);
+        }
+    }
+    /// The SuiteQL that was sent.
+    pub fn queries(&self) -> Vec<String> {
+        self.requests.iter().map(|asked| asked.json()["q"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+    fn answer(&mut self, asked: &Asked) -> Reply {
+        if self.requests.len() < 10_000 {
+            self.requests.push(asked.clone());
+        }
+        if let Err(why) = self.check(asked) {
+            return error(401, "INVALID_LOGIN", &format!("Invalid login attempt. {why}"));
+        }
+        if self.busy > 0 {
+            self.busy -= 1;
+            return error(429, "CONCURRENCY_LIMIT_EXCEEDED", "Concurrent request limit exceeded. Request blocked.");
+        }
+        if let Some(left) = self.fail_after.as_mut() {
+            if *left == 0 {
+                self.fail_after = None;
+                return error(500, "UNEXPECTED_ERROR", "An unexpected error occurred.");
+            }
+            *left -= 1;
+        }
+        if (asked.method.as_str(), asked.path.as_str()) != ("POST", PATH) {
+            return error(404, "NONEXISTENT_ID", "The URL does not exist.");
+        }
+        if asked.header("prefer") != "transient" {
+            return error(400, "INVALID_HEADER", "The required request header 'Prefer' is missing or not 'transient'.");
+        }
+        let number = |name: &str, usual: usize| asked.query(name).map_or(Some(usual), |text| text.parse().ok());
+        let (Some(limit), Some(offset)) = (number("limit", 1_000), number("offset", 0)) else {
+            return error(400, "INVALID_PARAMETER", "limit and offset must be numbers.");
+        };
+        if !(1..=1_000).contains(&limit) || offset % limit != 0 {
+            return error(
+                400,
+                "INVALID_PARAMETER",
+                "The offset must be a multiple of the limit, which is at most 1000.",
+            );
+        }
+        let body = asked.json();
+        let Some(query) = body["q"].as_str() else { return error(400, "INVALID_CONTENT", "There is no q.") };
+        match suiteql::run(query, &self.tables, &self.zone) {
+            Ok(found) => {
+                let total = found.len().min(100_000);
+                let items: Vec<Value> = found.into_iter().take(100_000).skip(offset).take(limit).collect();
+                let more = offset + items.len() < total;
+                let answer = json!({
+                    "links": [], "count": items.len(), "hasMore": more, "items": items, "offset": offset,
+                    "totalResults": total,
+                });
+                Reply::json(200, &answer)
+            }
+            Err(why) => error(
+                400,
+                "INVALID_PARAMETER",
+                &format!("Invalid search query. Detailed unprocessed description follows. {why}"),
+            ),
+        }
+    }
+    fn check(&mut self, asked: &Asked) -> Result<(), String> {
+        let header = asked.header("authorization").strip_prefix("OAuth ").ok_or("There is no OAuth header.")?;
+        let mut fields: Vec<(String, String)> = Vec::new();
+        for part in header.split(", ") {
+            let (name, value) = part.split_once('=').ok_or("A part of the header is no pair.")?;
+            fields.push((name.to_owned(), decode(value.trim_matches('"'))));
+        }
+        let mut take = |name: &str| {
+            let at = fields.iter().position(|(n, _)| n == name).ok_or(format!("{name} is missing."))?;
+            Ok::<String, String>(fields.remove(at).1)
+        };
+        let (realm, given) = (take("realm")?, take("oauth_signature")?);
+        let get = |name: &str| fields.iter().find(|(n, _)| n == name).map_or("", |(_, value)| value.as_str());
+        let known = realm == ACCOUNT && get("oauth_consumer_key") == KEYS[0] && get("oauth_token") == KEYS[2];
+        if !known || get("oauth_signature_method") != "HMAC-SHA256" || get("oauth_version") != "1.0" {
+            return Err("Account, keys or method are not known.".to_owned());
+        }
+        let at: u64 = get("oauth_timestamp").parse().map_err(|_| "The timestamp is no number.")?;
+        if at.abs_diff(self.clock.now().seconds()) > SKEW_SECONDS {
+            return Err("The timestamp is too far off.".to_owned());
+        }
+        if signature(&asked.method, &asked.url, &fields, KEYS) != given {
+            return Err("The signature does not fit.".to_owned());
+        }
+        let nonce = get("oauth_nonce").to_owned();
+        if nonce.len() < 6 || !self.nonces.insert(nonce) {
+            return Err("The nonce was used before.".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// A time as the account shows it.
+pub fn shown(zone: &TimeZone, seconds: i64, pattern: &str) -> String {
+    let stamp = Timestamp::from_second(seconds).expect("a time");
+    zone.to_datetime(stamp).strftime(pattern).to_string()
+}
