@@ -5,6 +5,7 @@ Arguments: address, realm, consumer key, consumer secret, token, token secret.
 
 import json
 import sys
+import urllib.parse
 import urllib.request
 
 from oauthlib.oauth1 import SIGNATURE_HMAC_SHA256, Client
@@ -26,7 +27,7 @@ request = urllib.request.Request(address, data=body.encode(), headers=headers, m
 opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 with opener.open(request, timeout=20) as answer:
     came = json.load(answer)
-fields = dict(parse_authorization_header(headers["Authorization"]))
+fields = {n: urllib.parse.unquote(v) for n, v in parse_authorization_header(headers["Authorization"])}
 fields.pop("realm")
 signature = fields.pop("oauth_signature")
 print(json.dumps({"fields": fields, "signature": signature, "answer": came}))

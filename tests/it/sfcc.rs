@@ -1,7 +1,10 @@
 //! Salesforce B2C Commerce, connected to a node: orders and shipments by site, products by search, customers by a walk.
 
+use std::path::PathBuf;
+
 use jsonschema::Validator;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tidemill::clock::Clock;
 use tidemill::domain::time::Millis;
 
@@ -12,14 +15,42 @@ fn start() -> Clock {
     Clock::still(Millis::parse_rfc3339("2026-02-01T12:00:00Z").expect("a time"))
 }
 
-async fn link(clock: &Clock, app: &Sfcc, collections: &[&str]) -> Link {
+fn given(app: &Sfcc) -> (Value, Value) {
     let url = &app.fake.url;
     let integration = json!({"baseUri": url, "tokenUrl": format!("{url}/dwsso/oauth2/access_token")});
     let parameters = json!({
         "shortCode": "kv7kzm78", "tenantId": "zzxy_prd", "clientId": CLIENT.0, "clientSecret": CLIENT.1,
         "siteIds": "RefArch, SiteGenesis", "customerListIds": "RefArch",
     });
+    (integration, parameters)
+}
+
+async fn link(clock: &Clock, app: &Sfcc, collections: &[&str]) -> Link {
+    let (integration, parameters) = given(app);
     Link::open(clock, "sfcc", integration, parameters, json!({}), collections).await
+}
+
+/// The connector's folder with another ceiling, in a folder of connectors.
+fn with_ceiling(ceiling: usize) -> TempDir {
+    let folder = TempDir::new().expect("a folder");
+    let mut left = vec![(
+        PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/config/connectors/sfcc")),
+        folder.path().join("sfcc"),
+    )];
+    while let Some((from, to)) = left.pop() {
+        std::fs::create_dir_all(&to).expect("a folder");
+        for entry in std::fs::read_dir(from).expect("read") {
+            let path = entry.expect("read").path();
+            let to = to.join(path.file_name().expect("a name"));
+            if path.is_dir() {
+                left.push((path, to));
+            } else {
+                let text = std::fs::read_to_string(&path).expect("read");
+                std::fs::write(to, text.replace("ceiling: 10000", &format!("ceiling: {ceiling}"))).expect("written");
+            }
+        }
+    }
+    folder
 }
 
 /// The published schema of an answer.
@@ -99,7 +130,7 @@ async fn a_walk_that_breaks_off_at_one_site_loses_nothing_of_any() {
         let mut shop = app.shop();
         shop.orders("RefArch").push(order("RefArch-1", "RefArch", "2026-02-01T11:58:00.000Z"));
         shop.orders("SiteGenesis").push(order("SiteGenesis-1", "SiteGenesis", "2026-02-01T09:00:00.000Z"));
-        shop.fail_after = Some(2);
+        shop.fail_after = Some(1);
     }
     assert_eq!(link.sync("incremental").await["outcome"], "failed");
     assert_eq!(link.told(1).await[0].data["remoteId"], "RefArch-1");
@@ -116,7 +147,7 @@ async fn orders_beyond_the_ceiling_are_all_seen_and_none_is_taken_for_deleted() 
         let app = Sfcc::start(&clock);
         {
             let mut shop = app.shop();
-            (shop.ceiling, shop.tells_total) = (10_000, tells_total);
+            (shop.ceiling, shop.tells_total) = (400, tells_total);
             for n in 0..700_u32 {
                 let changed = format!("2026-01-20T10:{:02}:{:02}.000Z", n / 60, n % 60);
                 let mut order = order(&format!("{n:08}"), "RefArch", &changed);
@@ -125,7 +156,10 @@ async fn orders_beyond_the_ceiling_are_all_seen_and_none_is_taken_for_deleted() 
             }
             shop.orders("SiteGenesis");
         }
-        let mut link = link(&clock, &app, &["orders"]).await;
+        let (connectors, (integration, parameters)) = (with_ceiling(400), given(&app));
+        let path = connectors.path().display().to_string();
+        let more = [("TIDEMILL__CONNECTORS__PATH", path.as_str())];
+        let mut link = Link::open_with(&more, &clock, "sfcc", integration, parameters, json!({}), &["orders"]).await;
         assert_eq!(link.records("orders").await, 700);
         app.shop().orders("RefArch").remove(350);
         assert_eq!(link.sync("full").await["outcome"], "completed");

@@ -52,9 +52,21 @@ impl Link {
         credentials: Value,
         collections: &[&str],
     ) -> Self {
+        Self::open_with(&[], clock, connector, integration, parameters, credentials, collections).await
+    }
+
+    /// The same with further settings of the node.
+    pub async fn open_with(
+        more: &[(&str, &str)],
+        clock: &Clock,
+        connector: &str,
+        integration: Value,
+        parameters: Value,
+        credentials: Value,
+        collections: &[&str],
+    ) -> Self {
         let folder = TempDir::new().expect("a folder");
-        let more = [("TIDEMILL__POLLING__JITTER_PERCENT", "0")];
-        let node = Node::open(folder, &more, api::configure, clock.clone(), Seams::default()).await;
+        let node = Node::open(folder, more, api::configure, clock.clone(), Seams::default()).await;
         let (old, new) = (Receiver::start(), Receiver::start());
         node.post(&format!("{ONE}/users"), json!({"username": "ann"})).await.ok();
         for (version, receiver) in [("2023-12", &old), ("2024-03", &new)] {

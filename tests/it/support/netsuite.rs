@@ -34,7 +34,7 @@ pub struct Books {
     pub busy: u32,
     /// After so many good answers, one fails.
     pub fail_after: Option<u32>,
-    /// Requests under way now, and the most there were.
+    /// All that was asked.
     pub requests: Vec<Asked>,
 }
 
