@@ -4,7 +4,7 @@
 //! stored before they are used, and never over newer ones that a person gave meanwhile; `connection/authentication_failure` is told once per set of
 //! credentials. Not here: what is asked of the app.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ use crate::store::{Rows, Slot};
 
 /// A token is renewed so long before it ends.
 const RENEW_BEFORE: Duration = Duration::from_secs(60);
+/// A fresh token is believed for so long: an app that refuses it sooner refuses the account. A look may outlast a token.
+const RENEWED_FOR: Duration = Duration::from_secs(60);
 
 /// A connection and what its calls need.
 pub struct Account {
@@ -35,8 +37,8 @@ pub struct Account {
     pub mapping: [u8; 16],
     /// The credentials in use, as they are stored.
     stored: Mutex<Secret>,
-    /// Whether they were renewed during this look, or could not be.
-    renewed: AtomicBool,
+    /// They are not renewed again before this time (milliseconds); never again after a refusal.
+    renewed_until: AtomicU64,
     /// Held by the one that renews: a refresh token may work once.
     renewing: tokio::sync::Mutex<()>,
 }
@@ -62,8 +64,8 @@ impl Account {
             Err(why) => return Ok(Opened::Wrong(why)),
         };
         let stored = Mutex::new(stored);
-        let (renewed, renewing) = (AtomicBool::new(false), tokio::sync::Mutex::const_new(()));
-        let account = Self { connection, user, session, base_uri, mapping, stored, renewed, renewing };
+        let (renewed_until, renewing) = (AtomicU64::new(0), tokio::sync::Mutex::const_new(()));
+        let account = Self { connection, user, session, base_uri, mapping, stored, renewed_until, renewing };
         Ok(Opened::Ready(Arc::new(account)))
     }
 
@@ -80,7 +82,7 @@ impl Account {
     ) -> Result<std::result::Result<T, CallError>> {
         let mut used = self.session.credentials();
         let ends = used.token().and_then(|token| token.expires_at);
-        if ends.is_some_and(|at| at <= deps.clock.now().after(RENEW_BEFORE)) && !self.renewed.load(Ordering::Acquire) {
+        if ends.is_some_and(|at| at <= deps.clock.now().after(RENEW_BEFORE)) && !self.just_renewed(deps) {
             // A token that cannot be renewed may still be good: the app itself says.
             let _ = self.renew(deps, &used).await?;
             used = self.session.credentials();
@@ -103,18 +105,20 @@ impl Account {
         if !Arc::ptr_eq(used, &self.session.credentials()) {
             return Ok(Ok(()));
         }
-        if self.renewed.load(Ordering::Acquire) {
+        if self.just_renewed(deps) {
             return Ok(Err(CallError::Unauthorized("they were renewed just now".to_owned())));
         }
         let fresh = match self.session.refresh_credentials().await {
             Ok(fresh) => fresh.to_text(),
             Err(error) => {
                 // An app that cannot be reached now may be there at the next call.
-                self.renewed.store(matches!(error, CallError::Unauthorized(_)), Ordering::Release);
+                if matches!(error, CallError::Unauthorized(_)) {
+                    self.renewed_until.store(u64::MAX, Ordering::Release);
+                }
                 return Ok(Err(error));
             }
         };
-        self.renewed.store(true, Ordering::Release);
+        self.renewed_until.store(deps.clock.now().after(RENEWED_FOR).0, Ordering::Release);
         let id = self.connection.id.0;
         let before = self.stored_text();
         let now_stored = deps
@@ -132,6 +136,10 @@ impl Account {
         *self.stored.lock().unwrap_or_else(PoisonError::into_inner) = now_stored;
         self.session.adopt(credentials);
         Ok(Ok(()))
+    }
+
+    fn just_renewed(&self, deps: &Deps) -> bool {
+        deps.clock.now().0 < self.renewed_until.load(Ordering::Acquire)
     }
 
     fn stored_text(&self) -> Secret {

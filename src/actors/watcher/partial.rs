@@ -1,7 +1,7 @@
 //! Lists that show only a part of each record: what changed is fetched whole, so that a record has one shape whichever way
 //! it came.
 //!
-//! Always true: what the snapshot holds as of the same time is not fetched again, so that looking back costs nothing. Not
+//! Always true: what the snapshot holds as of the same time or a later one is not fetched again, so that looking back costs nothing. Not
 //! here: scans, whose ids alone are compared (`scans`).
 
 use super::changes::{Seen as Sight, Sighting};
@@ -24,12 +24,12 @@ pub async fn whole(
     let ids: Vec<[u8; 16]> = records.iter().map(id).collect();
     let known = run.deps.store.snapshot_rows(connection, &c.key, &ids)?;
     let state = run.deps.store.collection_state(connection, &c.key)?;
-    // With a new mapping everything is mapped anew.
-    let remap = state.mapped_by != run.account.mapping;
+    // With a new mapping everything is mapped anew; a first sync that was broken off goes on.
+    let remap = state.baseline_at.is_some() && state.mapped_by != run.account.mapping;
     let mut found = Vec::new();
     for (record, row) in records.into_iter().zip(known) {
         let same = row.is_some_and(|row| {
-            row.is_live() && record.updated_at.is_some() && row.version.remote_updated_at == record.updated_at
+            row.is_live() && record.updated_at.is_some() && row.version.remote_updated_at >= record.updated_at
         });
         if same && !remap {
             continue;

@@ -29,8 +29,10 @@ pub struct Shop {
     pub tells_total: bool,
     /// Requests that are refused because of the load: so many of the next ones.
     pub shed: u32,
-    /// From this request on (counted down), one fails with a 500.
+    /// After so many good answers, one fails with a 500.
     pub fail_after: Option<u32>,
+    /// How long each request takes, in milliseconds.
+    pub takes: u64,
     pub requests: Vec<Asked>,
 }
 
@@ -99,6 +101,7 @@ impl Sfcc {
             tells_total: true,
             shed: 0,
             fail_after: None,
+            takes: 0,
             requests: Vec::new(),
         }));
         let answering = shop.clone();
@@ -118,6 +121,7 @@ impl Shop {
         if self.requests.len() < 10_000 {
             self.requests.push(asked.clone());
         }
+        self.clock.raise(Millis(self.clock.now().0 + self.takes));
         if asked.path == "/dwsso/oauth2/access_token" {
             return self.token(asked);
         }
