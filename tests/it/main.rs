@@ -3,6 +3,7 @@
 #![allow(clippy::cast_possible_truncation, reason = "the numbers of a test are small")]
 #![allow(clippy::disallowed_methods, reason = "a test is the world outside: it calls with a client of its own")]
 #![allow(clippy::print_stdout, reason = "a long test says how far it is")]
+#![allow(clippy::print_stderr, reason = "a test that is skipped says so")]
 
 mod addresses;
 mod api_connections;

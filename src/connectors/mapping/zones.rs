@@ -123,7 +123,7 @@ impl Local {
         let both = zone.to_ambiguous_timestamp(wall);
         let stamp = match seen_at.filter(|_| both.is_ambiguous()) {
             None => both.compatible(),
-            Some(seen_at) => match both.clone().later() {
+            Some(seen_at) => match both.later() {
                 Ok(later) if later <= times::stamp(seen_at) => Ok(later),
                 _ => both.earlier(),
             },

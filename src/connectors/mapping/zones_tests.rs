@@ -94,7 +94,7 @@ fn moments() -> impl Strategy<Value = (&'static str, u64)> {
 fn instants(zone: &str, text: &str) -> Vec<Timestamp> {
     let wall = DateTime::strptime(SQL, text).unwrap();
     let both = named(zone).unwrap().to_ambiguous_timestamp(wall);
-    vec![both.clone().earlier().unwrap(), both.later().unwrap()]
+    vec![both.earlier().unwrap(), both.later().unwrap()]
 }
 
 proptest! {

@@ -309,11 +309,12 @@ fn condition(query: &Value) -> Option<Condition> {
         "filteredQuery" => {
             let range = of["filter"]["rangeFilter"].clone();
             let field = range["field"].as_str()?.to_owned();
-            condition(&of["query"])?;
+            let inner = condition(&of["query"])?;
             // Both ends are in it unless it is said otherwise.
             Some(Box::new(move |record| {
                 let at = time(&record[&field]);
-                (range["from"].is_null() || at >= time(&range["from"]))
+                inner(record)
+                    && (range["from"].is_null() || at >= time(&range["from"]))
                     && (range["to"].is_null() || at <= time(&range["to"]))
             }))
         }
