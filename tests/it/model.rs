@@ -279,9 +279,9 @@ impl Story {
             82..84 => self.skip(sub).await,
             84..85 => self.cancel_all(sub).await,
             85..87 => self.cancel_one(sub).await,
-            87..91 => self.resend(sub).await,
-            91..94 => self.replay(sub).await,
-            94..97 => self.enable_all().await,
+            87..90 => self.resend(sub).await,
+            90..95 => self.replay(sub).await,
+            95..97 => self.enable_all().await,
             _ => self.die().await,
         }
         self.breathe().await;
