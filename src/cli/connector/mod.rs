@@ -54,7 +54,7 @@ pub(super) fn run(args: Args, context: &Context) -> Outcome {
         What::New { key, dir } => {
             let folder = new_connector(&dir, &key)?;
             print(&format!(
-                "{} is made. Next:\n  tidemill connector check {0}\n  tidemill connector test {0}\n",
+                "{} is made. Next:\n  tidemill connector check {0}\n  tidemill connector test {0}\n  tidemill connector run {0} --credentials FILE\n",
                 folder.display()
             ))
         }
