@@ -72,8 +72,8 @@ async fn a_fetch_an_error_and_a_case_that_lacks_something_are_told() {
     assert_eq!(said(&fetch(good, "[{remoteId: \"7\"}]")).await, "");
     assert_eq!(said(&fetch("{status: 404, answer: {message: no}}", "[]")).await, "", "gone is no record");
     assert!(said(&fetch("{status: 400, answer: {message: bad}}", "[]")).await.contains("status 400: bad"));
-    let expected = "collection: contacts\nmethod: fetch\nid: \"7\"\nanswers: [{status: 403, answer: {message: no}}]\n\
-                    error: \"refused with status 403: no\"";
+    let expected = "collection: contacts\nmethod: fetch\nid: \"7\"\nanswers: [{status: 403, answer: {message: closed}}]\n\
+                    error: \"refused with status 403: closed\"";
     assert_eq!(said(expected).await, "");
     for (case, told) in [
         ("collection: contacts\nmethod: fetch\nanswer: {id: 7}", "needs the record's id"),
@@ -83,7 +83,7 @@ async fn a_fetch_an_error_and_a_case_that_lacks_something_are_told() {
         ("collection: contacts\nanswers: []", "answers belong to a method"),
         ("collection: contacts\nmethod: pull\nsince: today\nanswer: {items: []}", "is no time"),
         ("collection: contacts\nmethod: deleted\nanswer: {items: []}", "does not support this"),
-        ("method: account\nanswer: {}\naccount: acme", "the account is \"https://api.example.com\", expected \"acme\""),
+        ("method: account\nanswers: []\naccount: acme", "the account is \"https://api.example.com\", expected \"acme\""),
     ] {
         let message = said(case).await;
         assert!(message.contains(told), "{case}: {message}");
