@@ -83,7 +83,10 @@ async fn a_fetch_an_error_and_a_case_that_lacks_something_are_told() {
         ("collection: contacts\nanswers: []", "answers belong to a method"),
         ("collection: contacts\nmethod: pull\nsince: today\nanswer: {items: []}", "is no time"),
         ("collection: contacts\nmethod: deleted\nanswer: {items: []}", "does not support this"),
-        ("method: account\nanswers: []\naccount: acme", "the account is \"https://api.example.com\", expected \"acme\""),
+        (
+            "method: account\nanswers: []\naccount: acme",
+            "the account is \"https://api.example.com\", expected \"acme\"",
+        ),
     ] {
         let message = said(case).await;
         assert!(message.contains(told), "{case}: {message}");
