@@ -11,7 +11,7 @@ use std::time::Duration;
 use aws_lc_rs::digest;
 
 use super::compile_parts as parts;
-use super::files::{ConnectorFile, HeadFile};
+use super::files::{BaseUriFile, ConnectorFile, HeadFile};
 use super::folder::{Folder, SpecError};
 use super::made::Made;
 use super::mapping::Mapping;
@@ -93,11 +93,7 @@ fn with_parameters(source: &Arc<Folder>, parameters: &Parameters, common: &Commo
         global_webhooks: parts::global_webhooks(&builder)?,
         events: parts::events(&builder)?,
         parameters: schema,
-        base_uri: BaseUri {
-            default: spec.base_uri.default,
-            given_by: spec.base_uri.given_by,
-            suffix: spec.base_uri.suffix,
-        },
+        base_uri: base_uri(spec.base_uri),
         budget: spec.budget.map(|budget| super::budget::BudgetSpec {
             requests: budget.requests.get(),
             per: budget.per.0,
@@ -127,6 +123,10 @@ fn with_parameters(source: &Arc<Folder>, parameters: &Parameters, common: &Commo
         true => wrong("baseUri.default", "it is missing: an address that only the integration may change".to_owned()),
         false => Ok(connector),
     }
+}
+
+fn base_uri(file: BaseUriFile) -> BaseUri {
+    BaseUri { default: file.default, given_by: file.given_by, suffix: file.suffix }
 }
 
 /// `${name}` becomes the parameter as JSON, which is YAML too. A parameter that is not set becomes null.
