@@ -72,7 +72,9 @@ fn copy(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).unwrap().flatten() {
         match entry.path().is_dir() {
             true => copy(&entry.path(), &to.join(entry.file_name())),
-            false => drop(fs::copy(entry.path(), to.join(entry.file_name())).unwrap()),
+            false => {
+                fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+            }
         }
     }
 }
