@@ -48,11 +48,14 @@ async fn a_walk_over_pages_is_played_back_request_by_request() {
     assert_eq!(said(&walk("pull", &[FIRST], "[{remoteId: \"1\"}]")).await, "", "a walk may be cut after its answers");
     for (answers, told) in [
         (&[SECOND][..], "answers[0]: the app was asked GET /contacts?sort=updated_at&limit=100, expected GET"),
-        (&[FIRST, FIRST], "answers[1]: the app was asked GET /contacts?sort=updated_at&limit=100&after=abc, expected"),
-        (&["{answer: {items: [], next: null}}", SECOND], "only 1 of 2 answers were asked for"),
-        (&["{status: 503, answer: {}}"], "the app cannot be reached: status 503"),
-        (&["{answerText: \"<html>\"}"], "the answer is HTML or XML"),
-        (&[FIRST, SECOND], "there are 2 records, expected 1"),
+        (
+            &[FIRST, FIRST][..],
+            "answers[1]: the app was asked GET /contacts?sort=updated_at&limit=100&after=abc, expected",
+        ),
+        (&["{answer: {items: [], next: null}}", SECOND][..], "only 1 of 2 answers were asked for"),
+        (&["{status: 503, answer: {}}"][..], "the app cannot be reached: status 503"),
+        (&["{answerText: \"<html>\"}"][..], "the answer is HTML or XML"),
+        (&[FIRST, SECOND][..], "there are 2 records, expected 1"),
     ] {
         let message = said(&walk("pull", answers, "[{remoteId: \"1\"}]")).await;
         assert!(message.contains(told), "{message}");

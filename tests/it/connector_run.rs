@@ -150,9 +150,9 @@ async fn what_does_not_go_together_is_told_with_exit_code_two() {
     let desk = Desk::new().await;
     for (arguments, hint) in [
         (&["--method", "fetch", "--collection", "orders"][..], "--id"),
-        (&["--id", "7"], "--method fetch"),
-        (&["--since", "yesterday"], "is no time"),
-        (&["--since", "2026-01-01T00:00:00Z", "--method", "scan"], "--since is for pull and deleted"),
+        (&["--id", "7"][..], "--method fetch"),
+        (&["--since", "yesterday"][..], "is no time"),
+        (&["--since", "2026-01-01T00:00:00Z", "--method", "scan"][..], "--since is for pull and deleted"),
     ] {
         let told = fails(&desk.run(arguments).await, 2);
         assert!(told.contains(hint), "{told}");
