@@ -12,8 +12,12 @@ mod calls;
 mod global;
 #[path = "connectors/hooks.rs"]
 mod hooks;
+#[path = "connectors/lines.rs"]
+mod lines;
 #[path = "connectors/magento.rs"]
 mod magento;
+#[path = "connectors/replay.rs"]
+mod replay;
 
 use std::sync::{Arc, LazyLock};
 

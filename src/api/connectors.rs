@@ -14,7 +14,7 @@ use super::paging::{self, Paging};
 use super::reply::Reply;
 use super::route::{PAGED, Route, group};
 use crate::connectors::spec::Detects;
-use crate::connectors::{Connector, GivenBy};
+use crate::connectors::{Absent, Connector, GivenBy};
 use crate::error::{Code, Error, Result};
 
 /// How each kind of change is noticed: `webhook`, `global-webhook`, `poll`, `full-scan` or `none`.
@@ -26,11 +26,30 @@ pub(super) struct DetectsView {
 }
 
 #[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 struct CollectionView {
     key: String,
     name: String,
     topic: String,
     detects: DetectsView,
+    /// Methods that the app cannot give, as the connector says outright.
+    not_supported: Vec<MethodView>,
+}
+
+/// `pull`, `scan`, `deleted`, `fetch`, or of a webhook `subscribe`, `refresh`, `unsubscribe`.
+#[derive(Serialize, JsonSchema)]
+struct MethodView {
+    method: String,
+    /// Why, in a sentence; may be empty.
+    reason: String,
+}
+
+/// A topic that others of its kind bring and this app cannot.
+#[derive(Serialize, JsonSchema)]
+struct AbsentTopicView {
+    topic: String,
+    /// Why, in a sentence.
+    reason: String,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -56,6 +75,8 @@ struct OwnWebhookView {
     name: String,
     /// False: a person pastes `webhookUri` into the app.
     registers_itself: bool,
+    /// Methods that the app cannot give, as the connector says outright.
+    not_supported: Vec<MethodView>,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -94,6 +115,8 @@ struct ConnectorView {
     base_uri: BaseUriView,
     topics: Vec<String>,
     collections: Vec<CollectionView>,
+    /// Topics that the app cannot give, as the connector says outright.
+    not_supported: Vec<AbsentTopicView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     webhook: Option<OwnWebhookView>,
     global_webhooks: Vec<GlobalWebhookView>,
@@ -128,13 +151,20 @@ impl DetectsView {
     }
 }
 
+fn methods(absent: Vec<Absent>) -> Vec<MethodView> {
+    absent.into_iter().map(|Absent { what: method, reason }| MethodView { method, reason }).collect()
+}
+
 fn view(connector: &Connector) -> ConnectorView {
     let collections = connector.collections.iter().map(|c| CollectionView {
         key: c.key.clone(),
         name: c.name.clone(),
         topic: c.topic.clone(),
         detects: DetectsView::of(&c.detects),
+        not_supported: methods(c.not_supported()),
     });
+    let absent = connector.not_supported.iter();
+    let absent = absent.map(|a| AbsentTopicView { topic: a.what.clone(), reason: a.reason.clone() });
     let events = connector.events.iter().map(|event| {
         let of_collection = event.collection.as_ref().and_then(|key| connector.collection(key));
         ConnectorEventView {
@@ -167,7 +197,12 @@ fn view(connector: &Connector) -> ConnectorView {
         },
         topics: connector.collections.iter().map(|c| c.topic.clone()).collect(),
         collections: collections.collect(),
-        webhook: webhook.map(|w| OwnWebhookView { name: w.name.clone(), registers_itself: w.registers() }),
+        not_supported: absent.collect(),
+        webhook: webhook.map(|w| OwnWebhookView {
+            name: w.name.clone(),
+            registers_itself: w.registers(),
+            not_supported: methods(w.not_supported()),
+        }),
         global_webhooks: globals.collect(),
         events: events.collect(),
     }

@@ -7,6 +7,7 @@ pub mod desk;
 pub mod doctor;
 pub mod offline;
 mod serve;
+pub mod trial;
 
 pub use serve::{api_options, block_on, run};
 

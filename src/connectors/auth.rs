@@ -10,6 +10,7 @@ use super::caller::Outgoing;
 use super::mapping::Env;
 use super::oauth1::{self, Keys};
 use super::{CallError, Credentials, Token};
+use crate::domain::secret::Secret;
 use crate::domain::time::Millis;
 
 /// A token this close to its end is not sent any more.
@@ -35,6 +36,26 @@ pub fn choose<'a>(ways: &'a [AuthFile], credentials: &Credentials, env: Option<&
                 | (AuthFile::Oauth2(_), Credentials::Token(_) | Credentials::Integration { .. })
         )
     })
+}
+
+/// Credentials that fit the first way and open nothing: for answers that are played back.
+pub fn any(ways: &[AuthFile]) -> Credentials {
+    let secret = || Secret::new("none");
+    let token = || Token { access_token: secret(), refresh_token: None, expires_at: None };
+    match ways.first() {
+        Some(AuthFile::Bearer(_) | AuthFile::Oauth2(_)) => Credentials::Token(token()),
+        Some(AuthFile::ApiKey(_)) => Credentials::ApiKey { api_key: secret() },
+        Some(AuthFile::Oauth1(_)) => Credentials::OAuth1 {
+            consumer_key: "none".to_owned(),
+            consumer_secret: secret(),
+            token: "none".to_owned(),
+            token_secret: secret(),
+        },
+        Some(AuthFile::Basic | AuthFile::Login(_)) => {
+            Credentials::Login { username: "none".to_owned(), password: secret(), session: Some(token()) }
+        }
+        _ => Credentials::Integration { session: Some(token()) },
+    }
 }
 
 /// The name of a way, as the API shows it.

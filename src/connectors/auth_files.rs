@@ -9,7 +9,7 @@ use super::template::Template;
 use super::yaml::Placed;
 
 /// One way to open an account. The first that fits the kind of the credentials is used.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub enum AuthFile {
     /// No credentials.
@@ -28,7 +28,7 @@ pub enum AuthFile {
     Oauth2(Box<OAuth2File>),
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BearerFile {
     /// `Authorization` where it is not said.
@@ -37,7 +37,7 @@ pub struct BearerFile {
     pub scheme: Option<Template>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ApiKeyFile {
     pub header: Option<Template>,
@@ -46,11 +46,12 @@ pub struct ApiKeyFile {
     pub prefix: Option<Template>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct LoginFile {
     pub path: Template,
     /// An expression over `$credentials` and `$parameters`.
+    #[schemars(with = "super::schemas::Expression")]
     pub body: Placed,
     /// Where the token is in the answer; `$` for an answer that is the token.
     pub token: Path,
@@ -60,13 +61,13 @@ pub struct LoginFile {
     pub lifetime: Option<Span>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OAuth1File {
     pub realm: Option<Template>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct OAuth2File {
     pub token_url: Template,
@@ -114,7 +115,7 @@ impl OAuth2File {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Grant {
     AuthorizationCode,
@@ -123,7 +124,7 @@ pub enum Grant {
 }
 
 /// Whether the code is bound to a secret of ours (RFC 7636).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 pub enum Pkce {
     #[default]
     S256,
@@ -154,7 +155,7 @@ impl<'de> Deserialize<'de> for Paths {
 
 /// A request that makes the token worthless: to `url` (RFC 7009 unless the method says otherwise), or to a `path` of the
 /// account's own API, with its credentials.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RevokeFile {
     pub url: Option<Template>,
@@ -163,7 +164,7 @@ pub struct RevokeFile {
     pub method: RevokeMethod,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 pub enum RevokeMethod {
     #[default]
     #[serde(rename = "POST")]
@@ -173,7 +174,7 @@ pub enum RevokeMethod {
 }
 
 /// Where the token request carries the client's id and secret (RFC 6749, section 2.3.1).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ClientAuth {
     #[default]

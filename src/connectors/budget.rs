@@ -24,7 +24,7 @@ pub struct BudgetSpec {
 }
 
 /// What an app calls its rate headers; names in lower case.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BudgetHeaders {
     /// How many requests are left.
@@ -36,7 +36,7 @@ pub struct BudgetHeaders {
 }
 
 /// What the reset header counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ResetIn {
     /// Seconds from now, perhaps with a fraction.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 use url::Url;
 
+use super::exchange::{Asked, Exchange, Tap, Wire};
 use super::mapping::Env;
 use super::paging::stays;
 use super::spec::Connector;
@@ -89,9 +90,11 @@ pub struct Caller {
     /// The connection's parameters, as an object.
     pub parameters: Value,
     credentials: RwLock<Arc<Credentials>>,
-    client: outbound::Client,
+    wire: Wire,
     budget: Arc<Budget>,
     pub clock: Clock,
+    /// None, but for whoever writes a connector.
+    pub tap: Option<Tap>,
 }
 
 impl Caller {
@@ -101,7 +104,7 @@ impl Caller {
         base_uri: &Url,
         parameters: Parameters,
         credentials: Credentials,
-        client: outbound::Client,
+        wire: impl Into<Wire>,
         budget: Arc<Budget>,
         clock: Clock,
     ) -> Result<Self, String> {
@@ -109,7 +112,8 @@ impl Caller {
         let base = connector.base_uri.whole(base_uri, &parameters)?;
         let base_value = Value::from(base.as_str().trim_end_matches('/'));
         let credentials = RwLock::new(Arc::new(credentials));
-        Ok(Self { connector, base, base_value, parameters, credentials, client, budget, clock })
+        let wire = wire.into();
+        Ok(Self { connector, base, base_value, parameters, credentials, wire, budget, clock, tap: None })
     }
     /// For calls to addresses of the spec alone, before it is known where the account is.
     pub fn elsewhere(
@@ -123,7 +127,8 @@ impl Caller {
         let credentials = RwLock::new(Arc::new(Credentials::Integration { session: None }));
         let budget = Arc::new(Budget::new(connector.budget.clone(), clock.now()));
         let parameters = Value::Object(parameters);
-        Self { connector, base, base_value, parameters, credentials, client, budget, clock }
+        let wire = client.into();
+        Self { connector, base, base_value, parameters, credentials, wire, budget, clock, tap: None }
     }
     /// The credentials of the moment.
     pub fn credentials(&self) -> Arc<Credentials> {
@@ -139,6 +144,7 @@ impl Caller {
     }
     /// A call with the connection's credentials.
     pub async fn call(&self, mut outgoing: Outgoing) -> Result<Incoming, CallFailure> {
+        let asked = self.is_seen().then(|| Asked::of(&outgoing));
         let credentials = self.credentials();
         let variables = self.variables();
         let env = Env::new(&Value::Null, &variables);
@@ -157,12 +163,13 @@ impl Caller {
         let signature = auth::sign(way, &credentials, outgoing.method.as_str(), &url, &env, self.clock.now())
             .map_err(CallFailure::silent)?;
         outgoing.headers.extend(signature.map(|value| ("authorization".to_owned(), value)));
-        self.send(outgoing, url).await
+        self.send(outgoing, url, asked).await
     }
     /// A call to an address of the spec's, with nothing but what is in the request.
     pub async fn call_elsewhere(&self, outgoing: Outgoing, url: Url) -> Result<Incoming, CallFailure> {
+        let asked = self.is_seen().then(|| Asked::elsewhere(&outgoing, &url));
         self.spend().await.map_err(CallFailure::silent)?;
-        self.send(outgoing, url).await
+        self.send(outgoing, url, asked).await
     }
     /// The address of a request on the base URI. Absolute addresses and ways out of the base are refused.
     pub fn address(&self, outgoing: &Outgoing) -> Result<Url, CallError> {
@@ -197,7 +204,19 @@ impl Caller {
         }
         Ok(())
     }
-    async fn send(&self, outgoing: Outgoing, url: Url) -> Result<Incoming, CallFailure> {
+    /// Whether somebody looks on, or plays the app.
+    fn is_seen(&self) -> bool {
+        self.tap.is_some() || matches!(self.wire, Wire::Replay(_))
+    }
+    async fn send(&self, outgoing: Outgoing, url: Url, asked: Option<Asked>) -> Result<Incoming, CallFailure> {
+        let started = self.clock.now();
+        let done = self.exchange(outgoing, url, asked.as_ref()).await;
+        if let (Some(tap), Some(asked)) = (&self.tap, asked) {
+            tap(Exchange::new(asked, &done, self.clock.now().since(started)));
+        }
+        done
+    }
+    async fn exchange(&self, outgoing: Outgoing, url: Url, asked: Option<&Asked>) -> Result<Incoming, CallFailure> {
         let mut request = outbound::Request::new(outgoing.method, url);
         request.timeout = self.connector.deadline;
         request.read_limit = self.connector.answer_bytes_max;
@@ -212,7 +231,11 @@ impl Caller {
         if !outgoing.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("accept")) {
             request.headers.push((outbound::header::ACCEPT, HeaderValue::from_static("application/json")));
         }
-        let answer = self.client.send(request).await.map_err(verdict::of_failure)?;
+        let answer = match (&self.wire, asked) {
+            (Wire::App(client), _) => client.send(request).await.map_err(verdict::of_failure)?,
+            (Wire::Replay(replay), Some(asked)) => replay.answer(asked)?,
+            (Wire::Replay(_), None) => return Err(CallFailure::silent(CallError::unavailable("nothing was asked"))),
+        };
         let now = self.clock.now();
         self.budget.heed(|name| answer.header(name), now);
         let judged = verdict::judge(&self.connector, answer, now);

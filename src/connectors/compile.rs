@@ -11,14 +11,14 @@ use std::time::Duration;
 use aws_lc_rs::digest;
 
 use super::compile_parts as parts;
-use super::files::{ConnectorFile, HeadFile};
+use super::files::{BaseUriFile, ConnectorFile, HeadFile};
 use super::folder::{Folder, SpecError};
 use super::made::Made;
 use super::mapping::Mapping;
 use super::schema::{GivenBy, Property};
 use super::script::{self, Script};
 use super::spec::{Account, BaseUri, Connector, Method};
-use super::{Parameters, yaml};
+use super::{Parameters, absent, yaml};
 
 /// What every connector is compiled with.
 #[derive(Clone)]
@@ -53,7 +53,7 @@ pub fn specialised(connector: &Connector, parameters: &Parameters) -> Result<Con
         .map_err(|error| SpecError { connector: connector.key.clone(), ..error })
 }
 
-fn head(folder: &Folder) -> Result<HeadFile, SpecError> {
+pub(super) fn head(folder: &Folder) -> Result<HeadFile, SpecError> {
     yaml::read("spec.yml", folder.text("spec.yml")?)
 }
 
@@ -80,22 +80,20 @@ fn with_parameters(source: &Arc<Folder>, parameters: &Parameters, common: &Commo
     let mut schema = spec.parameters_schema.clone();
     let told = spec.base_uri.description.as_deref().unwrap_or("Address of the app, where it is not the usual one.");
     schema.add("baseUri", Property::text("Base URI", told, spec.base_uri.given_by));
+    let collections = parts::collections(&builder, spec.templated)?;
     let connector = Connector {
         key: spec.key,
         name: spec.name,
         category: spec.category,
         description: spec.description,
         version: version(&filled),
-        collections: parts::collections(&builder, spec.templated)?,
+        not_supported: absent::topics(&spec.not_supported, &collections)?,
+        collections,
         webhook: parts::own_webhook(&builder)?,
         global_webhooks: parts::global_webhooks(&builder)?,
         events: parts::events(&builder)?,
         parameters: schema,
-        base_uri: BaseUri {
-            default: spec.base_uri.default,
-            given_by: spec.base_uri.given_by,
-            suffix: spec.base_uri.suffix,
-        },
+        base_uri: base_uri(spec.base_uri),
         budget: spec.budget.map(|budget| super::budget::BudgetSpec {
             requests: budget.requests.get(),
             per: budget.per.0,
@@ -127,8 +125,12 @@ fn with_parameters(source: &Arc<Folder>, parameters: &Parameters, common: &Commo
     }
 }
 
+fn base_uri(file: BaseUriFile) -> BaseUri {
+    BaseUri { default: file.default, given_by: file.given_by, suffix: file.suffix }
+}
+
 /// `${name}` becomes the parameter as JSON, which is YAML too. A parameter that is not set becomes null.
-fn fill(path: &str, bytes: &[u8], parameters: &Parameters) -> (String, Vec<u8>) {
+pub(super) fn fill(path: &str, bytes: &[u8], parameters: &Parameters) -> (String, Vec<u8>) {
     let text = std::str::from_utf8(bytes).ok().filter(|_| path.ends_with(".yml") && !path.starts_with("tests/"));
     let Some(text) = text else { return (path.to_owned(), bytes.to_vec()) };
     let mut filled = String::with_capacity(text.len());

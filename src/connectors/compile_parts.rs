@@ -105,9 +105,9 @@ fn check_members(path: &str, topic: &str, map: &Mapping) -> Result<(), SpecError
 }
 
 /// `webhook/spec.yml`.
-#[derive(Deserialize)]
+#[derive(Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct WebhookFile {
+pub(super) struct WebhookFile {
     name: String,
     verify: Option<verify::Spec>,
     handshake: Option<Handshake>,
@@ -156,7 +156,7 @@ fn check_handshake(path: &str, handshake: Option<&Handshake>) -> Result<(), Spec
 }
 
 /// `methods:` of global webhooks and events, as the contract has it; the file's suffix says the same.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Methods {
     handle: Option<Implementation>,
@@ -164,13 +164,13 @@ struct Methods {
     get_event_selector: Option<Implementation>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Implementation {
     implementation_type: ImplementationType,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum ImplementationType {
     Javascript,
@@ -190,9 +190,9 @@ fn agrees<R>(path: &str, said: Option<&Implementation>, method: &Method<R>, name
     Err(SpecError::in_file(path, format!("the file {dir}{name}.{suffix} is missing")).field(format!("methods.{name}")))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct GlobalWebhookFile {
+pub(super) struct GlobalWebhookFile {
     name: String,
     key: String,
     description: Option<String>,
@@ -231,9 +231,9 @@ fn same_key(path: &str, key: &str, folder: &str) -> Result<(), SpecError> {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct EventFile {
+pub(super) struct EventFile {
     name: String,
     key: String,
     description: Option<String>,
@@ -245,12 +245,15 @@ struct EventFile {
     parameters_schema: Schema,
     collection: Option<String>,
     #[serde(rename = "type")]
+    #[schemars(with = "Option<super::schemas::Expression>")]
     kind: Option<Placed>,
+    #[schemars(with = "Option<super::schemas::Expression>")]
     record: Option<Placed>,
+    #[schemars(with = "Option<super::schemas::Expression>")]
     id: Option<Placed>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 enum EventType {
     GlobalWebhook,

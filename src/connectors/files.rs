@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 
-use super::auth_files::AuthFile;
+use super::auth_files::{AuthFile, Names};
 use super::budget::BudgetHeaders;
 use super::mapping::path::Path;
 use super::mapping::times::TimeFormat;
@@ -79,7 +79,7 @@ pub struct HeadFile {
 }
 
 /// `spec.yml` of the folder.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct ConnectorFile {
     pub key: String,
@@ -102,10 +102,13 @@ pub struct ConnectorFile {
     pub errors: Vec<ErrorRule>,
     pub error_message: Option<Path>,
     pub deadline: Option<Span>,
+    /// Topics that the app cannot give, each with the reason in a sentence.
+    #[serde(default)]
+    pub not_supported: Names,
 }
 
 /// Where the app is.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct BaseUriFile {
     /// The app's own address, where it has one.
@@ -117,7 +120,7 @@ pub struct BaseUriFile {
     pub description: Option<String>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BudgetFile {
     pub requests: std::num::NonZeroU32,
@@ -127,7 +130,7 @@ pub struct BudgetFile {
 }
 
 /// What an answer of the app means, where its status alone does not say.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ErrorRule {
     pub status: Vec<u16>,
@@ -140,7 +143,7 @@ pub struct ErrorRule {
     pub wait: Option<Span>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Meaning {
     Unauthorized,
@@ -154,10 +157,11 @@ pub enum Meaning {
 }
 
 /// `data/<collection>/spec.yml`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct CollectionFile {
     pub name: String,
+    #[schemars(with = "String")]
     pub topic: serde_saphyr::Spanned<String>,
     pub detects: Detects,
     pub record: RecordFile,
@@ -172,7 +176,7 @@ pub struct CollectionFile {
 }
 
 /// Where a record of the app carries what every record has.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct RecordFile {
     pub id: Path,
@@ -184,7 +188,7 @@ pub struct RecordFile {
     pub time: TimeFormat,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct CursorFile {
     /// How times are written in requests, where it differs from the records.
@@ -198,7 +202,7 @@ pub struct CursorFile {
     pub breaks_ties: bool,
 }
 
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct PollFile {
     pub interval: Option<Span>,
@@ -206,7 +210,7 @@ pub struct PollFile {
 }
 
 /// What every `*.rest.yml` can say of its request.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct ListFile {
     #[serde(default)]
@@ -216,6 +220,7 @@ pub struct ListFile {
     pub query: Values,
     #[serde(default)]
     pub headers: Pairs,
+    #[schemars(with = "Option<super::schemas::Expression>")]
     pub body: Option<Placed>,
     /// More query parameters when there is a lower bound.
     #[serde(default)]
@@ -233,7 +238,7 @@ pub struct ListFile {
 }
 
 /// How to get from one page to the next. Which of the fields count depends on `kind`.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct PagingFile {
     #[serde(default)]
@@ -250,7 +255,7 @@ pub struct PagingFile {
     pub more: Option<Path>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PagingKind {
     /// One page is all.
@@ -272,7 +277,7 @@ pub enum PagingKind {
 }
 
 /// `fetch.rest.yml`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct FetchFile {
     #[serde(default)]
@@ -282,6 +287,7 @@ pub struct FetchFile {
     pub query: Values,
     #[serde(default)]
     pub headers: Pairs,
+    #[schemars(with = "Option<super::schemas::Expression>")]
     pub body: Option<Placed>,
     /// Where the record is in the answer; when it is not there, it is gone.
     pub record: Path,
@@ -290,7 +296,7 @@ pub struct FetchFile {
 }
 
 /// `webhook/subscribe.rest.yml` and the other calls whose result is an expression.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct CallFile {
     #[serde(default)]
@@ -300,15 +306,17 @@ pub struct CallFile {
     pub query: Values,
     #[serde(default)]
     pub headers: Pairs,
+    #[schemars(with = "Option<super::schemas::Expression>")]
     pub body: Option<Placed>,
     /// What the call comes to, over the answer's body as `$`. Null where it is not said.
+    #[schemars(with = "Option<super::schemas::Expression>")]
     pub result: Option<Placed>,
     /// Statuses that count as done, for `unsubscribe`; 404 and 410 where it is not said.
     pub gone: Option<Vec<u16>>,
 }
 
 /// The methods a REST file may use.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum HttpMethod {
     #[default]

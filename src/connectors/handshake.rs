@@ -16,7 +16,7 @@ use super::{WebhookRequest, WebhookResponse};
 const CHALLENGE_BYTES_MAX: usize = 4096;
 
 /// The `handshake` section of a webhook's spec: where the challenge stands that the app wants back.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Handshake {
     /// A query parameter of a request without a body, such as `hub.challenge` or `validationToken`.

@@ -5,6 +5,7 @@
 //! splitting, the snapshot, the delete scan, back-off (`domain::pull` and the watcher own them: a connector only declares
 //! and fetches pages); what is stored (a watcher joins a connector with the store).
 
+mod absent;
 mod api;
 mod auth;
 mod auth_files;
@@ -16,6 +17,7 @@ mod compare;
 mod compile;
 mod compile_parts;
 mod credentials;
+mod exchange;
 mod files;
 mod folder;
 mod handshake;
@@ -26,20 +28,24 @@ mod oauth1;
 mod paging;
 mod pick;
 mod record;
+mod recording;
 mod refresh;
 mod registry;
 mod rest;
 mod scaffold;
 mod schema;
+pub mod schemas;
 pub mod script;
 mod session;
 pub mod spec;
 mod template;
 mod testing;
+pub mod trial;
 mod verdict;
 pub mod verify;
 mod webhook;
 mod yaml;
+mod yaml_text;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -51,12 +57,15 @@ use serde_json::{Map, Value};
 
 use crate::domain::time::Millis;
 
+pub use absent::Absent;
 pub use authorize::{Code, Consent, Door, Granted, exchange};
 pub use budget::Budget;
 pub use calls::CallError;
 pub use credentials::{Credentials, Token};
+pub use exchange::{Exchange, Tap};
 pub use folder::SpecError;
 pub use handshake::Handshake;
+pub use recording::{HEADER as RECORDED, Notebook, Scrub, Take, file as recorded_file};
 pub use registry::Registry;
 pub use scaffold::scaffold;
 pub use schema::{GivenBy, Kind, Property, Schema};

@@ -10,7 +10,7 @@ use super::Parameters;
 use super::yaml::Placed;
 
 /// An object's schema: `parametersSchema` of a connector or of an event.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Schema {
     #[serde(default, rename = "type")]
@@ -21,7 +21,7 @@ pub struct Schema {
     required: Vec<String>,
 }
 
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum ObjectType {
     #[default]
@@ -29,7 +29,7 @@ enum ObjectType {
 }
 
 /// One parameter.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Property {
     #[serde(rename = "type")]
@@ -54,7 +54,7 @@ pub struct Property {
 }
 
 /// Who may set something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum GivenBy {
     Integration,
@@ -62,7 +62,7 @@ pub enum GivenBy {
 }
 
 /// The JSON types a parameter can have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     String,
@@ -75,7 +75,7 @@ pub enum Kind {
 
 /// Parameters in the order of the file.
 #[derive(Clone, Debug, Default)]
-struct Properties(Vec<(String, Property)>);
+pub(super) struct Properties(Vec<(String, Property)>);
 
 impl<'de> Deserialize<'de> for Properties {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use url::Url;
 
 use super::caller::{CallFailure, Caller, Incoming, Outgoing};
+use super::exchange::{Replay, Tap, Wire};
 use super::mapping::Env;
 use super::paging::Position;
 use super::pick::Picker;
@@ -22,6 +23,7 @@ use super::{AppRecord, Budget, CallError, Credentials, Page, PageMark, Parameter
 use crate::clock::Clock;
 use crate::domain::models::Catalogue;
 use crate::domain::record::Unified;
+use crate::domain::time::Millis;
 use crate::outbound;
 
 /// A connector with one connection's parameters and credentials.
@@ -51,6 +53,25 @@ impl Session {
         clock: Clock,
     ) -> Result<Self, String> {
         Ok(Self { caller: Caller::new(connector, base_uri, parameters, credentials, client, budget, clock)? })
+    }
+    /// The same against an app that is played back, by credentials that fit. The error is one sentence.
+    pub(super) fn replayed(
+        connector: Arc<Connector>,
+        parameters: Parameters,
+        replay: Arc<Replay>,
+    ) -> Result<Self, String> {
+        let nowhere = || Url::parse("https://app.invalid").map_err(|error| error.to_string());
+        let base = connector.base_uri.choose(&parameters).or_else(|_| nowhere())?;
+        let credentials = super::auth::any(&connector.auth);
+        let clock = Clock::still(Millis(0));
+        let (wire, budget) = (Wire::Replay(replay), Arc::new(Budget::new(None, clock.now())));
+        Ok(Self { caller: Caller::new(connector, &base, parameters, credentials, wire, budget, clock)? })
+    }
+    /// The same with somebody who looks on.
+    #[must_use]
+    pub fn seen_by(mut self, tap: Tap) -> Self {
+        self.caller.tap = Some(tap);
+        self
     }
     /// The connector behind it.
     pub fn connector(&self) -> &Arc<Connector> {

@@ -1,7 +1,9 @@
 //! A connector's own tests: given this answer of the app or this webhook, these unified records or events.
 //!
-//! Always true: nothing is called; a script's `apiClient` gets the case's answer. Not here: signature checks of the
+//! Always true: nothing is called; a script's `apiClient` gets the case's answers. Not here: signature checks of the
 //! requests (they have their own tests), the engine's diff.
+
+mod replay;
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,6 +14,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use serde_saphyr::Spanned;
 
+use self::replay::{AnswerCase, CaseMethod, played};
 use super::compare::difference;
 use super::paging::Position;
 use super::script::{ApiCaller, ApiOutcome, ApiReply, ApiRequest};
@@ -46,31 +49,42 @@ impl fmt::Display for TestFailure {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct TestFile {
+pub(super) struct TestFile {
     parameters: Option<Placed>,
+    #[schemars(with = "Vec<Case>")]
     cases: Vec<Spanned<Case>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Case {
     name: String,
     parameters: Option<Placed>,
     collection: Option<String>,
+    /// What is run against the answers, with its requests. Without it `answer` is only read, as a page of the list.
+    method: Option<CaseMethod>,
+    /// The record's, for `fetch`.
+    id: Option<String>,
+    /// The lower bound, for `pull` and `deleted`: a time as RFC 3339 has it.
+    since: Option<String>,
     /// What the app answers to `pull`, or to `scan` where there is no `pull`.
     answer: Option<Placed>,
     /// The same as text, for answers that are not JSON.
     answer_text: Option<String>,
+    /// The answers to the requests of `method`, in their order.
+    answers: Option<Vec<AnswerCase>>,
     webhook: Option<WebhookCase>,
     records: Option<Vec<ExpectedRecord>>,
     events: Option<Vec<Placed>>,
+    /// What `account` must come to.
+    account: Option<String>,
     /// A part of the error that must come.
     error: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct WebhookCase {
     /// The key of a global webhook; without it, the connection's own.
@@ -83,7 +97,7 @@ struct WebhookCase {
     state: Option<Placed>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct ExpectedRecord {
     remote_id: String,
@@ -97,6 +111,7 @@ struct ExpectedRecord {
 #[derive(Default)]
 struct Outcome {
     answered: Option<Vec<(AppRecord, Unified)>>,
+    account: Option<String>,
     changes: Option<Vec<Change>>,
     hooked: Vec<(AppRecord, Unified)>,
     global: Option<GlobalHandled>,
@@ -117,7 +132,8 @@ pub async fn run_tests(connector: &Arc<Connector>) -> Result<Report, SpecError> 
             match run_case(connector, file.parameters.as_ref(), case).await {
                 Ok(()) => {
                     report.passed += 1;
-                    let both = (case.answer.is_some() && case.webhook.is_some()).then(|| case.collection.clone());
+                    let listed = case.answer.is_some() || case.answers.is_some();
+                    let both = (listed && case.webhook.is_some()).then(|| case.collection.clone());
                     shown.extend(both.flatten());
                 }
                 Err(message) => report.failures.push(TestFailure {
@@ -168,7 +184,14 @@ async fn play(connector: &Arc<Connector>, parameters: Parameters, case: &Case) -
     let mut outcome = Outcome::default();
     let parameter_value = Value::Object(parameters.clone());
     let answer = (case.answer_text.clone()).or_else(|| case.answer.as_ref().map(|a| a.node.to_json().to_string()));
-    if let Some(answer) = answer {
+    if case.answers.is_some() && case.method.is_none() {
+        return Err("answers belong to a method: say method: pull, scan, deleted, fetch or account".to_owned());
+    }
+    if let Some(method) = case.method {
+        let walked = played(connector, &parameters, case, method).await?;
+        outcome.account = walked.account;
+        outcome.answered = Some(walked.found.into_iter().map(|found| (found.record, found.unified)).collect());
+    } else if let Some(answer) = answer {
         let key = case.collection.as_deref().ok_or("a case with an answer needs its collection")?;
         let collection = connector.collection(key).ok_or_else(|| format!("there is no collection {key:?}"))?;
         let records = answered(connector, collection, &answer, &parameter_value).await?;
@@ -264,6 +287,12 @@ fn judge(case: &Case, outcome: &Outcome) -> Result<(), String> {
         if listed != hooked {
             return Err(format!("the list and the webhook differ: {} and {}", listed.join(", "), hooked.join(", ")));
         }
+    }
+    if let Some(expected) = case.account.as_ref().filter(|expected| outcome.account.as_ref() != Some(*expected)) {
+        return Err(format!(
+            "the account is {:?}, expected {expected:?}",
+            outcome.account.as_deref().unwrap_or_default()
+        ));
     }
     if let Some(expected) = &case.records {
         let actual = outcome.answered.as_ref().unwrap_or(&outcome.hooked);

@@ -26,7 +26,7 @@ const TOLERANCE_SECONDS: u64 = 300;
 const SIGNATURES_MAX: usize = 16;
 
 /// The names that a connector's spec may say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// HMAC-SHA256 of the body, in `header`, as `encoding`, after `prefix`.
@@ -52,7 +52,7 @@ pub enum Kind {
 }
 
 /// How bytes of a signature are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Encoding {
     #[default]
@@ -61,7 +61,7 @@ pub enum Encoding {
 }
 
 /// The `verify` section of a webhook's spec.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Spec {
     pub kind: Kind,

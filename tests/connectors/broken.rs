@@ -201,3 +201,21 @@ fn a_connectors_folder_adds_and_replaces() {
     let error = tidemill::connectors::Registry::load(&config.connectors, &config.scripts).err().unwrap();
     assert!(error.to_string().starts_with("connector generic: spec.yml"), "{error}");
 }
+
+#[test]
+fn what_an_app_cannot_give_is_said_of_topics_that_exist_and_with_a_reason() {
+    let with = |said: &str| said_of("spec.yml", "errorMessage:", &format!("notSupported: {said}\nerrorMessage:"));
+    assert_eq!(with("{crm/leads: There are none.}"), "it is accepted");
+    assert_eq!(
+        with("{crm/lead: There are none.}"),
+        "connector broken: spec.yml, field notSupported.crm/lead: unknown topic; did you mean crm/leads?"
+    );
+    assert_eq!(
+        with("{crm/contacts: There are none.}"),
+        "connector broken: spec.yml, field notSupported.crm/contacts: the collection contacts brings this topic"
+    );
+    assert_eq!(
+        with("{crm/leads: \"\"}"),
+        "connector broken: spec.yml, field notSupported.crm/leads: say in a sentence why"
+    );
+}

@@ -90,6 +90,11 @@ async fn connectors_say_what_they_can() {
     let contacts = sandbox["collections"].as_array().expect("a list").iter().find(|c| c["key"] == "contacts");
     let all_ways = json!({"created": "webhook", "updated": "webhook", "deleted": "webhook"});
     assert_eq!(contacts.expect("contacts")["detects"], all_ways);
+    let users = sandbox["collections"].as_array().expect("a list").iter().find(|c| c["key"] == "users");
+    let reason = json!([{"method": "fetch", "reason": "Users are only ever scanned."}]);
+    assert_eq!(users.expect("users")["notSupported"], reason);
+    let absent = json!({"topic": "crm/leads", "reason": "The sandbox knows contacts only, from the first word on."});
+    assert_eq!((&sandbox["notSupported"][0], &sandbox["webhook"]["notSupported"]), (&absent, &json!([])));
     node.get(&at("connectors/nothing")).await.refused(404, "connector-not-found");
     node.stop().await;
 }

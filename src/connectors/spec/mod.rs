@@ -24,7 +24,7 @@ use super::rest::{CallRest, FetchRest, ListRest};
 use super::schema::{GivenBy, Schema};
 use super::script::{self, Script};
 use super::template::Template;
-use super::{Credentials, Handshake, Parameters, SpecError, auth, verify};
+use super::{Absent, Credentials, Handshake, Parameters, SpecError, auth, verify};
 
 /// One third-party app, as its folder describes it.
 pub struct Connector {
@@ -46,6 +46,8 @@ pub struct Connector {
     pub webhook: Option<OwnWebhook>,
     pub global_webhooks: Vec<GlobalWebhook>,
     pub events: Vec<ConnectorEvent>,
+    /// Topics that the app cannot give, as the connector says outright.
+    pub not_supported: Vec<Absent>,
     /// How many requests one connection may send.
     pub budget: Option<BudgetSpec>,
     /// The longest one call may take.
@@ -239,7 +241,7 @@ impl BaseUri {
 }
 
 /// How each kind of change is noticed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Detects {
     pub created: Detection,
@@ -248,7 +250,7 @@ pub struct Detects {
 }
 
 /// One way to notice a change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Detection {
     /// The connection's own webhook; polled as well, for what webhooks lose.
@@ -295,7 +297,7 @@ pub struct Cursor {
 }
 
 /// How the list of changed records is sorted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Order {
     /// Oldest change first: the cursor may move with each page.
@@ -315,7 +317,7 @@ pub struct Poll {
 }
 
 /// What a webhook's body is worth.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum WebhookBody {
     /// The record is fetched before it is diffed.
