@@ -18,6 +18,7 @@ mod compile_parts;
 mod credentials;
 mod files;
 mod folder;
+mod forward;
 mod handshake;
 mod hooks;
 mod made;
@@ -56,6 +57,7 @@ pub use budget::Budget;
 pub use calls::CallError;
 pub use credentials::{Credentials, Token};
 pub use folder::SpecError;
+pub use forward::{Forward, Forwarded};
 pub use handshake::Handshake;
 pub use registry::Registry;
 pub use scaffold::scaffold;
@@ -164,6 +166,16 @@ pub struct Change {
     pub remote_id: String,
     /// The record, where the webhook carries it.
     pub record: Option<AppRecord>,
+}
+
+/// The collection of an `erased` that is about everything of the connection.
+pub const EVERYTHING: &str = "*";
+
+impl Change {
+    /// Whether it is about everything of the connection.
+    pub fn is_everything(&self) -> bool {
+        self.collection == EVERYTHING
+    }
 }
 
 /// What a connection's own webhook was understood as.

@@ -13,11 +13,12 @@ use serde_json::value::RawValue;
 
 use super::account::Account;
 use super::changes::{Seen, Sighting};
-use super::commit::{Absorb, Commit, Standing};
+use super::commit::{Absorb, Commit, Standing, Wish};
 use super::request::{keep_log, request};
 use crate::actors::Deps;
 use crate::connectors::spec::WebhookBody;
 use crate::connectors::{CallError, Change, ChangeKind, Collection};
+use crate::domain::erasure::Named;
 use crate::domain::event::{Event, Payload, Source};
 use crate::domain::id::InboxId;
 use crate::domain::record::record_id;
@@ -107,7 +108,7 @@ async fn step(deps: &Deps, account: &Arc<Account>, rows: Vec<(InboxId, InboxRow)
     let mut commit = Commit::default();
     for (id, mut row) in rows {
         let fate = match understand(deps, account, id, &mut row, &mut commit).await? {
-            Ok(changes) => take(account, &mut jobs, id, &row, changes),
+            Ok(changes) => take(account, &mut jobs, &mut commit.erase, id, &row, changes),
             Err(error @ CallError::Unauthorized(_)) => {
                 account.give_up(deps, &error.to_string()).await?;
                 return Ok(Stepped::Stop);
@@ -192,20 +193,37 @@ fn plain(deps: &Deps, account: &Account, id: InboxId, row: &InboxRow, event: &st
 }
 
 /// Turns the changes of one row into jobs; hints of one record become one.
-fn take(account: &Account, jobs: &mut Vec<Job>, id: InboxId, row: &InboxRow, changes: Vec<Change>) -> Fate {
+fn take(
+    account: &Account,
+    jobs: &mut Vec<Job>,
+    erase: &mut Vec<(Wish, InboxId)>,
+    id: InboxId,
+    row: &InboxRow,
+    changes: Vec<Change>,
+) -> Fate {
     let wanted = &account.connection.collections;
     let mut notes = Vec::new();
     for change in changes {
+        if change.kind == ChangeKind::Erased && change.is_everything() {
+            erase.push((Wish::Everything, id));
+            continue;
+        }
         let Some(c) = account.connector().collection(&change.collection) else {
             return Fate::Failed { reason: format!("the connector has no collection {:?}", change.collection) };
         };
+        if change.kind == ChangeKind::Erased {
+            // Also of a collection that is not wanted any more: something of it may be held.
+            let named = Named { topic: Some(c.topic.clone()), remote_id: change.remote_id };
+            erase.push((Wish::Record(named), id));
+            continue;
+        }
         if wanted.as_ref().is_some_and(|wanted| !wanted.contains(&c.key)) {
             notes.push(format!("{} is not wanted on this connection", c.key));
             continue;
         }
         let observed_at = row.received_at;
         let what = match (change.kind, change.record) {
-            (ChangeKind::Deleted | ChangeKind::Erased, record) => {
+            (ChangeKind::Deleted, record) => {
                 let remote_updated_at = record.and_then(|record| record.updated_at);
                 What::Seen(Seen::Gone { remote_updated_at, observed_at })
             }
@@ -362,6 +380,13 @@ fn settle(deps: &Deps, items: Vec<Item>, commit: &mut Commit) {
         };
         commit.inbox.push((item.id, item.row, due));
     }
+    // One that is tried again asks again.
+    let is_done = |id: InboxId| {
+        let mut settled = commit.inbox.iter();
+        settled.any(|(done, row, _)| *done == id && matches!(row.state, InboxState::Done { .. }))
+    };
+    let wishes = std::mem::take(&mut commit.erase);
+    commit.erase = wishes.into_iter().filter(|(_, id)| is_done(*id)).collect();
     // What a postponed webhook brought besides is brought again, and then nothing has changed.
     commit.told.retain(|(_, inbox)| inbox.is_none_or(|id| !postponed.contains(&id)));
 }
