@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::account::Account;
 use super::changes::{Judged, Scope as Judgement, Sighting, Tally, Write, judge};
 use crate::actors::Deps;
-use crate::connectors::Collection;
+use crate::connectors::{Change, ChangeKind, Collection, Connector};
 use crate::domain::audit::{About, Act};
 use crate::domain::connection::{CollectionState, Connection, Pull, SyncRequest};
 use crate::domain::erasure::{Cause, Erasure, Named, RECORDS_MAX as RECORDS_PER_JOB_MAX, Scope};
@@ -55,6 +55,21 @@ pub enum Wish {
     Everything,
 }
 
+impl Wish {
+    /// What a change asks to be erased, also of a collection that is not wanted any more: something of it may be held. None:
+    /// it asks for no erasure, or names a collection that there is not.
+    pub fn of(connector: &Connector, change: &Change) -> Option<Self> {
+        if change.kind != ChangeKind::Erased {
+            return None;
+        }
+        if change.is_everything() {
+            return Some(Self::Everything);
+        }
+        let topic = connector.collection(&change.collection)?.topic.clone();
+        Some(Self::Record(Named { topic: Some(topic), remote_id: change.remote_id.clone() }))
+    }
+}
+
 /// Whether the connection is still there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
@@ -63,6 +78,13 @@ pub enum Standing {
 }
 
 impl Commit {
+    /// Keeps the wishes of webhooks that are done: one that is tried again asks again.
+    pub fn keep_wishes(&mut self) {
+        let done = self.inbox.iter().filter(|(_, row, _)| matches!(row.state, InboxState::Done { .. }));
+        let done: Vec<InboxId> = done.map(|(id, ..)| *id).collect();
+        self.erase.retain(|(_, id)| done.contains(id));
+    }
+
     /// Commits it all.
     pub async fn run(self, deps: &Deps, account: &Account) -> Result<Standing> {
         let connection = account.connection.clone();

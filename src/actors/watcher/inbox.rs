@@ -18,7 +18,6 @@ use super::request::{keep_log, request};
 use crate::actors::Deps;
 use crate::connectors::spec::WebhookBody;
 use crate::connectors::{CallError, Change, ChangeKind, Collection};
-use crate::domain::erasure::Named;
 use crate::domain::event::{Event, Payload, Source};
 use crate::domain::id::InboxId;
 use crate::domain::record::record_id;
@@ -204,19 +203,13 @@ fn take(
     let wanted = &account.connection.collections;
     let mut notes = Vec::new();
     for change in changes {
-        if change.kind == ChangeKind::Erased && change.is_everything() {
-            erase.push((Wish::Everything, id));
+        if let Some(wish) = Wish::of(account.connector(), &change) {
+            erase.push((wish, id));
             continue;
         }
         let Some(c) = account.connector().collection(&change.collection) else {
             return Fate::Failed { reason: format!("the connector has no collection {:?}", change.collection) };
         };
-        if change.kind == ChangeKind::Erased {
-            // Also of a collection that is not wanted any more: something of it may be held.
-            let named = Named { topic: Some(c.topic.clone()), remote_id: change.remote_id };
-            erase.push((Wish::Record(named), id));
-            continue;
-        }
         if wanted.as_ref().is_some_and(|wanted| !wanted.contains(&c.key)) {
             notes.push(format!("{} is not wanted on this connection", c.key));
             continue;
@@ -380,13 +373,7 @@ fn settle(deps: &Deps, items: Vec<Item>, commit: &mut Commit) {
         };
         commit.inbox.push((item.id, item.row, due));
     }
-    // One that is tried again asks again.
-    let is_done = |id: InboxId| {
-        let mut settled = commit.inbox.iter();
-        settled.any(|(done, row, _)| *done == id && matches!(row.state, InboxState::Done { .. }))
-    };
-    let wishes = std::mem::take(&mut commit.erase);
-    commit.erase = wishes.into_iter().filter(|(_, id)| is_done(*id)).collect();
+    commit.keep_wishes();
     // What a postponed webhook brought besides is brought again, and then nothing has changed.
     commit.told.retain(|(_, inbox)| inbox.is_none_or(|id| !postponed.contains(&id)));
 }
