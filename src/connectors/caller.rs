@@ -143,8 +143,33 @@ impl Caller {
         vec![("parameters", &self.parameters), ("baseUri", &self.base_value)]
     }
     /// A call with the connection's credentials.
-    pub async fn call(&self, mut outgoing: Outgoing) -> Result<Incoming, CallFailure> {
+    pub async fn call(&self, outgoing: Outgoing) -> Result<Incoming, CallFailure> {
+        // Before the credentials are added.
         let asked = self.is_seen().then(|| Asked::of(&outgoing));
+        let (outgoing, url) = self.prepare(outgoing).await?;
+        self.send(outgoing, url, asked).await
+    }
+    /// The same with whatever the app answers, and what that would mean to a connector. What the request sets itself must
+    /// not be what carries the credentials, or what the connector sends with each call.
+    pub async fn pass(&self, outgoing: Outgoing) -> Result<(outbound::Answer, Option<CallError>), CallError> {
+        let (headers, query) = (outgoing.headers.clone(), outgoing.query.clone());
+        let (outgoing, url) = self.prepare(outgoing).await?;
+        for (name, _) in &headers {
+            if times(&headers, name) < times(&outgoing.headers, name) {
+                return Err(CallError::NotSupported(format!("extraHeaders: the connection itself sets `{name}`")));
+            }
+        }
+        for (name, _) in &query {
+            if times(&query, name) < times(&outgoing.query, name) {
+                return Err(CallError::NotSupported(format!("query: the connection itself sets `{name}`")));
+            }
+        }
+        let answer = self.exchange(outgoing, url, None).await?;
+        let judged = self.judge(answer.clone());
+        Ok((answer, judged.err().map(CallError::from)))
+    }
+    /// Adds the credentials, and waits for the budget.
+    async fn prepare(&self, mut outgoing: Outgoing) -> Result<(Outgoing, Url), CallFailure> {
         let credentials = self.credentials();
         let variables = self.variables();
         let env = Env::new(&Value::Null, &variables);
@@ -163,7 +188,7 @@ impl Caller {
         let signature = auth::sign(way, &credentials, outgoing.method.as_str(), &url, &env, self.clock.now())
             .map_err(CallFailure::silent)?;
         outgoing.headers.extend(signature.map(|value| ("authorization".to_owned(), value)));
-        self.send(outgoing, url, asked).await
+        Ok((outgoing, url))
     }
     /// A call to an address of the spec's, with nothing but what is in the request.
     pub async fn call_elsewhere(&self, outgoing: Outgoing, url: Url) -> Result<Incoming, CallFailure> {
@@ -210,13 +235,19 @@ impl Caller {
     }
     async fn send(&self, outgoing: Outgoing, url: Url, asked: Option<Asked>) -> Result<Incoming, CallFailure> {
         let started = self.clock.now();
-        let done = self.exchange(outgoing, url, asked.as_ref()).await;
+        let answer = self.exchange(outgoing, url, asked.as_ref()).await;
+        let done = answer.and_then(|answer| self.judge(answer));
         if let (Some(tap), Some(asked)) = (&self.tap, asked) {
             tap(Exchange::new(asked, &done, self.clock.now().since(started)));
         }
         done
     }
-    async fn exchange(&self, outgoing: Outgoing, url: Url, asked: Option<&Asked>) -> Result<Incoming, CallFailure> {
+    async fn exchange(
+        &self,
+        outgoing: Outgoing,
+        url: Url,
+        asked: Option<&Asked>,
+    ) -> Result<outbound::Answer, CallFailure> {
         let mut request = outbound::Request::new(outgoing.method, url);
         request.timeout = self.connector.deadline;
         request.read_limit = self.connector.answer_bytes_max;
@@ -236,14 +267,22 @@ impl Caller {
             (Wire::Replay(replay), Some(asked)) => replay.answer(asked)?,
             (Wire::Replay(_), None) => return Err(CallFailure::silent(CallError::unavailable("nothing was asked"))),
         };
+        self.budget.heed(|name| answer.header(name), self.clock.now());
+        Ok(answer)
+    }
+    fn judge(&self, answer: outbound::Answer) -> Result<Incoming, CallFailure> {
         let now = self.clock.now();
-        self.budget.heed(|name| answer.header(name), now);
         let judged = verdict::judge(&self.connector, answer, now);
         if let Err(CallFailure { error: CallError::RateLimited { retry_after: Some(wait) }, .. }) = &judged {
             self.budget.block(*wait, now);
         }
         judged
     }
+}
+
+/// How often a name is among the pairs.
+fn times(pairs: &[(String, String)], name: &str) -> usize {
+    pairs.iter().filter(|(other, _)| other.eq_ignore_ascii_case(name)).count()
 }
 
 fn content(body: Option<Value>, raw_body: Option<(String, Bytes)>) -> Option<(String, Bytes)> {

@@ -20,6 +20,7 @@ mod credentials;
 mod exchange;
 mod files;
 mod folder;
+mod forward;
 mod handshake;
 mod hooks;
 mod made;
@@ -64,6 +65,7 @@ pub use calls::CallError;
 pub use credentials::{Credentials, Token};
 pub use exchange::{Exchange, Tap};
 pub use folder::SpecError;
+pub use forward::{Forward, Forwarded};
 pub use handshake::Handshake;
 pub use recording::{HEADER as RECORDED, Notebook, Scrub, Take, file as recorded_file};
 pub use registry::Registry;
@@ -173,6 +175,16 @@ pub struct Change {
     pub remote_id: String,
     /// The record, where the webhook carries it.
     pub record: Option<AppRecord>,
+}
+
+/// The collection of an `erased` that is about everything of the connection.
+pub const EVERYTHING: &str = "*";
+
+impl Change {
+    /// Whether it is about everything of the connection.
+    pub fn is_everything(&self) -> bool {
+        self.collection == EVERYTHING
+    }
 }
 
 /// What a connection's own webhook was understood as.

@@ -17,8 +17,8 @@ use super::record::id_text;
 use super::script::ScriptError;
 use super::spec::{Connector, Method};
 use super::{
-    CallError, Change, ChangeKind, GlobalEvent, GlobalHandled, Handled, Parameters, Session, WebhookRequest,
-    WebhookResponse,
+    CallError, Change, ChangeKind, EVERYTHING, GlobalEvent, GlobalHandled, Handled, Parameters, Session,
+    WebhookRequest, WebhookResponse,
 };
 
 /// What `handle` gets, as the text of a JSON object and as values for mappings.
@@ -282,6 +282,9 @@ fn own_handled(connector: &Connector, text: &str, log: Vec<String>) -> Result<Ha
 
 fn change(connector: &Connector, event: OwnEvent) -> Result<Change, String> {
     let OwnEvent { collection, kind, record, id } = event;
+    if kind == Some(ChangeKind::Erased) && collection == EVERYTHING {
+        return Ok(Change { collection, kind: ChangeKind::Erased, remote_id: String::new(), record: None });
+    }
     let spec = connector.collection(&collection).ok_or_else(|| format!("there is no collection {collection:?}"))?;
     let record = record.filter(|raw| raw.get() != "null").map(|raw| spec.record.read(&raw)).transpose()?;
     let id = id.and_then(id_text).or_else(|| record.as_ref().map(|record| record.remote_id.clone()));

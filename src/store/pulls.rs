@@ -21,6 +21,8 @@ const SYNC: u8 = 2;
 const SWITCH: u8 = 3;
 const CUSTOM_FIELD: u8 = 4;
 const RESELECT: u8 = 5;
+/// When something of the connection was erased: see `erasures`.
+pub(super) const ERASED: u8 = 9;
 
 impl Rows {
     /// What is remembered of a collection.

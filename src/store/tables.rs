@@ -84,6 +84,12 @@ tables! {
     ReplaysLive = "replays_live", Lookup;
     /// lane (4), sequence (8), what (1) → how many of the deliveries that a replay has made.
     ReplayCounts = "replay_counts", Count;
+    /// workspace (4), id (12) → erasure.
+    Erasures = "erasures", Lookup;
+    /// workspace (4), id (12) → nothing: erasures that have not ended.
+    ErasuresLive = "erasures_live", Lookup;
+    /// workspace (4), id (12) → entry of the audit log.
+    Audit = "audit", Log;
 }
 
 impl Table {

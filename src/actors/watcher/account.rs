@@ -1,7 +1,7 @@
 //! A connection, ready to be looked after: its connector, its parameters, its credentials.
 //!
-//! Always true: tokens are renewed by the one task that looks after the connection, once however many calls ask for it,
-//! stored before they are used, and never over newer ones that a person gave meanwhile; `connection/authentication_failure` is told once per set of
+//! Always true: a connection's tokens are renewed by one caller at a time, the one that looks after it or one that passes a
+//! call through, once however many calls ask for it; they are stored before they are used, and never over newer ones that a person gave meanwhile; `connection/authentication_failure` is told once per set of
 //! credentials. Not here: what is asked of the app.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,8 +37,8 @@ pub struct Account {
     stored: Mutex<Secret>,
     /// Whether they were renewed during this look, or could not be.
     renewed: AtomicBool,
-    /// Held by the one that renews: a refresh token may work once.
-    renewing: tokio::sync::Mutex<()>,
+    /// Held by the one that renews, whoever has opened the connection: a refresh token may work once.
+    renewing: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// What came of opening a connection.
@@ -62,7 +62,7 @@ impl Account {
             Err(why) => return Ok(Opened::Wrong(why)),
         };
         let stored = Mutex::new(stored);
-        let (renewed, renewing) = (AtomicBool::new(false), tokio::sync::Mutex::const_new(()));
+        let (renewed, renewing) = (AtomicBool::new(false), deps.memory.renewing(connection.id));
         let account = Self { connection, user, session, base_uri, mapping, stored, renewed, renewing };
         Ok(Opened::Ready(Arc::new(account)))
     }
@@ -103,6 +103,9 @@ impl Account {
         if !Arc::ptr_eq(used, &self.session.credentials()) {
             return Ok(Ok(()));
         }
+        if self.adopt_newer(deps)? {
+            return Ok(Ok(()));
+        }
         if self.renewed.load(Ordering::Acquire) {
             return Ok(Err(CallError::Unauthorized("they were renewed just now".to_owned())));
         }
@@ -128,10 +131,23 @@ impl Account {
                 Ok(fresh)
             })
             .await?;
-        let credentials = Credentials::from_text(now_stored.expose()).map_err(Error::internal)?;
-        *self.stored.lock().unwrap_or_else(PoisonError::into_inner) = now_stored;
-        self.session.adopt(credentials);
+        self.adopt(now_stored)?;
         Ok(Ok(()))
+    }
+
+    /// Uses what is stored now, if somebody else has renewed or changed it since. False: it is what is used already.
+    fn adopt_newer(&self, deps: &Deps) -> Result<bool> {
+        let stored = deps.store.credentials(&self.connection.id.0)?;
+        let Some(newer) = stored.filter(|stored| *stored != self.stored_text()) else { return Ok(false) };
+        self.adopt(newer)?;
+        Ok(true)
+    }
+
+    fn adopt(&self, stored: Secret) -> Result<()> {
+        let credentials = Credentials::from_text(stored.expose()).map_err(Error::internal)?;
+        *self.stored.lock().unwrap_or_else(PoisonError::into_inner) = stored;
+        self.session.adopt(credentials);
+        Ok(())
     }
 
     fn stored_text(&self) -> Secret {

@@ -76,6 +76,8 @@ pub struct Judged {
     pub custom_fields: Option<Vec<String>>,
     /// Why records could not be mapped, each with the webhook that brought it; at most [`PROBLEMS_MAX`].
     pub problems: Vec<(Option<InboxId>, String)>,
+    /// Records in the snapshot when it was judged.
+    pub records_before: Option<u64>,
 }
 
 /// What a judgement depends on beside the rows.

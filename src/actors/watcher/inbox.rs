@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use super::account::Account;
 use super::changes::{Seen, Sighting};
-use super::commit::{Absorb, Commit, Standing};
+use super::commit::{Absorb, Commit, Standing, Wish};
 use super::request::{keep_log, request};
 use crate::actors::Deps;
 use crate::connectors::spec::WebhookBody;
@@ -107,7 +107,7 @@ async fn step(deps: &Deps, account: &Arc<Account>, rows: Vec<(InboxId, InboxRow)
     let mut commit = Commit::default();
     for (id, mut row) in rows {
         let fate = match understand(deps, account, id, &mut row, &mut commit).await? {
-            Ok(changes) => take(account, &mut jobs, id, &row, changes),
+            Ok(changes) => take(account, &mut jobs, &mut commit.erase, id, &row, changes),
             Err(error @ CallError::Unauthorized(_)) => {
                 account.give_up(deps, &error.to_string()).await?;
                 return Ok(Stepped::Stop);
@@ -192,10 +192,21 @@ fn plain(deps: &Deps, account: &Account, id: InboxId, row: &InboxRow, event: &st
 }
 
 /// Turns the changes of one row into jobs; hints of one record become one.
-fn take(account: &Account, jobs: &mut Vec<Job>, id: InboxId, row: &InboxRow, changes: Vec<Change>) -> Fate {
+fn take(
+    account: &Account,
+    jobs: &mut Vec<Job>,
+    erase: &mut Vec<(Wish, InboxId)>,
+    id: InboxId,
+    row: &InboxRow,
+    changes: Vec<Change>,
+) -> Fate {
     let wanted = &account.connection.collections;
     let mut notes = Vec::new();
     for change in changes {
+        if let Some(wish) = Wish::of(account.connector(), &change) {
+            erase.push((wish, id));
+            continue;
+        }
         let Some(c) = account.connector().collection(&change.collection) else {
             return Fate::Failed { reason: format!("the connector has no collection {:?}", change.collection) };
         };
@@ -205,7 +216,7 @@ fn take(account: &Account, jobs: &mut Vec<Job>, id: InboxId, row: &InboxRow, cha
         }
         let observed_at = row.received_at;
         let what = match (change.kind, change.record) {
-            (ChangeKind::Deleted | ChangeKind::Erased, record) => {
+            (ChangeKind::Deleted, record) => {
                 let remote_updated_at = record.and_then(|record| record.updated_at);
                 What::Seen(Seen::Gone { remote_updated_at, observed_at })
             }
@@ -362,6 +373,7 @@ fn settle(deps: &Deps, items: Vec<Item>, commit: &mut Commit) {
         };
         commit.inbox.push((item.id, item.row, due));
     }
+    commit.keep_wishes();
     // What a postponed webhook brought besides is brought again, and then nothing has changed.
     commit.told.retain(|(_, inbox)| inbox.is_none_or(|id| !postponed.contains(&id)));
 }
