@@ -23,6 +23,7 @@ mod numbers;
 mod open;
 mod order;
 mod pulls;
+mod registrations;
 mod registry;
 mod replays;
 mod resends;
