@@ -54,7 +54,7 @@ enum GivenByWord {
 #[serde(rename_all = "camelCase")]
 struct OwnWebhookView {
     name: String,
-    /// False: a person pastes `webhookUri` into the app.
+    /// False: a person must do something in the app; a connection's `webhook.instructions` say what.
     registers_itself: bool,
 }
 
@@ -167,7 +167,7 @@ fn view(connector: &Connector) -> ConnectorView {
         },
         topics: connector.collections.iter().map(|c| c.topic.clone()).collect(),
         collections: collections.collect(),
-        webhook: webhook.map(|w| OwnWebhookView { name: w.name.clone(), registers_itself: w.registers() }),
+        webhook: webhook.map(|w| OwnWebhookView { name: w.name.clone(), registers_itself: !w.pastes() }),
         global_webhooks: globals.collect(),
         events: events.collect(),
     }
