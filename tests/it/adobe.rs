@@ -395,6 +395,7 @@ async fn where_keys_and_tokens_come_from_is_an_admins_to_say() {
 }
 
 /// A client library's word on a signed request; None, with a line about it, where it is not installed.
+#[allow(clippy::print_stderr, reason = "what is skipped says so")]
 fn oauthlib(asked: &Value) -> Option<String> {
     use std::io::Write;
     use std::process::{Command, Stdio};

@@ -4,7 +4,6 @@
 //! Always true at the end of a round: the pair on disk works, or the old one was tried once more and the app's refusal was
 //! told once; nobody asked twice at a time.
 
-use std::path::Path;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -54,7 +53,7 @@ impl Desk {
         let redirects = reqwest::redirect::Policy::none();
         let http = reqwest::Client::builder().no_proxy().redirect(redirects).build().expect("a client");
         let folder = TempDir::new().expect("a folder");
-        let mut node = Node::new(Path::new(folder.path()));
+        let mut node = Node::new(folder.path());
         node.start();
         node.ready().await;
         node.call(Method::POST, &format!("{ONE}/users"), Some(&json!({"username": "ann"}))).await;
