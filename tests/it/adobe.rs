@@ -177,7 +177,7 @@ async fn signed_io_events_tell_at_once_and_twice_is_once() {
     let steps = text(&connection["webhook"]["instructions"]);
     assert!(steps.contains(&text(&connection["webhookUri"])) && steps.contains(RECIPIENT), "{steps}");
 
-    let (one, two) = (desk.shop.signer("one"), desk.shop.signer("two"));
+    let (one, two) = (desk.shop.signer("one").await, desk.shop.signer("two").await);
     desk.shop.put("orders", 13, order(13, "new"));
     desk.shop.put("customers", 2, json!({"id": 2, "firstname": "Eve", "lastname": "L2", "email": "a2@example.com"}));
     desk.shop.delete("products", 5);
@@ -237,7 +237,7 @@ async fn signed_io_events_tell_at_once_and_twice_is_once() {
 async fn one_right_signature_is_enough_and_a_foreign_recipient_or_key_is_refused() {
     let desk = Desk::new().await;
     let connection = desk.connect(four_keys(), json!({"ioClientId": RECIPIENT})).await;
-    let (one, two, elsewhere) = (desk.shop.signer("one"), desk.shop.signer("two"), Adobe::start());
+    let (one, two, elsewhere) = (desk.shop.signer("one").await, desk.shop.signer("two").await, Adobe::start());
     let body = event("sales_order_save_commit_after", &json!({"entity_id": 1})).to_string();
     let good = signed(&one, &two, &body);
     // While the keys cannot be had, nobody is refused: Adobe sends a 503 again, and gives a 401 up.
@@ -259,7 +259,7 @@ async fn one_right_signature_is_enough_and_a_foreign_recipient_or_key_is_refused
     let told = desk.send(&connection, &signed(&one, &two, &theirs), &theirs).await.refused(401, "bad-signature");
     assert!(told.contains("another recipient"), "{told}");
 
-    let stranger = elsewhere.signer("stranger");
+    let stranger = elsewhere.signer("stranger").await;
     let host = elsewhere.url.trim_start_matches("http:");
     for path in [
         format!("{}{}", elsewhere.url, stranger.path),
@@ -364,7 +364,7 @@ async fn the_cloud_service_is_opened_with_a_credential_of_ims() {
     assert_eq!(connection["parameters"]["clientSecret"], "***");
     assert_eq!((desk.shop.count("/ims/token/v3"), desk.shop.count("/rest/")), (1, 0));
     assert_eq!(desk.shop.subscribed().len(), 6);
-    let (one, two) = (desk.shop.signer("one"), desk.shop.signer("two"));
+    let (one, two) = (desk.shop.signer("one").await, desk.shop.signer("two").await);
     desk.shop.put("shipments", 13, json!({"entity_id": 13, "order_id": 2, "items": [], "tracks": []}));
     let body = event("sales_order_shipment_save_after", &json!({"entity_id": 13, "_isNew": true})).to_string();
     assert_eq!(desk.send(&connection, &signed(&one, &two, &body), &body).await.status, 200);

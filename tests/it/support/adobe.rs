@@ -127,8 +127,14 @@ impl Adobe {
         self.world().seen.iter().filter(|seen| seen.starts_with(start)).count()
     }
 
-    /// A fresh key pair of openssl, its public half at a path of the keys' host.
-    pub fn signer(&self, name: &str) -> Signer {
+    /// A fresh key pair of openssl, its public half at a path of the keys' host. It takes a while, in which the node may
+    /// close connections; so the test's own thread is not held up.
+    pub async fn signer(&self, name: &str) -> Signer {
+        let (adobe, name) = (self.clone(), name.to_owned());
+        tokio::task::spawn_blocking(move || adobe.make_signer(&name)).await.expect("a key pair")
+    }
+
+    fn make_signer(&self, name: &str) -> Signer {
         let folder = self.folder.path();
         let file = |suffix: &str| folder.join(format!("{name}.{suffix}"));
         let (private, public) = (file("key"), file("pub"));
