@@ -73,7 +73,7 @@ enum GivenByWord {
 #[serde(rename_all = "camelCase")]
 struct OwnWebhookView {
     name: String,
-    /// False: a person pastes `webhookUri` into the app.
+    /// False: a person must do something in the app; a connection's `webhook.instructions` say what.
     registers_itself: bool,
     /// Methods that the app cannot give, as the connector says outright.
     not_supported: Vec<MethodView>,
@@ -200,7 +200,7 @@ fn view(connector: &Connector) -> ConnectorView {
         not_supported: absent.collect(),
         webhook: webhook.map(|w| OwnWebhookView {
             name: w.name.clone(),
-            registers_itself: w.registers(),
+            registers_itself: !w.pastes(),
             not_supported: methods(w.not_supported()),
         }),
         global_webhooks: globals.collect(),

@@ -12,7 +12,7 @@ use super::schema::Schema;
 use super::spec::{Collection, Connector, ConnectorEvent, Cursor, Detection, GlobalWebhook, Method, OwnWebhook, Poll};
 use super::spec::{Detects, WebhookBody};
 use super::yaml::Placed;
-use super::{Handshake, verify, yaml};
+use super::{Handshake, Instructions, verify, yaml};
 use crate::domain::models::Catalogue;
 use crate::domain::topic;
 
@@ -109,6 +109,9 @@ fn check_members(path: &str, topic: &str, map: &Mapping) -> Result<(), SpecError
 #[serde(deny_unknown_fields)]
 pub(super) struct WebhookFile {
     name: String,
+    instructions: Option<Instructions>,
+    #[serde(default)]
+    needs: Vec<String>,
     verify: Option<verify::Spec>,
     handshake: Option<Handshake>,
     deadline: Option<Span>,
@@ -134,7 +137,10 @@ pub fn own_webhook(builder: &Builder<'_>) -> Result<Option<OwnWebhook>, SpecErro
         handshake: file.handshake,
         deadline: file.deadline.map(|s| s.0),
         lifetime: file.lifetime.map(|s| s.0),
+        instructions: file.instructions,
+        needs: file.needs,
         subscribe: builder.call("webhook/subscribe")?,
+        check: builder.call("webhook/check")?,
         handle,
         refresh: builder.call("webhook/refresh")?,
         unsubscribe: builder.call("webhook/unsubscribe")?,
@@ -196,6 +202,7 @@ pub(super) struct GlobalWebhookFile {
     name: String,
     key: String,
     description: Option<String>,
+    instructions: Option<Instructions>,
     #[serde(default)]
     methods: Methods,
     verify: Option<verify::Spec>,
@@ -216,8 +223,8 @@ pub fn global_webhooks(builder: &Builder<'_>) -> Result<Vec<GlobalWebhook>, Spec
         agrees(&path, file.methods.handle.as_ref(), &handle, "handle")?;
         let deadline = file.deadline.map(|s| s.0);
         let (key, name, description) = (file.key, file.name, file.description);
-        let (verify, handshake) = (file.verify, file.handshake);
-        all.push(GlobalWebhook { key, name, description, verify, handshake, deadline, handle });
+        let (instructions, verify, handshake) = (file.instructions, file.verify, file.handshake);
+        all.push(GlobalWebhook { key, name, description, instructions, verify, handshake, deadline, handle });
     }
     Ok(all)
 }
@@ -298,6 +305,7 @@ pub fn across(connector: &Connector) -> Result<(), SpecError> {
     if let Some((field, message)) = connector.wrong_auth() {
         return Err(SpecError::in_file("spec.yml", message).field(field));
     }
+    check_webhooks(connector)?;
     for (index, collection) in connector.collections.iter().enumerate() {
         let wrong = |field: &str, message: String| {
             Err(SpecError::in_file(format!("data/{}/spec.yml", collection.key), message).field(field))
@@ -313,6 +321,23 @@ pub fn across(connector: &Connector) -> Result<(), SpecError> {
         if let Some(key) = event.collection.as_ref().filter(|key| connector.collection(key).is_none()) {
             let path = format!("events/{}/spec.yml", event.key);
             return Err(SpecError::in_file(path, format!("there is no collection {key:?}")).field("collection"));
+        }
+    }
+    Ok(())
+}
+
+/// What webhooks say of parameters.
+fn check_webhooks(connector: &Connector) -> Result<(), SpecError> {
+    let (own, schema) = (connector.webhook.as_ref(), &connector.parameters);
+    if let Some(name) = own.and_then(|own| own.needs.iter().find(|name| schema.property(name).is_none())) {
+        return Err(SpecError::in_file("webhook/spec.yml", format!("there is no parameter {name:?}")).field("needs"));
+    }
+    let own = own.map(|own| ("webhook/spec.yml".to_owned(), own.instructions.as_ref()));
+    let global = connector.global_webhooks.iter();
+    let global = global.map(|hook| (format!("global-webhooks/{}/spec.yml", hook.key), hook.instructions.as_ref()));
+    for (path, instructions) in own.into_iter().chain(global) {
+        if let Some(fault) = instructions.and_then(|instructions| instructions.fault(schema)) {
+            return Err(SpecError::in_file(path, fault).field("instructions"));
         }
     }
     Ok(())

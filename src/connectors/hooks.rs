@@ -39,6 +39,23 @@ impl Session {
         let value = self.value_of(&hook.refresh, &variables, input, "refresh").await?;
         self.subscribed(value)
     }
+    /// Whether the app still has the webhook.
+    ///
+    /// # Errors
+    /// The app's or the script's failure; `NotSupported`: it cannot be asked.
+    pub async fn has_webhook(&self, webhook_uri: &str, state: &str) -> Result<bool, CallError> {
+        let hook = self.own_webhook()?;
+        let state = stored(state)?;
+        let webhook = json!({ "uri": webhook_uri });
+        let input = json!({ "webhookUri": webhook_uri, "state": state });
+        let variables = [("webhook", &webhook), ("state", &state)];
+        match self.value_of(&hook.check, &variables, input, "check").await {
+            Ok(Value::Null | Value::Bool(false)) | Err(CallError::Refused { status: 404 | 410, .. }) => Ok(false),
+            Ok(Value::Array(found)) => Ok(!found.is_empty()),
+            Ok(_) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
     /// Takes the webhook away at the app. One that is missing there counts as gone; so does one that the connector
     /// cannot take away.
     ///

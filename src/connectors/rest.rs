@@ -267,6 +267,10 @@ impl CallRest {
     pub fn request(&self, env: &Env<'_>) -> Result<Outgoing, CallError> {
         self.rest.outgoing(env)
     }
+    /// Whether it says what it comes to.
+    pub fn has_result(&self) -> bool {
+        self.result.is_some()
+    }
     /// What the call comes to.
     pub fn result(&self, body: &str, variables: &[(&str, &Value)]) -> Result<Value, CallError> {
         let Some(result) = &self.result else { return Ok(Value::Null) };

@@ -51,6 +51,16 @@ pub struct Property {
     /// Who gives it: the ISV on the integration, or each connection. Both may where it is not said.
     #[serde(rename = "x-givenBy")]
     pub given_by: Option<GivenBy>,
+    /// What a key must be allowed, to set it on an integration: where secrets go, or whose word counts.
+    #[serde(rename = "x-scope")]
+    scope: Option<NeededScope>,
+}
+
+/// What setting a parameter needs beyond the usual.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum NeededScope {
+    Admin,
 }
 
 /// Who may set something.
@@ -169,7 +179,12 @@ impl Property {
             format: None,
             write_only: false,
             given_by: Some(given_by),
+            scope: None,
         }
+    }
+    /// Whether only a key with scope `admin` may set it.
+    pub fn needs_admin(&self) -> bool {
+        self.scope == Some(NeededScope::Admin)
     }
     /// What it may be, where it is one of a list.
     pub fn choices(&self) -> &[String] {
@@ -242,6 +257,7 @@ impl Property {
         put("format", self.format.as_deref().map(Value::from));
         put("writeOnly", self.write_only.then_some(Value::Bool(true)));
         put("x-givenBy", self.given_by.map(|by| json!(by)));
+        put("x-scope", self.scope.map(|scope| json!(scope)));
         all
     }
 }

@@ -81,6 +81,10 @@ impl Session {
     pub fn credentials(&self) -> Arc<Credentials> {
         self.caller.credentials()
     }
+    /// The connection's parameters, its integration's and defaults included: an object.
+    pub fn parameters(&self) -> &Value {
+        &self.caller.parameters
+    }
     /// Uses these credentials from now on.
     pub fn adopt(&self, credentials: Credentials) {
         self.caller.adopt(credentials);
@@ -180,8 +184,12 @@ impl Session {
                 variables.extend_from_slice(more);
                 let outgoing = call.request(&Env::new(&Value::Null, &variables))?;
                 match self.caller.call(outgoing).await {
+                    // That it is there is all that was asked.
+                    Ok(_) if name == "check" && !call.has_result() => Ok(Value::Bool(true)),
                     Ok(incoming) => call.result(&incoming.body, &variables),
-                    Err(failure) if name == "unsubscribe" && is_gone(&failure, &call.gone) => Ok(Value::Null),
+                    Err(failure) if matches!(name, "check" | "unsubscribe") && is_gone(&failure, &call.gone) => {
+                        Ok(Value::Null)
+                    }
                     Err(failure) => Err(failure.error),
                 }
             }

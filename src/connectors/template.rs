@@ -67,8 +67,12 @@ impl Template {
     }
     /// What its holes begin with.
     pub fn roots(&self) -> impl Iterator<Item = &str> {
+        self.holes().map(|path| path.root.as_str())
+    }
+    /// Where its holes lead.
+    pub fn holes(&self) -> impl Iterator<Item = &Path> {
         self.parts.iter().filter_map(|part| match part {
-            Part::Hole { path, .. } => Some(path.root.as_str()),
+            Part::Hole { path, .. } => Some(path),
             Part::Text(_) => None,
         })
     }

@@ -26,6 +26,7 @@ mod numbers;
 mod open;
 mod order;
 mod pulls;
+mod registrations;
 mod registry;
 mod replays;
 mod resends;

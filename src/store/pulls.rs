@@ -44,7 +44,8 @@ impl Rows {
         }
         let states = self.collection_states(connection)?;
         let reselect = self.reselect(connection)?.map(|wish| wish.due_at);
-        Ok(states.iter().flat_map(|state| [state.next_pull_at, state.next_scan_at]).flatten().chain(reselect).min())
+        let others = reselect.into_iter().chain(self.registration(connection)?.due_at);
+        Ok(states.iter().flat_map(|state| [state.next_pull_at, state.next_scan_at]).flatten().chain(others).min())
     }
 
     /// Syncs that were asked for and have not run, oldest first.

@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, reason = "a long test says how far it is")]
 
 mod addresses;
+mod adobe;
 mod api_connections;
 mod api_deliveries;
 mod api_frame;
@@ -49,6 +50,7 @@ mod store;
 mod strangers;
 mod stream;
 mod support;
+mod token_kills;
 mod tutorial;
 mod user_export;
 mod wrong_clock;

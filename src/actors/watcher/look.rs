@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::account::{Account, Opened};
 use super::run::{Ended, FULL_WAIT, Run};
-use super::{farewell, global, hook, inbox, plan, pulls, scans, selectors};
+use super::{confirm, farewell, global, hook, inbox, plan, pulls, scans, selectors};
 use crate::actors::Deps;
 use crate::actors::handle::Owner;
 use crate::connectors::Collection;
@@ -25,6 +25,13 @@ const WRONG_WAIT: Duration = Duration::from_secs(3600);
 /// # Errors
 /// Ours alone (the store): what an app does wrong is a recorded outcome.
 pub async fn look(deps: &Deps, owner: Owner) -> Result<Option<Millis>> {
+    // Before all else, since it has minutes; also where nothing is polled.
+    let confirms = confirm::tend(deps, owner).await?;
+    let next = look_for(deps, owner).await?;
+    Ok(confirms.into_iter().chain(next).min())
+}
+
+async fn look_for(deps: &Deps, owner: Owner) -> Result<Option<Millis>> {
     if let Some(connection) = deps.store.object_anywhere::<Connection>(&owner)? {
         return look_at(deps, connection).await;
     }

@@ -5,6 +5,7 @@
 //!      ──▶ pulls    what changed since         ├─▶ changes (judge) ─▶ commit: rows, cursor, events, inbox
 //!      ──▶ scans    everything, and what went  ┘
 //!      ──▶ hook     the webhook at the app        global: sorts an integration's webhooks to its connections
+//!      ──▶ confirm  handshakes to be confirmed
 //!      ──▶ selectors which of those are meant     farewell: takes a deleted connection's webhook away at the app
 //! ```
 //!
@@ -15,9 +16,10 @@
 pub mod account;
 mod changes;
 mod commit;
+mod confirm;
 pub mod farewell;
 mod global;
-mod hook;
+pub mod hook;
 mod inbox;
 mod look;
 mod memory;
@@ -28,6 +30,7 @@ mod run;
 mod scans;
 mod selectors;
 mod shell;
+pub mod standing;
 mod told;
 
 #[cfg(test)]

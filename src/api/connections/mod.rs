@@ -12,6 +12,7 @@ mod make;
 mod prepare;
 mod shape;
 mod sync;
+mod webhook;
 
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ pub(super) use self::make::{ByUser, by_user};
 pub(super) use self::prepare::ask;
 use self::shape::{ChangedConnection, Connections, Fresh, NewConnection, OneConnection, Viewer};
 pub(super) use self::sync::PullView;
+pub(super) use self::webhook::to_paste;
 use super::call::{Call, not_found, user_of};
 use super::cascade::{self, Touched};
 use super::integrations;

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use serde_json::Value;
+use url::Url;
 
 use crate::actors::Deps;
 use crate::actors::watcher::account::integration_parameters;
@@ -34,12 +35,16 @@ pub struct Door {
     secrets: Vec<Secret>,
     /// What the connector keeps of a connection's own webhook: JSON text.
     state: Option<Secret>,
+    /// Where the keys of a check are that fetches them.
+    keys_at: Option<Url>,
 }
 
 /// The doors that were found last.
 #[derive(Default)]
 pub struct Doors {
     known: RwLock<(u64, HashMap<(String, String), Arc<Door>>)>,
+    /// Public keys of apps, for the checks that fetch them.
+    keys: verify::Keys,
 }
 
 impl Doors {
@@ -102,8 +107,13 @@ fn open(deps: &Deps, rows: &Rows, token: &str, webhook_key: &str) -> Result<Opti
     };
     let state = object(kept.as_ref().map(Secret::expose));
     let secrets = spec.map(|spec| spec.secrets(&[&state, &parameters])).unwrap_or_default();
+    let keys_at = spec.filter(|spec| spec.fetches_keys()).map(|spec| spec.keys_at(&parameters)).transpose();
+    let keys_at = keys_at.unwrap_or_else(|why| {
+        tracing::warn!(owner = hex::encode(owner), why, "the webhooks of an integration cannot be judged");
+        None
+    });
     let webhook_key = webhook_key.to_owned();
-    Ok(Some(Door { owner, workspace, connector, webhook_key, parameters, secrets, state: kept }))
+    Ok(Some(Door { owner, workspace, connector, webhook_key, parameters, secrets, state: kept, keys_at }))
 }
 
 fn object(text: Option<&str>) -> Parameters {
@@ -135,12 +145,28 @@ impl Door {
         handshake?.answer(request)
     }
 
+    /// The address that a handshake wants to be called.
+    pub fn to_confirm(&self, request: &WebhookRequest) -> Option<Url> {
+        let handshake = match self.webhook_key.as_str() {
+            "" => self.connector.webhook.as_ref()?.handshake.as_ref(),
+            key => self.connector.global_webhook(key)?.handshake.as_ref(),
+        };
+        handshake?.to_confirm(request, &Value::Object(self.parameters.clone()))
+    }
+
     /// Judges a request by the connector's named check; `now` as the app's clock may show it.
-    pub fn check(&self, request: &WebhookRequest, now: Millis) -> verify::Verdict {
-        match self.spec() {
-            Some(spec) => spec.check(request, &self.secrets, now),
-            None => verify::Verdict::Unsigned,
+    pub async fn check(&self, doors: &Doors, deps: &Deps, request: &WebhookRequest, now: Millis) -> verify::Verdict {
+        let Some(spec) = self.spec() else { return verify::Verdict::Unsigned };
+        if !spec.fetches_keys() {
+            return spec.check(request, &self.secrets, now);
         }
+        let Some(at) = &self.keys_at else { return verify::Verdict::Undecided };
+        // The client for apps belongs to their runtime.
+        let fetch = async |url: Url| {
+            let asked = deps.runtime.spawn(verify::ask(deps.apps.clone(), url));
+            asked.await.unwrap_or(verify::Answered::Down)
+        };
+        doors.keys.check(spec, (request, &self.secrets), (self.owner, at), now, fetch).await
     }
 
     /// What `handle` says the app shall get. One that fails here is tried again from the stored request, and its failure

@@ -3,6 +3,8 @@
 //! Always true: every name in here was checked when the folder was loaded. Not here: how the files are read
 //! (`connectors::folder`), what the calls do (`connectors::session`).
 
+mod hooks;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +13,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use url::Url;
 
+pub use self::hooks::{GlobalWebhook, OwnWebhook};
 use super::auth_files::AuthFile;
 use super::budget::BudgetSpec;
 use super::files::{ErrorRule, Pairs};
@@ -24,7 +27,7 @@ use super::rest::{CallRest, FetchRest, ListRest};
 use super::schema::{GivenBy, Schema};
 use super::script::{self, Script};
 use super::template::Template;
-use super::{Absent, Credentials, Handshake, Parameters, SpecError, auth, verify};
+use super::{Absent, Credentials, Parameters, SpecError, auth};
 
 /// One third-party app, as its folder describes it.
 pub struct Connector {
@@ -99,49 +102,6 @@ pub(super) enum Method<R> {
     NotSupported(String),
     /// There is no file.
     Missing,
-}
-
-/// A connection's own webhook at the app.
-#[derive(Debug)]
-pub struct OwnWebhook {
-    pub name: String,
-    pub verify: Option<verify::Spec>,
-    pub handshake: Option<Handshake>,
-    /// By then the app has its answer.
-    pub deadline: Option<Duration>,
-    /// How long a registration lives, where `subscribe` does not say: renewed by half of it.
-    pub lifetime: Option<Duration>,
-    pub(super) subscribe: Method<CallRest>,
-    pub(super) handle: Method<()>,
-    pub(super) refresh: Method<CallRest>,
-    pub(super) unsubscribe: Method<CallRest>,
-}
-
-impl OwnWebhook {
-    /// Whether `handle` is a script, so that it may have an answer for the app.
-    pub fn handled_by_script(&self) -> bool {
-        matches!(self.handle, Method::Script(_))
-    }
-    /// Whether we register it; otherwise a person pastes its URL into the app.
-    pub fn registers(&self) -> bool {
-        matches!(self.subscribe, Method::Rest(_) | Method::Script(_))
-    }
-    /// Whether a registration can be renewed in place; otherwise it is registered anew.
-    pub fn renews(&self) -> bool {
-        matches!(self.refresh, Method::Rest(_) | Method::Script(_))
-    }
-}
-
-/// One webhook of the app for all accounts.
-#[derive(Debug)]
-pub struct GlobalWebhook {
-    pub key: String,
-    pub name: String,
-    pub description: Option<String>,
-    pub verify: Option<verify::Spec>,
-    pub handshake: Option<Handshake>,
-    pub deadline: Option<Duration>,
-    pub(super) handle: Method<()>,
 }
 
 /// An event that is switched on per connection.

@@ -1,5 +1,6 @@
 //! What several promises need.
 
+pub mod adobe;
 pub mod api;
 pub mod browser;
 pub mod chromium;
