@@ -47,6 +47,7 @@ fn collection(builder: &Builder<'_>, key: &str, templated: bool) -> Result<Colle
         ignored_fields: file.ignored_fields,
         webhook_body: file.webhook_body,
         request_time: file.cursor.format.unwrap_or_else(|| record.time().clone()),
+        ties: builder.method(&format!("{dir}/ties"), Some(&list), None)?,
         scan: builder.method(&format!("{dir}/scan"), Some(&list), None)?,
         deleted: builder.method(&format!("{dir}/deleted"), Some(&list), None)?,
         fetch: match builder.method(&format!("{dir}/fetch"), Some(&fetch), None)? {
@@ -305,6 +306,9 @@ pub fn across(connector: &Connector) -> Result<(), SpecError> {
         if let Some((kind, needed)) = unfounded(connector, collection) {
             return wrong(&format!("detects.{kind}"), needed.to_owned());
         }
+        if let Some(why) = loose_ties(collection) {
+            return Err(SpecError::in_file(format!("data/{}/ties", collection.key), why));
+        }
     }
     for event in &connector.events {
         if let Some(key) = event.collection.as_ref().filter(|key| connector.collection(key).is_none()) {
@@ -313,6 +317,15 @@ pub fn across(connector: &Connector) -> Result<(), SpecError> {
         }
     }
     Ok(())
+}
+
+/// Why a list of ties would never be asked for.
+fn loose_ties(collection: &Collection) -> Option<&'static str> {
+    match collection.lists_ties() {
+        true if !collection.cursor.incremental => Some("ties belong to a pull that takes `since` and shows updatedAt"),
+        true if collection.cursor.breaks_ties => Some("cursor.breaksTies says that pull itself goes on after an id"),
+        _ => None,
+    }
 }
 
 /// A way of noticing that nothing in the folder can do, and what it needs.

@@ -188,6 +188,15 @@ fn events_need_what_they_name() {
 }
 
 #[test]
+fn ties_need_a_list_of_changes_that_cannot_do_it_by_itself() {
+    let ties = ("data/contacts/ties.rest.yml", Some("path: /ties\nquery: {after: \"{{since.id}}\"}\nrecords: $\n"));
+    assert_eq!(said(&[ties]), "it is accepted");
+    let spec = edited("data/contacts/spec.yml", "lookback: 60s", "lookback: 60s, breaksTies: true");
+    let error = said(&[ties, ("data/contacts/spec.yml", Some(&spec))]);
+    assert!(error.contains("data/contacts/ties: cursor.breaksTies says that pull itself goes on"), "{error}");
+}
+
+#[test]
 fn a_connectors_folder_adds_and_replaces() {
     let dir = tempfile::tempdir().unwrap();
     tidemill::connectors::scaffold(dir.path(), "extra").unwrap();

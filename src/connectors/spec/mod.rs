@@ -175,6 +175,7 @@ pub struct Collection {
     /// How times are written in requests.
     pub(super) request_time: TimeFormat,
     pub(super) pull: Method<ListRest>,
+    pub(super) ties: Method<ListRest>,
     pub(super) scan: Method<ListRest>,
     pub(super) deleted: Method<ListRest>,
     pub(super) fetch: Method<FetchRest>,
@@ -185,6 +186,10 @@ impl Collection {
     /// Whether there is a list of changed records.
     pub fn pulls(&self) -> bool {
         self.pull.is_there()
+    }
+    /// Whether one tick's records can be listed by id.
+    pub fn lists_ties(&self) -> bool {
+        self.ties.is_there()
     }
     /// Whether there is a walk over all records: `scan`, or a `pull` without a lower bound.
     pub fn scans(&self) -> bool {
