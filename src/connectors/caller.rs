@@ -36,13 +36,15 @@ pub struct Outgoing {
     pub body: Option<Value>,
     /// Sent as it is, with its content type, instead of `body`.
     pub raw_body: Option<(String, Bytes)>,
+    /// The budget that it spends besides the connection's.
+    pub budget: Option<String>,
 }
 
 impl Outgoing {
     /// A request without query, headers and body.
     pub fn new(method: Method, path: String) -> Self {
         let (query, headers) = (Vec::new(), Vec::new());
-        Self { method, path, from_root: false, query, headers, body: None, raw_body: None }
+        Self { method, path, from_root: false, query, headers, body: None, raw_body: None, budget: None }
     }
 }
 
@@ -121,7 +123,7 @@ impl Caller {
     ) -> Self {
         let base_value = Value::from(base.as_str().trim_end_matches('/'));
         let credentials = RwLock::new(Arc::new(Credentials::Integration { session: None }));
-        let budget = Arc::new(Budget::new(connector.budget.clone(), clock.now()));
+        let budget = Arc::new(Budget::of(&connector, clock.now()));
         let parameters = Value::Object(parameters);
         Self { connector, base, base_value, parameters, credentials, client, budget, clock }
     }
@@ -152,7 +154,7 @@ impl Caller {
         let now = self.clock.now();
         auth::apply(way, &credentials, &mut outgoing, &env, now).map_err(CallFailure::silent)?;
         let url = self.address(&outgoing).map_err(CallFailure::silent)?;
-        self.spend().await.map_err(CallFailure::silent)?;
+        self.spend(outgoing.budget.as_deref()).await.map_err(CallFailure::silent)?;
         // Signed after the wait: the timestamp must be the attempt's own.
         let signature = auth::sign(way, &credentials, outgoing.method.as_str(), &url, &env, self.clock.now())
             .map_err(CallFailure::silent)?;
@@ -161,7 +163,7 @@ impl Caller {
     }
     /// A call to an address of the spec's, with nothing but what is in the request.
     pub async fn call_elsewhere(&self, outgoing: Outgoing, url: Url) -> Result<Incoming, CallFailure> {
-        self.spend().await.map_err(CallFailure::silent)?;
+        self.spend(None).await.map_err(CallFailure::silent)?;
         self.send(outgoing, url).await
     }
     /// The address of a request on the base URI. Absolute addresses and ways out of the base are refused.
@@ -186,14 +188,16 @@ impl Caller {
             false => refused("it leaves the connection's base URI"),
         }
     }
-    async fn spend(&self) -> Result<(), CallError> {
+    async fn spend(&self, named: Option<&str>) -> Result<(), CallError> {
         let mut waited = Duration::ZERO;
-        while let Err(wait) = self.budget.take(self.clock.now()) {
-            if waited + wait > BUDGET_WAIT_MAX {
-                return Err(CallError::RateLimited { retry_after: Some(wait) });
+        for budget in self.budget.spent_by(named) {
+            while let Err(wait) = budget.take(self.clock.now()) {
+                if waited + wait > BUDGET_WAIT_MAX {
+                    return Err(CallError::RateLimited { retry_after: Some(wait) });
+                }
+                waited += wait;
+                tokio::time::sleep(wait).await;
             }
-            waited += wait;
-            tokio::time::sleep(wait).await;
         }
         Ok(())
     }
@@ -214,10 +218,12 @@ impl Caller {
         }
         let answer = self.client.send(request).await.map_err(verdict::of_failure)?;
         let now = self.clock.now();
-        self.budget.heed(|name| answer.header(name), now);
+        let spent = || self.budget.spent_by(outgoing.budget.as_deref());
+        spent().for_each(|budget| budget.heed(|name| answer.header(name), now));
         let judged = verdict::judge(&self.connector, answer, now);
         if let Err(CallFailure { error: CallError::RateLimited { retry_after: Some(wait) }, .. }) = &judged {
-            self.budget.block(*wait, now);
+            // Which of the counts is used up is the app's secret.
+            spent().for_each(|budget| budget.block(*wait, now));
         }
         judged
     }

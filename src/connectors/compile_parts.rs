@@ -12,7 +12,7 @@ use super::schema::Schema;
 use super::spec::{Collection, Connector, ConnectorEvent, Cursor, Detection, GlobalWebhook, Method, OwnWebhook, Poll};
 use super::spec::{Detects, WebhookBody};
 use super::yaml::Placed;
-use super::{Handshake, verify, yaml};
+use super::{Handshake, budgets, verify, yaml};
 use crate::domain::models::Catalogue;
 use crate::domain::topic;
 
@@ -316,7 +316,7 @@ pub fn across(connector: &Connector) -> Result<(), SpecError> {
             return Err(SpecError::in_file(path, format!("there is no collection {key:?}")).field("collection"));
         }
     }
-    Ok(())
+    budgets::known(connector)
 }
 
 /// Why a list of ties would never be asked for.

@@ -98,6 +98,9 @@ pub struct ConnectorFile {
     #[serde(default)]
     pub headers: Pairs,
     pub budget: Option<BudgetFile>,
+    /// Further budgets, which some calls spend besides.
+    #[serde(default, deserialize_with = "ordered")]
+    pub budgets: Vec<(String, BudgetFile)>,
     #[serde(default)]
     pub errors: Vec<ErrorRule>,
     pub error_message: Option<Path>,
@@ -124,6 +127,12 @@ pub struct BudgetFile {
     pub per: Span,
     #[serde(default)]
     pub headers: BudgetHeaders,
+}
+
+impl From<BudgetFile> for super::budget::BudgetSpec {
+    fn from(file: BudgetFile) -> Self {
+        Self { requests: file.requests.get(), per: file.per.0, headers: file.headers }
+    }
 }
 
 /// What an answer of the app means, where its status alone does not say.
@@ -217,6 +226,8 @@ pub struct ListFile {
     #[serde(default)]
     pub headers: Pairs,
     pub body: Option<Placed>,
+    /// The budget that the call spends besides the connection's.
+    pub budget: Option<String>,
     /// More query parameters when there is a lower bound.
     #[serde(default)]
     pub since: Pairs,
@@ -283,6 +294,8 @@ pub struct FetchFile {
     #[serde(default)]
     pub headers: Pairs,
     pub body: Option<Placed>,
+    /// The budget that the call spends besides the connection's.
+    pub budget: Option<String>,
     /// Where the record is in the answer; when it is not there, it is gone.
     pub record: Path,
     /// Statuses that say that it is gone; 404 and 410 where it is not said.
@@ -301,6 +314,8 @@ pub struct CallFile {
     #[serde(default)]
     pub headers: Pairs,
     pub body: Option<Placed>,
+    /// The budget that the call spends besides the connection's.
+    pub budget: Option<String>,
     /// What the call comes to, over the answer's body as `$`. Null where it is not said.
     pub result: Option<Placed>,
     /// Statuses that count as done, for `unsubscribe`; 404 and 410 where it is not said.

@@ -10,6 +10,7 @@ mod auth;
 mod auth_files;
 mod authorize;
 mod budget;
+mod budgets;
 mod caller;
 mod calls;
 mod compare;

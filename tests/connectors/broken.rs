@@ -188,6 +188,15 @@ fn events_need_what_they_name() {
 }
 
 #[test]
+fn a_call_names_a_budget_that_is_there() {
+    let pull = edited("data/contacts/pull.rest.yml", "path:", "budget: search\npath:");
+    let error = said(&[("data/contacts/pull.rest.yml", Some(&pull))]);
+    assert_eq!(error, "connector broken: data/contacts/pull.rest.yml, field budget: spec.yml has no budget \"search\"");
+    let spec = edited("spec.yml", "category:", "budgets: {search: {requests: 4, per: 1s}}\ncategory:");
+    assert_eq!(said(&[("data/contacts/pull.rest.yml", Some(&pull)), ("spec.yml", Some(&spec))]), "it is accepted");
+}
+
+#[test]
 fn ties_need_a_list_of_changes_that_cannot_do_it_by_itself() {
     let ties = ("data/contacts/ties.rest.yml", Some("path: /ties\nquery: {after: \"{{since.id}}\"}\nrecords: $\n"));
     assert_eq!(said(&[ties]), "it is accepted");

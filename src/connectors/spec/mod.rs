@@ -48,6 +48,8 @@ pub struct Connector {
     pub events: Vec<ConnectorEvent>,
     /// How many requests one connection may send.
     pub budget: Option<BudgetSpec>,
+    /// What some calls spend besides, by name.
+    pub budgets: Vec<(String, BudgetSpec)>,
     /// The longest one call may take.
     pub deadline: Duration,
     pub(super) answer_bytes_max: usize,
