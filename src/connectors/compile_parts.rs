@@ -9,10 +9,10 @@ use super::mapping::Mapping;
 use super::record::RecordSpec;
 use super::rest::{FetchRest, ListRest};
 use super::schema::Schema;
-use super::spec::{Collection, Connector, ConnectorEvent, Cursor, Detection, GlobalWebhook, Method, OwnWebhook, Poll};
-use super::spec::{Detects, WebhookBody};
-use super::yaml::Placed;
-use super::{Handshake, budgets, verify, yaml};
+use super::spec::{Collection, Connector, ConnectorEvent, Cursor, Detection, GlobalWebhook, Method};
+use super::spec::{Detects, OfCollection, OwnWebhook, Poll, WebhookBody};
+use super::yaml::{Node, Placed};
+use super::{Handshake, Parameters, budgets, verify, yaml};
 use crate::domain::models::Catalogue;
 use crate::domain::topic;
 
@@ -244,7 +244,9 @@ struct EventFile {
     methods: Methods,
     #[serde(default)]
     parameters_schema: Schema,
-    collection: Option<String>,
+    #[serde(default)]
+    default: bool,
+    collection: Option<Placed>,
     #[serde(rename = "type")]
     kind: Option<Placed>,
     record: Option<Placed>,
@@ -278,12 +280,20 @@ fn event(builder: &Builder<'_>, key: &str) -> Result<ConnectorEvent, SpecError> 
         (None, true) => return wrong("collection", "record and id need the collection they belong to"),
         _ => {}
     }
+    if file.default && file.parameters_schema.check(&Parameters::new()).is_err() {
+        return wrong("default", "an event that needs parameters cannot be switched on by itself");
+    }
+    let collection = match &file.collection {
+        Some(Placed { node: Node::Text(key), .. }) if !key.starts_with('$') => Some(OfCollection::Key(key.clone())),
+        told => expression(told)?.map(OfCollection::Told),
+    };
     Ok(ConnectorEvent {
         key: file.key,
         name: file.name,
         description: file.description,
         parameters: file.parameters_schema,
-        collection: file.collection,
+        default: file.default,
+        collection,
         kind,
         record,
         id,
@@ -311,7 +321,9 @@ pub fn across(connector: &Connector) -> Result<(), SpecError> {
         }
     }
     for event in &connector.events {
-        if let Some(key) = event.collection.as_ref().filter(|key| connector.collection(key).is_none()) {
+        if let Some(OfCollection::Key(key)) = &event.collection
+            && connector.collection(key).is_none()
+        {
             let path = format!("events/{}/spec.yml", event.key);
             return Err(SpecError::in_file(path, format!("there is no collection {key:?}")).field("collection"));
         }

@@ -206,6 +206,17 @@ fn ties_need_a_list_of_changes_that_cannot_do_it_by_itself() {
 }
 
 #[test]
+fn an_event_that_needs_parameters_is_not_switched_on_by_itself() {
+    let event = "name: Changed\nkey: changed\nimplementationType: global-webhook\ndefault: true\nparametersSchema:\n  \
+                 properties: {board: {type: string}}\n  required: [board]\n";
+    let selector = "globalWebhookKey: all\nglobalWebhookEventSelector: x\n";
+    let files =
+        [("events/changed/spec.yml", Some(event)), ("events/changed/get-event-selector.map.yml", Some(selector))];
+    let error = said(&files);
+    assert!(error.contains("events/changed/spec.yml, field default: an event that needs parameters"), "{error}");
+}
+
+#[test]
 fn a_connectors_folder_adds_and_replaces() {
     let dir = tempfile::tempdir().unwrap();
     tidemill::connectors::scaffold(dir.path(), "extra").unwrap();

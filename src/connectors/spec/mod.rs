@@ -3,6 +3,8 @@
 //! Always true: every name in here was checked when the folder was loaded. Not here: how the files are read
 //! (`connectors::folder`), what the calls do (`connectors::session`).
 
+mod event;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +27,8 @@ use super::schema::{GivenBy, Schema};
 use super::script::{self, Script};
 use super::template::Template;
 use super::{Credentials, Handshake, Parameters, SpecError, auth, verify};
+
+pub use event::{ConnectorEvent, OfCollection};
 
 /// One third-party app, as its folder describes it.
 pub struct Connector {
@@ -142,21 +146,6 @@ pub struct GlobalWebhook {
     pub handshake: Option<Handshake>,
     pub deadline: Option<Duration>,
     pub(super) handle: Method<()>,
-}
-
-/// An event that is switched on per connection.
-#[derive(Debug)]
-pub struct ConnectorEvent {
-    pub key: String,
-    pub name: String,
-    pub description: Option<String>,
-    pub parameters: Schema,
-    /// The collection whose diff the event goes through. None: its payload is delivered unchanged.
-    pub collection: Option<String>,
-    pub(super) kind: Option<Mapping>,
-    pub(super) record: Option<Mapping>,
-    pub(super) id: Option<Mapping>,
-    pub(super) selector: Method<()>,
 }
 
 /// One kind of record in the app.
