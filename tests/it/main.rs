@@ -28,6 +28,7 @@ mod export;
 mod filter_deaths;
 mod full_disk;
 mod hooks;
+mod hubspot;
 mod isolation;
 mod listen;
 mod metrics;

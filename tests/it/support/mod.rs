@@ -3,7 +3,9 @@
 pub mod api;
 pub mod browser;
 pub mod chromium;
+pub mod clients;
 pub mod engine;
+pub mod hubspot;
 pub mod node;
 pub mod postbox;
 pub mod receiver;
