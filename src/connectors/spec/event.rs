@@ -1,6 +1,6 @@
 //! The connector events: what of a global webhook can be switched on for one connection.
 //!
-//! Always true: as for the whole of [`super`]. Not here: what comes of an event (`connectors::hooks`).
+//! Always true: as for the whole of `connectors::spec`. Not here: what comes of an event (`connectors::hooks`).
 
 use super::{Method, Schema};
 use crate::connectors::mapping::Mapping;

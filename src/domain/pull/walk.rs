@@ -3,7 +3,7 @@
 //! Sorted oldest first, each page is a query of its own that starts where the page before ended, so that a record which
 //! changes during the walk shifts nothing; the app's page marks are followed only inside one tick. Sorted newest first, the
 //! same from the other end, where the app takes an upper bound. In no order, marks are followed to the end. A tick that the
-//! app lists by id is walked that way instead ([`ties`]).
+//! app lists by id is walked that way instead (`walk::ties`).
 
 mod ties;
 
