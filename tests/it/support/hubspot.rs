@@ -340,7 +340,7 @@ impl World {
 
     fn list(&self, portal: u64, object: &str, query: &BTreeMap<String, String>) -> Value {
         let limit = query.get("limit").and_then(|text| text.parse::<usize>().ok()).unwrap_or(10).min(100);
-        let archived = query.get("archived").is_some_and(|text| text == "true");
+        let archived = query.get("archived").is_some_and(|text| text.eq_ignore_ascii_case("true"));
         let after = query.get("after").and_then(|text| u64::from_str_radix(text, 36).ok()).unwrap_or(0);
         let wanted = wanted(query);
         let rest = Self::of(&self.records, portal, object)
@@ -502,7 +502,7 @@ fn route(
             return (200, details);
         }
         ["crm", "v3", "owners"] => {
-            let archived = query.get("archived").is_some_and(|text| text == "true");
+            let archived = query.get("archived").is_some_and(|text| text.eq_ignore_ascii_case("true"));
             let owners: Vec<&Value> = world.owners.iter().filter(|owner| owner["archived"] == archived).collect();
             return (200, json!({ "results": owners }));
         }
