@@ -13,7 +13,7 @@ use super::call::{Call, not_found};
 use super::paging::{self, Paging};
 use super::reply::Reply;
 use super::route::{PAGED, Route, group};
-use crate::connectors::spec::Detects;
+use crate::connectors::spec::{Detects, OfCollection};
 use crate::connectors::{Absent, Connector, GivenBy};
 use crate::error::{Code, Error, Result};
 
@@ -95,8 +95,10 @@ struct ConnectorEventView {
     name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     description: Option<String>,
-    /// The topic of what it brings.
-    topic: String,
+    /// The topic of what it brings; null if that depends on what comes.
+    topic: Option<String>,
+    /// Switched on when an account is connected through an integration.
+    default: bool,
     parameters_schema: Value,
 }
 
@@ -166,12 +168,17 @@ fn view(connector: &Connector) -> ConnectorView {
     let absent = connector.not_supported.iter();
     let absent = absent.map(|a| AbsentTopicView { topic: a.what.clone(), reason: a.reason.clone() });
     let events = connector.events.iter().map(|event| {
-        let of_collection = event.collection.as_ref().and_then(|key| connector.collection(key));
+        let topic = match &event.collection {
+            None => Some(format!("{}/{}", connector.key, event.key)),
+            Some(OfCollection::Key(key)) => connector.collection(key).map(|c| c.topic.clone()),
+            Some(OfCollection::Told(_)) => None,
+        };
         ConnectorEventView {
             key: event.key.clone(),
             name: event.name.clone(),
             description: event.description.clone(),
-            topic: of_collection.map_or_else(|| format!("{}/{}", connector.key, event.key), |c| c.topic.clone()),
+            topic,
+            default: event.default,
             parameters_schema: event.parameters.to_json(),
         }
     });

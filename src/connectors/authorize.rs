@@ -192,6 +192,11 @@ impl Connector {
     }
 
     fn revocation(&self, credentials: &Credentials) -> Option<&OAuth2File> {
+        let refreshes = credentials.token().is_some_and(|token| token.refresh_token.is_some());
+        if !refreshes && self.auth.iter().any(|way| matches!(way, AuthFile::Bearer(_))) {
+            // A token that a person made in the app is not ours to take back.
+            return None;
+        }
         match auth::choose(&self.auth, credentials, None) {
             Some(AuthFile::Oauth2(file)) if file.revoke.is_some() => Some(file),
             _ => None,

@@ -1,4 +1,5 @@
-//! How many requests one connection may send: a token bucket over the clock, corrected by what the app's headers say.
+//! How many requests one connection may send: a token bucket over the clock, corrected by what the app's headers say. An
+//! app that counts some calls besides (HubSpot its searches) has further buckets, by name.
 //!
 //! Always true: pure but for its lock; nothing waits in here. Not here: who waits (`connectors::session`), and how often
 //! an app is looked at (the watcher).
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::spec::Connector;
 use crate::domain::time::Millis;
 
 /// The longest wait that an app can impose through its headers.
@@ -52,6 +54,7 @@ pub enum ResetIn {
 pub struct Budget {
     spec: Option<BudgetSpec>,
     state: Mutex<State>,
+    named: Vec<(String, Budget)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -64,10 +67,21 @@ struct State {
 }
 
 impl Budget {
+    /// The full budgets of one connection to an app.
+    pub fn of(connector: &Connector, now: Millis) -> Self {
+        let named = connector.budgets.iter().map(|(name, spec)| (name.clone(), Self::new(Some(spec.clone()), now)));
+        Self { named: named.collect(), ..Self::new(connector.budget.clone(), now) }
+    }
     /// A full budget. None: only the app's own answers slow it down.
-    pub fn new(spec: Option<BudgetSpec>, now: Millis) -> Self {
+    fn new(spec: Option<BudgetSpec>, now: Millis) -> Self {
         let full = spec.as_ref().map_or(0, |s| u64::from(s.requests) * 1000);
-        Self { spec, state: Mutex::new(State { tokens_milli: full, filled_at: now, blocked_until: Millis(0) }) }
+        let state = Mutex::new(State { tokens_milli: full, filled_at: now, blocked_until: Millis(0) });
+        Self { spec, state, named: Vec::new() }
+    }
+    /// The budgets that a call spends: the one of that name first, which is the smaller, and the connection's.
+    pub fn spent_by<'b>(&'b self, name: Option<&str>) -> impl Iterator<Item = &'b Self> + use<'b> {
+        let named = name.and_then(|name| self.named.iter().find(|(known, _)| known == name));
+        named.map(|(_, budget)| budget).into_iter().chain([self])
     }
     /// Takes one request, or says how long to wait for it.
     pub fn take(&self, now: Millis) -> Result<(), Duration> {
@@ -177,6 +191,19 @@ mod tests {
         budget.heed(header, Millis(0));
         assert_eq!(budget.take(Millis(0)), Err(Duration::from_millis(2_500)));
         assert!(budget.take(Millis(2_600)).is_ok());
+    }
+
+    #[test]
+    fn a_call_that_counts_twice_spends_its_own_budget_first_and_the_connections_too() {
+        let search = ("search".to_owned(), budget(2, 1));
+        let both = Budget { named: vec![search], ..budget(3, 10) };
+        let take = |name: Option<&str>| both.spent_by(name).try_for_each(|one| one.take(Millis(0)));
+        assert_eq!(take(Some("search")), Ok(()));
+        assert_eq!(take(Some("search")), Ok(()));
+        assert_eq!(take(Some("search")), Err(Duration::from_millis(500)), "its own is used up");
+        assert_eq!(take(None), Ok(()), "the others go on");
+        assert_eq!(take(None), Err(Duration::from_millis(3_334)), "all of them count for the connection");
+        assert_eq!(both.spent_by(Some("unknown")).count(), 1);
     }
 
     #[test]

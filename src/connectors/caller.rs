@@ -37,13 +37,15 @@ pub struct Outgoing {
     pub body: Option<Value>,
     /// Sent as it is, with its content type, instead of `body`.
     pub raw_body: Option<(String, Bytes)>,
+    /// The budget that it spends besides the connection's.
+    pub budget: Option<String>,
 }
 
 impl Outgoing {
     /// A request without query, headers and body.
     pub fn new(method: Method, path: String) -> Self {
         let (query, headers) = (Vec::new(), Vec::new());
-        Self { method, path, from_root: false, query, headers, body: None, raw_body: None }
+        Self { method, path, from_root: false, query, headers, body: None, raw_body: None, budget: None }
     }
 }
 
@@ -125,7 +127,7 @@ impl Caller {
     ) -> Self {
         let base_value = Value::from(base.as_str().trim_end_matches('/'));
         let credentials = RwLock::new(Arc::new(Credentials::Integration { session: None }));
-        let budget = Arc::new(Budget::new(connector.budget.clone(), clock.now()));
+        let budget = Arc::new(Budget::of(&connector, clock.now()));
         let parameters = Value::Object(parameters);
         let wire = client.into();
         Self { connector, base, base_value, parameters, credentials, wire, budget, clock, tap: None }
@@ -165,7 +167,7 @@ impl Caller {
             }
         }
         let answer = self.exchange(outgoing, url, None).await?;
-        let judged = self.judge(answer.clone());
+        let judged = self.judge(answer.clone(), None);
         Ok((answer, judged.err().map(CallError::from)))
     }
     /// Adds the credentials, and waits for the budget.
@@ -183,7 +185,7 @@ impl Caller {
         let now = self.clock.now();
         auth::apply(way, &credentials, &mut outgoing, &env, now).map_err(CallFailure::silent)?;
         let url = self.address(&outgoing).map_err(CallFailure::silent)?;
-        self.spend().await.map_err(CallFailure::silent)?;
+        self.spend(outgoing.budget.as_deref()).await.map_err(CallFailure::silent)?;
         // Signed after the wait: the timestamp must be the attempt's own.
         let signature = auth::sign(way, &credentials, outgoing.method.as_str(), &url, &env, self.clock.now())
             .map_err(CallFailure::silent)?;
@@ -193,7 +195,7 @@ impl Caller {
     /// A call to an address of the spec's, with nothing but what is in the request.
     pub async fn call_elsewhere(&self, outgoing: Outgoing, url: Url) -> Result<Incoming, CallFailure> {
         let asked = self.is_seen().then(|| Asked::elsewhere(&outgoing, &url));
-        self.spend().await.map_err(CallFailure::silent)?;
+        self.spend(None).await.map_err(CallFailure::silent)?;
         self.send(outgoing, url, asked).await
     }
     /// The address of a request on the base URI. Absolute addresses and ways out of the base are refused.
@@ -218,14 +220,16 @@ impl Caller {
             false => refused("it leaves the connection's base URI"),
         }
     }
-    async fn spend(&self) -> Result<(), CallError> {
+    async fn spend(&self, named: Option<&str>) -> Result<(), CallError> {
         let mut waited = Duration::ZERO;
-        while let Err(wait) = self.budget.take(self.clock.now()) {
-            if waited + wait > BUDGET_WAIT_MAX {
-                return Err(CallError::RateLimited { retry_after: Some(wait) });
+        for budget in self.budget.spent_by(named) {
+            while let Err(wait) = budget.take(self.clock.now()) {
+                if waited + wait > BUDGET_WAIT_MAX {
+                    return Err(CallError::RateLimited { retry_after: Some(wait) });
+                }
+                waited += wait;
+                tokio::time::sleep(wait).await;
             }
-            waited += wait;
-            tokio::time::sleep(wait).await;
         }
         Ok(())
     }
@@ -235,8 +239,9 @@ impl Caller {
     }
     async fn send(&self, outgoing: Outgoing, url: Url, asked: Option<Asked>) -> Result<Incoming, CallFailure> {
         let started = self.clock.now();
+        let budget = outgoing.budget.clone();
         let answer = self.exchange(outgoing, url, asked.as_ref()).await;
-        let done = answer.and_then(|answer| self.judge(answer));
+        let done = answer.and_then(|answer| self.judge(answer, budget.as_deref()));
         if let (Some(tap), Some(asked)) = (&self.tap, asked) {
             tap(Exchange::new(asked, &done, self.clock.now().since(started)));
         }
@@ -267,14 +272,16 @@ impl Caller {
             (Wire::Replay(replay), Some(asked)) => replay.answer(asked)?,
             (Wire::Replay(_), None) => return Err(CallFailure::silent(CallError::unavailable("nothing was asked"))),
         };
-        self.budget.heed(|name| answer.header(name), self.clock.now());
+        let now = self.clock.now();
+        self.budget.spent_by(outgoing.budget.as_deref()).for_each(|budget| budget.heed(|name| answer.header(name), now));
         Ok(answer)
     }
-    fn judge(&self, answer: outbound::Answer) -> Result<Incoming, CallFailure> {
+    fn judge(&self, answer: outbound::Answer, budget: Option<&str>) -> Result<Incoming, CallFailure> {
         let now = self.clock.now();
         let judged = verdict::judge(&self.connector, answer, now);
         if let Err(CallFailure { error: CallError::RateLimited { retry_after: Some(wait) }, .. }) = &judged {
-            self.budget.block(*wait, now);
+            // Which of the counts is used up is the app's secret.
+            self.budget.spent_by(budget).for_each(|budget| budget.block(*wait, now));
         }
         judged
     }

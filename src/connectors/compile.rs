@@ -94,11 +94,8 @@ fn with_parameters(source: &Arc<Folder>, parameters: &Parameters, common: &Commo
         events: parts::events(&builder)?,
         parameters: schema,
         base_uri: base_uri(spec.base_uri),
-        budget: spec.budget.map(|budget| super::budget::BudgetSpec {
-            requests: budget.requests.get(),
-            per: budget.per.0,
-            headers: budget.headers,
-        }),
+        budget: spec.budget.map(Into::into),
+        budgets: spec.budgets.into_iter().map(|(name, budget)| (name, budget.into())).collect(),
         deadline: spec.deadline.map_or(common.deadline, |deadline| deadline.0),
         answer_bytes_max: common.answer_bytes_max,
         account: match spec.account {

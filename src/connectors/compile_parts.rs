@@ -9,10 +9,10 @@ use super::mapping::Mapping;
 use super::record::RecordSpec;
 use super::rest::{FetchRest, ListRest};
 use super::schema::Schema;
-use super::spec::{Collection, Connector, ConnectorEvent, Cursor, Detection, GlobalWebhook, Method, OwnWebhook, Poll};
-use super::spec::{Detects, WebhookBody};
-use super::yaml::Placed;
-use super::{Handshake, Instructions, verify, yaml};
+use super::spec::{Collection, Connector, ConnectorEvent, Cursor, Detection, GlobalWebhook, Method};
+use super::spec::{Detects, OfCollection, OwnWebhook, Poll, WebhookBody};
+use super::yaml::{Node, Placed};
+use super::{Handshake, Instructions, Parameters, budgets, verify, yaml};
 use crate::domain::models::Catalogue;
 use crate::domain::topic;
 
@@ -47,6 +47,7 @@ fn collection(builder: &Builder<'_>, key: &str, templated: bool) -> Result<Colle
         ignored_fields: file.ignored_fields,
         webhook_body: file.webhook_body,
         request_time: file.cursor.format.unwrap_or_else(|| record.time().clone()),
+        ties: builder.method(&format!("{dir}/ties"), Some(&list), None)?,
         scan: builder.method(&format!("{dir}/scan"), Some(&list), None)?,
         deleted: builder.method(&format!("{dir}/deleted"), Some(&list), None)?,
         fetch: match builder.method(&format!("{dir}/fetch"), Some(&fetch), None)? {
@@ -250,7 +251,10 @@ pub(super) struct EventFile {
     methods: Methods,
     #[serde(default)]
     parameters_schema: Schema,
-    collection: Option<String>,
+    #[serde(default)]
+    default: bool,
+    #[schemars(with = "Option<super::schemas::Expression>")]
+    collection: Option<Placed>,
     #[serde(rename = "type")]
     #[schemars(with = "Option<super::schemas::Expression>")]
     kind: Option<Placed>,
@@ -287,12 +291,20 @@ fn event(builder: &Builder<'_>, key: &str) -> Result<ConnectorEvent, SpecError> 
         (None, true) => return wrong("collection", "record and id need the collection they belong to"),
         _ => {}
     }
+    if file.default && file.parameters_schema.check(&Parameters::new()).is_err() {
+        return wrong("default", "an event that needs parameters cannot be switched on by itself");
+    }
+    let collection = match &file.collection {
+        Some(Placed { node: Node::Text(key), .. }) if !key.starts_with('$') => Some(OfCollection::Key(key.clone())),
+        told => expression(told)?.map(OfCollection::Told),
+    };
     Ok(ConnectorEvent {
         key: file.key,
         name: file.name,
         description: file.description,
         parameters: file.parameters_schema,
-        collection: file.collection,
+        default: file.default,
+        collection,
         kind,
         record,
         id,
@@ -316,14 +328,28 @@ pub fn across(connector: &Connector) -> Result<(), SpecError> {
         if let Some((kind, needed)) = unfounded(connector, collection) {
             return wrong(&format!("detects.{kind}"), needed.to_owned());
         }
+        if let Some(why) = loose_ties(collection) {
+            return Err(SpecError::in_file(format!("data/{}/ties", collection.key), why));
+        }
     }
     for event in &connector.events {
-        if let Some(key) = event.collection.as_ref().filter(|key| connector.collection(key).is_none()) {
+        if let Some(OfCollection::Key(key)) = &event.collection
+            && connector.collection(key).is_none()
+        {
             let path = format!("events/{}/spec.yml", event.key);
             return Err(SpecError::in_file(path, format!("there is no collection {key:?}")).field("collection"));
         }
     }
-    Ok(())
+    budgets::known(connector)
+}
+
+/// Why a list of ties would never be asked for.
+fn loose_ties(collection: &Collection) -> Option<&'static str> {
+    match collection.lists_ties() {
+        true if !collection.cursor.incremental => Some("ties belong to a pull that takes `since` and shows updatedAt"),
+        true if collection.cursor.breaks_ties => Some("cursor.breaksTies says that pull itself goes on after an id"),
+        _ => None,
+    }
 }
 
 /// What webhooks say of parameters.

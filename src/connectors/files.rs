@@ -98,6 +98,10 @@ pub struct ConnectorFile {
     #[serde(default)]
     pub headers: Pairs,
     pub budget: Option<BudgetFile>,
+    /// Further budgets, which some calls spend besides.
+    #[serde(default, deserialize_with = "ordered")]
+    #[schemars(with = "std::collections::BTreeMap<String, BudgetFile>")]
+    pub budgets: Vec<(String, BudgetFile)>,
     #[serde(default)]
     pub errors: Vec<ErrorRule>,
     pub error_message: Option<Path>,
@@ -127,6 +131,12 @@ pub struct BudgetFile {
     pub per: Span,
     #[serde(default)]
     pub headers: BudgetHeaders,
+}
+
+impl From<BudgetFile> for super::budget::BudgetSpec {
+    fn from(file: BudgetFile) -> Self {
+        Self { requests: file.requests.get(), per: file.per.0, headers: file.headers }
+    }
 }
 
 /// What an answer of the app means, where its status alone does not say.
@@ -222,6 +232,8 @@ pub struct ListFile {
     pub headers: Pairs,
     #[schemars(with = "Option<super::schemas::Expression>")]
     pub body: Option<Placed>,
+    /// The budget that the call spends besides the connection's.
+    pub budget: Option<String>,
     /// More query parameters when there is a lower bound.
     #[serde(default)]
     pub since: Pairs,
@@ -289,6 +301,8 @@ pub struct FetchFile {
     pub headers: Pairs,
     #[schemars(with = "Option<super::schemas::Expression>")]
     pub body: Option<Placed>,
+    /// The budget that the call spends besides the connection's.
+    pub budget: Option<String>,
     /// Where the record is in the answer; when it is not there, it is gone.
     pub record: Path,
     /// Statuses that say that it is gone; 404 and 410 where it is not said.
@@ -308,6 +322,8 @@ pub struct CallFile {
     pub headers: Pairs,
     #[schemars(with = "Option<super::schemas::Expression>")]
     pub body: Option<Placed>,
+    /// The budget that the call spends besides the connection's.
+    pub budget: Option<String>,
     /// What the call comes to, over the answer's body as `$`. Null where it is not said.
     #[schemars(with = "Option<super::schemas::Expression>")]
     pub result: Option<Placed>,

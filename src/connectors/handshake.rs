@@ -39,7 +39,7 @@ pub struct Handshake {
 }
 
 /// A request whose body names an address that must be called soon, to say that the webhook's URL is ours.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Confirm {
     /// The member of a JSON body that holds the address.

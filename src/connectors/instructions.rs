@@ -14,7 +14,7 @@ use super::schema::Schema;
 use super::template::Template;
 
 /// Plain text, a step per line.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(transparent)]
 pub struct Instructions(Template);
 

@@ -11,6 +11,7 @@ mod auth;
 mod auth_files;
 mod authorize;
 mod budget;
+mod budgets;
 mod caller;
 mod calls;
 mod compare;

@@ -32,6 +32,7 @@ pub struct Rest {
     query: Vec<(String, Filled)>,
     headers: Pairs,
     body: Option<Mapping>,
+    budget: Option<String>,
 }
 
 /// The value of a query parameter: a text with holes, or an expression.
@@ -41,7 +42,7 @@ enum Filled {
     Expression(Mapping),
 }
 
-/// `pull`, `scan` and `deleted`.
+/// `pull`, `ties`, `scan` and `deleted`.
 #[derive(Clone, Debug)]
 pub struct ListRest {
     rest: Rest,
@@ -96,6 +97,7 @@ impl Rest {
         outgoing.query = values.collect();
         outgoing.headers = rendered(&self.headers, env);
         outgoing.body = self.body.as_ref().map(|body| body.eval(env));
+        outgoing.budget = self.budget.clone();
         Ok(outgoing)
     }
 }
@@ -142,6 +144,30 @@ fn rendered(pairs: &Pairs, env: &Env<'_>) -> Vec<(String, String)> {
     named.filter_map(|(name, template)| Some((name.clone(), template.render(env)?))).collect()
 }
 
+/// A call that may spend a budget of its own.
+pub trait Spends {
+    /// The budget's name.
+    fn budget(&self) -> Option<&str>;
+}
+
+impl Spends for ListRest {
+    fn budget(&self) -> Option<&str> {
+        self.rest.budget.as_deref()
+    }
+}
+
+impl Spends for FetchRest {
+    fn budget(&self) -> Option<&str> {
+        self.rest.budget.as_deref()
+    }
+}
+
+impl Spends for CallRest {
+    fn budget(&self) -> Option<&str> {
+        self.rest.budget.as_deref()
+    }
+}
+
 impl ListRest {
     /// Compiles a file of the collection whose records are `record`.
     pub fn new(file: &str, list: &ListFile, record: &RecordSpec) -> Result<Self, SpecError> {
@@ -156,6 +182,7 @@ impl ListRest {
                 query: Filled::all(file, &list.query)?,
                 headers: list.headers.clone(),
                 body: body(file, list.body.as_ref())?,
+                budget: list.budget.clone(),
             },
             since: list.since.clone(),
             until: list.until.clone().unwrap_or_default(),
@@ -227,6 +254,7 @@ impl FetchRest {
                 query: Filled::all(file, &fetch.query)?,
                 headers: fetch.headers.clone(),
                 body: body(file, fetch.body.as_ref())?,
+                budget: fetch.budget.clone(),
             },
             record: Picker::new(&[Some(&fetch.record)]),
             gone: fetch.gone.clone().unwrap_or_else(|| GONE.to_vec()),
@@ -258,6 +286,7 @@ impl CallRest {
                 query: Filled::all(file, &call.query)?,
                 headers: call.headers.clone(),
                 body: body(file, call.body.as_ref())?,
+                budget: call.budget.clone(),
             },
             result,
             gone: call.gone.clone().unwrap_or_else(|| GONE.to_vec()),

@@ -57,7 +57,7 @@ pub struct Property {
 }
 
 /// What setting a parameter needs beyond the usual.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum NeededScope {
     Admin,

@@ -101,6 +101,13 @@ impl Session {
     ) -> Result<Page, CallError> {
         self.list(&c.pull, c, query, mark).await
     }
+    /// One page of the records of one tick, sorted by id: those between the query's two bounds, after its id.
+    ///
+    /// # Errors
+    /// The app's or the script's failure.
+    pub async fn ties_page(&self, c: &Collection, query: &PullQuery) -> Result<Page, CallError> {
+        self.list(&c.ties, c, query, None).await
+    }
     /// One page of a walk over all records: `scan`, or `pull` without bounds.
     ///
     /// # Errors

@@ -188,6 +188,35 @@ fn events_need_what_they_name() {
 }
 
 #[test]
+fn a_call_names_a_budget_that_is_there() {
+    let pull = edited("data/contacts/pull.rest.yml", "path:", "budget: search\npath:");
+    let error = said(&[("data/contacts/pull.rest.yml", Some(&pull))]);
+    assert_eq!(error, "connector broken: data/contacts/pull.rest.yml, field budget: spec.yml has no budget \"search\"");
+    let spec = edited("spec.yml", "category:", "budgets: {search: {requests: 4, per: 1s}}\ncategory:");
+    assert_eq!(said(&[("data/contacts/pull.rest.yml", Some(&pull)), ("spec.yml", Some(&spec))]), "it is accepted");
+}
+
+#[test]
+fn ties_need_a_list_of_changes_that_cannot_do_it_by_itself() {
+    let ties = ("data/contacts/ties.rest.yml", Some("path: /ties\nquery: {after: \"{{since.id}}\"}\nrecords: $\n"));
+    assert_eq!(said(&[ties]), "it is accepted");
+    let spec = edited("data/contacts/spec.yml", "lookback: 60s", "lookback: 60s, breaksTies: true");
+    let error = said(&[ties, ("data/contacts/spec.yml", Some(&spec))]);
+    assert!(error.contains("data/contacts/ties: cursor.breaksTies says that pull itself goes on"), "{error}");
+}
+
+#[test]
+fn an_event_that_needs_parameters_is_not_switched_on_by_itself() {
+    let event = "name: Changed\nkey: changed\nimplementationType: global-webhook\ndefault: true\nparametersSchema:\n  \
+                 properties: {board: {type: string}}\n  required: [board]\n";
+    let selector = "globalWebhookKey: all\nglobalWebhookEventSelector: x\n";
+    let files =
+        [("events/changed/spec.yml", Some(event)), ("events/changed/get-event-selector.map.yml", Some(selector))];
+    let error = said(&files);
+    assert!(error.contains("events/changed/spec.yml, field default: an event that needs parameters"), "{error}");
+}
+
+#[test]
 fn a_connectors_folder_adds_and_replaces() {
     let dir = tempfile::tempdir().unwrap();
     tidemill::connectors::scaffold(dir.path(), "extra").unwrap();

@@ -77,7 +77,7 @@ async fn connectors_say_what_they_can() {
     let node = Node::start().await;
     let all = node.get(&at("connectors")).await.ok();
     let keys: Vec<String> = all["connectors"].as_array().expect("a list").iter().map(|c| text(&c["key"])).collect();
-    for key in ["adobe-commerce", "generic", "sandbox"] {
+    for key in ["adobe-commerce", "generic", "hubspot", "sandbox"] {
         assert!(keys.contains(&key.to_owned()), "{keys:?}");
     }
     let first = node.get(&at("connectors?limit=1")).await.ok();

@@ -32,6 +32,7 @@ mod filter_deaths;
 mod forward;
 mod full_disk;
 mod hooks;
+mod hubspot;
 mod isolation;
 mod listen;
 mod metrics;

@@ -41,7 +41,7 @@ impl Desk {
         let parameters = self.connector.parameters.check(&given).expect("good parameters");
         let base = self.connector.base_uri.choose(&parameters).expect("an address");
         let credentials = Credentials::read(&json!({"apiKey": key})).expect("a key");
-        let budget = Arc::new(Budget::new(self.connector.budget.clone(), self.clock.now()));
+        let budget = Arc::new(Budget::of(&self.connector, self.clock.now()));
         let (connector, client, clock) = (self.connector.clone(), self.client.clone(), self.clock.clone());
         Session::new(connector, &base, parameters, credentials, client, budget, clock).expect("a session")
     }

@@ -279,6 +279,14 @@ async fn fetch(deps: &Deps, account: &Arc<Account>, jobs: Vec<Job>, items: &mut 
             let sent_at = deps.clock.now();
             let answer = account.call(deps, || account.session.fetch(c, &job.remote_id)).await?;
             job.what = What::Seen(match answer {
+                Ok(Some(record)) if record.remote_id != job.remote_id => {
+                    // What was asked for was merged into another record (HubSpot), or has a longer id (Salesforce).
+                    let (collection, rows, remote_id) =
+                        (job.collection.clone(), job.rows.clone(), record.remote_id.clone());
+                    let what = What::Seen(Seen::Record { record, observed_at: sent_at });
+                    ready.push(Job { collection, remote_id, rows, what });
+                    Seen::Gone { remote_updated_at: None, observed_at: sent_at }
+                }
                 Ok(Some(record)) => Seen::Record { record, observed_at: sent_at },
                 Ok(None) => Seen::Gone { remote_updated_at: None, observed_at: sent_at },
                 Err(error @ CallError::Unauthorized(_)) => {

@@ -54,7 +54,7 @@ impl Memory {
                 budgets.clear();
             }
         }
-        let fresh = || (now, Arc::new(Budget::new(connector.budget.clone(), now)));
+        let fresh = || (now, Arc::new(Budget::of(connector, now)));
         let (used, budget) = budgets.entry(id).or_insert_with(fresh);
         *used = now;
         budget.clone()

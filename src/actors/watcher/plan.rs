@@ -71,6 +71,7 @@ pub fn rules(c: &Collection) -> Rules {
         lookback: c.cursor.lookback,
         ceiling: c.cursor.ceiling,
         breaks_ties: c.cursor.breaks_ties,
+        lists_ties: c.lists_ties(),
         takes_until: c.cursor.takes_until,
         pages_max: PAGES_MAX,
     }

@@ -9,7 +9,7 @@ use super::changes::{Seen as Sight, Sighting, Tally};
 use super::commit::{Commit, Standing};
 use super::plan;
 use super::run::{Ended, Run};
-use crate::connectors::{AppRecord, CallError, Collection, PageMark, PullQuery};
+use crate::connectors::{AppRecord, CallError, Collection, Page, PageMark, PullQuery};
 use crate::domain::connection::CollectionState;
 use crate::domain::event::Source;
 use crate::domain::pull::{End, Next, Query, Scan, ScanStep, Seen, Walk};
@@ -29,18 +29,18 @@ pub async fn pull(run: &mut Run<'_>, c: &Collection, whole: bool) -> Result<Ende
     let state = run.deps.store.collection_state(run.account.connection.id, &c.key)?;
     let cursor = state.cursor.as_ref().filter(|_| !whole);
     let mut walk = Walk::start(plan::rules(c), cursor, started);
-    let (mut query, mut mark, mut expired) = (ask(walk.query()), None::<PageMark>, false);
+    let (mut query, mut mark, mut expired) = (walk.query(), None::<PageMark>, false);
     let mut sum = Tally::default();
     loop {
         if let Some(ended) = run.between_pages().await? {
             return Ok(ended);
         }
         let sent_at = run.deps.clock.now();
-        let answer = run.account.call(run.deps, || run.account.session.pull_page(c, &query, mark.as_ref())).await?;
+        let answer = run.account.call(run.deps, || changes(run, c, &query, mark.as_ref())).await?;
         let page = match answer {
             Ok(page) => page,
             Err(CallError::PageExpired(_)) if !expired => {
-                (query, mark, expired) = (ask(walk.query()), None, true);
+                (query, mark, expired) = (walk.query(), None, true);
                 continue;
             }
             Err(error) => return run.fail(c, Task::Pull, error).await,
@@ -65,7 +65,7 @@ pub async fn pull(run: &mut Run<'_>, c: &Collection, whole: bool) -> Result<Ende
         }
         match step.next {
             Next::Page => mark = page.next,
-            Next::Query => (query, mark) = (ask(walk.query()), None),
+            Next::Query => (query, mark) = (walk.query(), None),
             Next::Done(End::PagesMax) => return run.cut(c, Task::Pull).await,
             Next::Done(_) if ends_here => return Ok(Ended::Done),
             Next::Done(_) => return deleted(run, c, &state, &mut sum).await,
@@ -160,8 +160,18 @@ pub fn sightings(records: Vec<AppRecord>, observed_at: Millis, source: &Source) 
     records.into_iter().map(sighting).collect()
 }
 
-fn ask(query: Query) -> PullQuery {
-    PullQuery { since: query.since, until: query.until }
+/// A page of the list of changes, or of one tick's records by id.
+async fn changes(
+    run: &Run<'_>,
+    c: &Collection,
+    query: &Query,
+    mark: Option<&PageMark>,
+) -> std::result::Result<Page, CallError> {
+    let asked = PullQuery { since: query.since.clone(), until: query.until };
+    match query.ties {
+        true => run.account.session.ties_page(c, &asked).await,
+        false => run.account.session.pull_page(c, &asked, mark).await,
+    }
 }
 
 /// The same page for ever, as the app's failure.

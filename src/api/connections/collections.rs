@@ -105,7 +105,9 @@ pub(super) fn views(
 }
 
 fn listens(connector: &Connector, switch: &EventSwitch, c: &Collection) -> bool {
-    connector.event(&switch.event).and_then(|event| event.collection.as_deref()) == Some(c.key.as_str())
+    // One whose selector is not known yet hears nothing.
+    let of = connector.event(&switch.event).filter(|_| !switch.webhook_key.is_empty());
+    of.and_then(|event| event.collection.as_ref()).is_some_and(|of| of.may_be(&c.key))
 }
 
 fn view(

@@ -50,7 +50,7 @@ pub(super) fn join(
     parameters::refuse_address(call, &base_uri)?;
     connector.accepts(&credentials).map_err(|e| Error::invalid(format!("credentials: {e}")))?;
     let now = deps.clock.now();
-    let budget = Arc::new(Budget::new(connector.budget.clone(), now));
+    let budget = Arc::new(Budget::of(&connector, now));
     let (client, clock) = (deps.apps.clone(), deps.clock.clone());
     let made = Session::new(connector.clone(), &base_uri, parameters, credentials.clone(), client, budget, clock);
     Ok(Prepared { connector, credentials, session: made.map_err(Error::invalid)? })

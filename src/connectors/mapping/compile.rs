@@ -246,6 +246,7 @@ fn unary(name: &str) -> Option<Unary> {
         "$boolean" => Unary::Boolean,
         "$abs" => Unary::Abs,
         "$negate" => Unary::Negate,
+        "$percent" => Unary::Percent,
         "$not" => Unary::Not,
         "$exists" => Unary::Exists,
         "$compact" => Unary::Compact,

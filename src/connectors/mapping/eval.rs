@@ -119,6 +119,7 @@ fn apply<'a>(unary: Unary, value: Made<'a>) -> Made<'a> {
         Unary::Integer => number(decimal::integer),
         Unary::Abs => number(decimal::abs),
         Unary::Negate => number(decimal::negate),
+        Unary::Percent => number(decimal::percent),
         Unary::Boolean => boolean(&value).map(Value::Bool),
         Unary::Compact => return compact(value),
     };

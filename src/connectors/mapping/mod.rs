@@ -51,6 +51,7 @@ pub const OPERATORS: &[&str] = &[
     "$omit",
     "$or",
     "$pairs",
+    "$percent",
     "$split",
     "$string",
     "$sum",
@@ -149,6 +150,7 @@ enum Unary {
     Boolean,
     Abs,
     Negate,
+    Percent,
     Not,
     Exists,
     /// Without null members or items.

@@ -40,6 +40,7 @@ const KINDS: &[Kind] = &[
             "account.rest.yml",
             "webhook/subscribe.rest.yml",
             "webhook/refresh.rest.yml",
+            "webhook/check.rest.yml",
             "webhook/unsubscribe.rest.yml",
         ],
         make: of::<CallFile>,
@@ -67,7 +68,12 @@ const KINDS: &[Kind] = &[
     Kind {
         name: "list",
         title: "A list of the app, page by page",
-        files: &["data/*/pull.rest.yml", "data/*/scan.rest.yml", "data/*/deleted.rest.yml"],
+        files: &[
+            "data/*/pull.rest.yml",
+            "data/*/scan.rest.yml",
+            "data/*/deleted.rest.yml",
+            "data/*/ties.rest.yml",
+        ],
         make: of::<ListFile>,
     },
     Kind {

@@ -3,6 +3,7 @@
 //! Always true: every name in here was checked when the folder was loaded. Not here: how the files are read
 //! (`connectors::folder`), what the calls do (`connectors::session`).
 
+mod event;
 mod hooks;
 
 use std::fmt;
@@ -29,6 +30,8 @@ use super::script::{self, Script};
 use super::template::Template;
 use super::{Absent, Credentials, Parameters, SpecError, auth};
 
+pub use event::{ConnectorEvent, OfCollection};
+
 /// One third-party app, as its folder describes it.
 pub struct Connector {
     /// The folder's name.
@@ -53,6 +56,8 @@ pub struct Connector {
     pub not_supported: Vec<Absent>,
     /// How many requests one connection may send.
     pub budget: Option<BudgetSpec>,
+    /// What some calls spend besides, by name.
+    pub budgets: Vec<(String, BudgetSpec)>,
     /// The longest one call may take.
     pub deadline: Duration,
     pub(super) answer_bytes_max: usize,
@@ -104,19 +109,6 @@ pub(super) enum Method<R> {
     Missing,
 }
 
-/// An event that is switched on per connection.
-#[derive(Debug)]
-pub struct ConnectorEvent {
-    pub key: String,
-    pub name: String,
-    pub description: Option<String>,
-    pub parameters: Schema,
-    /// The collection whose diff the event goes through. None: its payload is delivered unchanged.
-    pub collection: Option<String>,
-    pub(super) kind: Option<Mapping>,
-    pub(super) record: Option<Mapping>,
-    pub(super) id: Option<Mapping>,
-    pub(super) selector: Method<()>,
 }
 
 /// One kind of record in the app.
@@ -137,6 +129,7 @@ pub struct Collection {
     /// How times are written in requests.
     pub(super) request_time: TimeFormat,
     pub(super) pull: Method<ListRest>,
+    pub(super) ties: Method<ListRest>,
     pub(super) scan: Method<ListRest>,
     pub(super) deleted: Method<ListRest>,
     pub(super) fetch: Method<FetchRest>,
@@ -147,6 +140,10 @@ impl Collection {
     /// Whether there is a list of changed records.
     pub fn pulls(&self) -> bool {
         self.pull.is_there()
+    }
+    /// Whether one tick's records can be listed by id.
+    pub fn lists_ties(&self) -> bool {
+        self.ties.is_there()
     }
     /// Whether there is a walk over all records: `scan`, or a `pull` without a lower bound.
     pub fn scans(&self) -> bool {
