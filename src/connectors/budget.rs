@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::habits::Habits;
 use crate::domain::time::Millis;
 
 /// The longest wait that an app can impose through its headers.
@@ -50,6 +51,8 @@ pub enum ResetIn {
 /// One connection's requests.
 #[derive(Debug)]
 pub struct Budget {
+    /// What was learnt of the account's app beside its limits.
+    pub habits: Habits,
     spec: Option<BudgetSpec>,
     state: Mutex<State>,
 }
@@ -67,7 +70,11 @@ impl Budget {
     /// A full budget. None: only the app's own answers slow it down.
     pub fn new(spec: Option<BudgetSpec>, now: Millis) -> Self {
         let full = spec.as_ref().map_or(0, |s| u64::from(s.requests) * 1000);
-        Self { spec, state: Mutex::new(State { tokens_milli: full, filled_at: now, blocked_until: Millis(0) }) }
+        Self {
+            habits: Habits::default(),
+            spec,
+            state: Mutex::new(State { tokens_milli: full, filled_at: now, blocked_until: Millis(0) }),
+        }
     }
     /// Takes one request, or says how long to wait for it.
     pub fn take(&self, now: Millis) -> Result<(), Duration> {

@@ -11,6 +11,8 @@ use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 
 use super::auth_files::AuthFile;
 use super::budget::BudgetHeaders;
+use super::graphql::{CostFile, GraphqlFile};
+use super::locator::Locator;
 use super::mapping::path::Path;
 use super::mapping::times::TimeFormat;
 use super::schema::{GivenBy, Schema};
@@ -98,6 +100,11 @@ pub struct ConnectorFile {
     #[serde(default)]
     pub headers: Pairs,
     pub budget: Option<BudgetFile>,
+    /// Where `*.graphql.yml` go.
+    pub graphql: Option<GraphqlFile>,
+    /// Headers of answers in which the app warns of what it is about to change.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     #[serde(default)]
     pub errors: Vec<ErrorRule>,
     pub error_message: Option<Path>,
@@ -124,6 +131,8 @@ pub struct BudgetFile {
     pub per: Span,
     #[serde(default)]
     pub headers: BudgetHeaders,
+    /// What queries cost, where the app weighs them.
+    pub cost: Option<CostFile>,
 }
 
 /// What an answer of the app means, where its status alone does not say.
@@ -151,6 +160,8 @@ pub enum Meaning {
     Gone,
     /// The walk over the pages must start again.
     PageExpired,
+    /// The page is too large for the app: ask for fewer records.
+    TooCostly,
 }
 
 /// `data/<collection>/spec.yml`.
@@ -176,6 +187,8 @@ pub struct CollectionFile {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct RecordFile {
     pub id: Path,
+    /// What stands before the id itself, such as `gid://shopify/Order/`.
+    pub id_after: Option<String>,
     pub created_at: Option<Path>,
     pub updated_at: Option<Path>,
     /// A flag that says that the record is deleted.
@@ -225,7 +238,11 @@ pub struct ListFile {
     #[serde(default)]
     pub paging: PagingFile,
     /// Where the list is in the answer.
-    pub records: Path,
+    pub records: Locator,
+    /// What the list is sorted by, where the records are lists inside its items.
+    pub item: Option<RecordFile>,
+    /// A flag of records that are not shown whole: those are fetched.
+    pub partial: Option<Path>,
     #[serde(default)]
     pub ids_only: bool,
     /// Where this list's records carry their id and times, where it differs from the collection's.
@@ -248,6 +265,9 @@ pub struct PagingFile {
     pub next: Option<Path>,
     /// Where the answer says whether there are more pages (true, false).
     pub more: Option<Path>,
+    /// For `after-id`: the page begins with the record it is asked to start at.
+    #[serde(default)]
+    pub inclusive: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]

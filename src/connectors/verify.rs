@@ -76,6 +76,8 @@ pub struct Spec {
     pub prefix: String,
     /// The parameter that holds the secret or the public key: a text, or a list of texts during a rotation.
     pub secret: Option<String>,
+    /// The parameter that holds the secret of before the last rotation, which is good as well.
+    pub former: Option<String>,
     /// While the parameter is not set, requests are believed as with `none`.
     #[serde(default)]
     pub optional: bool,
@@ -157,7 +159,11 @@ impl Spec {
             _ => Vec::new(),
         };
         let mut found = parameters.iter().filter_map(|map| map.get(name)).map(texts);
-        found.find(|secrets| !secrets.is_empty()).unwrap_or_default()
+        let mut all = found.find(|secrets| !secrets.is_empty()).unwrap_or_default();
+        if let (Some(name), false) = (&self.former, all.is_empty()) {
+            all.extend(parameters.iter().filter_map(|map| map.get(name)).flat_map(texts));
+        }
+        all
     }
 
     /// Judges a request. Any of the secrets may have signed it.

@@ -4,12 +4,14 @@ pub mod api;
 pub mod browser;
 pub mod chromium;
 pub mod engine;
+pub mod graphql;
 pub mod node;
 pub mod postbox;
 pub mod receiver;
 pub mod server;
 pub mod shim;
 pub mod shop;
+pub mod shopify;
 pub mod sse;
 pub mod wreck;
 
