@@ -367,7 +367,8 @@ async fn authorize(query: web::Query<BTreeMap<String, String>>, world: Shared) -
     let time = world.clock.now().seconds().to_string();
     let host = STANDARD.encode("admin.shopify.com/store/tide-shop");
     let state = query.get("state").cloned().unwrap_or_default();
-    let mut pairs = vec![("code", code), ("host", host), ("shop", SHOP.to_owned()), ("state", state), ("timestamp", time)];
+    let mut pairs =
+        vec![("code", code), ("host", host), ("shop", SHOP.to_owned()), ("state", state), ("timestamp", time)];
     let text: Vec<String> = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
     pairs.insert(0, ("hmac", signed(CLIENT_SECRET, &text.join("&"))));
     let mut back = url::Url::parse(&query["redirect_uri"]).expect("a URL");
