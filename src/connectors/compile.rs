@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use aws_lc_rs::digest;
 
+use super::budget::BudgetSpec;
 use super::compile_parts as parts;
-use super::files::{ConnectorFile, HeadFile};
+use super::files::{BaseUriFile, BudgetFile, ConnectorFile, HeadFile};
 use super::folder::{Folder, SpecError};
 use super::graphql::{self, GraphqlFile};
 use super::made::Made;
@@ -95,19 +96,11 @@ fn with_parameters(source: &Arc<Folder>, parameters: &Parameters, common: &Commo
         global_webhooks: parts::global_webhooks(&builder)?,
         events: parts::events(&builder)?,
         parameters: schema,
-        base_uri: BaseUri {
-            default: spec.base_uri.default,
-            given_by: spec.base_uri.given_by,
-            suffix: spec.base_uri.suffix,
-        },
+        base_uri: base_uri(spec.base_uri),
         cost: spec.budget.as_ref().and_then(|budget| budget.cost.clone()),
         graphql: spec.graphql,
         warnings: spec.warnings.iter().map(|name| name.to_ascii_lowercase()).collect(),
-        budget: spec.budget.map(|budget| super::budget::BudgetSpec {
-            requests: budget.requests.get(),
-            per: budget.per.0,
-            headers: budget.headers,
-        }),
+        budget: spec.budget.map(budget),
         deadline: spec.deadline.map_or(common.deadline, |deadline| deadline.0),
         answer_bytes_max: common.answer_bytes_max,
         account: match spec.account {
@@ -132,6 +125,14 @@ fn with_parameters(source: &Arc<Folder>, parameters: &Parameters, common: &Commo
         true => wrong("baseUri.default", "it is missing: an address that only the integration may change".to_owned()),
         false => Ok(connector),
     }
+}
+
+fn base_uri(BaseUriFile { default, given_by, suffix, .. }: BaseUriFile) -> BaseUri {
+    BaseUri { default, given_by, suffix }
+}
+
+fn budget(BudgetFile { requests, per, headers, .. }: BudgetFile) -> BudgetSpec {
+    BudgetSpec { requests: requests.get(), per: per.0, headers }
 }
 
 /// `${name}` becomes the parameter as JSON, which is YAML too. A parameter that is not set becomes null.

@@ -201,7 +201,7 @@ fn body(builder: &Builder<'_>, found: &Found<'_>, query: &str, variables: Option
     let mut text = query.trim().to_owned();
     let dir = found.path.rsplit_once('/').map_or("", |(dir, _)| dir);
     let fragments = format!("{dir}/fragments.graphql");
-    if text.contains("...") && builder.folder.has(&fragments) {
+    if spreads(&text) && builder.folder.has(&fragments) {
         text = format!("{text}\n{}", builder.text(&fragments)?.trim());
     }
     let count = |c: char| text.matches(c).count();
@@ -214,6 +214,14 @@ fn body(builder: &Builder<'_>, found: &Found<'_>, query: &str, variables: Option
     let all = placed(Node::Null);
     members.extend(variables.map(|variables| ("variables".to_owned(), variables)));
     Ok(Placed { node: Node::Map(members), ..all })
+}
+
+/// Whether a query spreads a fragment by its name.
+fn spreads(text: &str) -> bool {
+    text.split("...").skip(1).any(|rest| {
+        let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+        !name.is_empty() && name != "on"
+    })
 }
 
 /// An error of an answer.
@@ -343,6 +351,12 @@ mod tests {
             assert!(matches!(said(none), Some(CallError::BadAnswer(_))), "{none}");
         }
         assert!(matches!(said("<html>"), Some(CallError::BadAnswer(_))));
+    }
+
+    #[test]
+    fn fragments_go_only_with_queries_that_spread_them() {
+        assert!(spreads("{ orders { nodes { ...Order } } }"));
+        assert!(!spreads("{ events { nodes { ... on BasicEvent { id } ...on Other { id } } } }"));
     }
 
     #[test]

@@ -219,6 +219,7 @@ async fn every_change_of_a_shop_arrives_by_poll_and_by_webhook_in_both_versions(
         let mut world = desk.shop.world();
         let order = world.order(1);
         let (product, many) = (world.product(1), world.product(45));
+        world.change("orders", old, json!({"note": "by the back door"}));
         (order, product, world.fulfillment(old, "SUCCESS"), many)
     };
     assert_eq!(desk.sync(&id, "incremental").await, "completed");
