@@ -24,6 +24,9 @@ use crate::domain::models::Catalogue;
 use crate::domain::record::Unified;
 use crate::outbound;
 
+/// Pages of a list of several kinds of records that hold none of the wanted kind.
+const SKIPPED_MAX: u32 = 100;
+
 /// A connector with one connection's parameters and credentials.
 pub struct Session {
     pub(super) caller: Caller,
@@ -209,20 +212,28 @@ impl Session {
     ) -> Result<Page, CallError> {
         let name = format!("{}/{}", c.key, list.name);
         let (habits, usual) = (&self.caller.budget().habits, list.paging.size);
+        let (mut mark, mut skipped) = (mark.cloned(), 0);
         loop {
             let size = if list.paging.adapts() { habits.size(&name, usual) } else { usual };
             let mut paging = list.paging;
             paging.size = size;
-            match self.list_page(list, &paging, c, query, mark).await {
+            match self.list_page(list, &paging, c, query, mark.as_ref()).await {
                 Err(CallError::TooCostly(why)) if paging.adapts() && habits.shrink(&name, size) => {
                     tracing::info!(collection = c.key, size, why, "a page is too large for the app: half of it");
                 }
-                answer => {
-                    if answer.is_ok() {
-                        habits.went_well(&name, usual);
+                // An empty page would be the last one: this is only one of other kinds of records.
+                Ok(page) if list.skips_others && page.records.is_empty() && page.next.is_some() => {
+                    skipped += 1;
+                    if skipped > SKIPPED_MAX {
+                        return Err(CallError::BadAnswer(format!("{SKIPPED_MAX} pages hold no such record")));
                     }
-                    return answer;
+                    mark = page.next;
                 }
+                Ok(page) => {
+                    habits.went_well(&name, usual);
+                    return Ok(page);
+                }
+                Err(error) => return Err(error),
             }
         }
     }

@@ -162,7 +162,9 @@ async fn ids_are_walked_from_the_last_one_on_and_a_list_that_ignores_it_is_told(
 async fn what_was_destroyed_is_told_by_a_feed_of_many_kinds() {
     let event = |id: &str| json!({"createdAt": "2026-01-10T11:00:00Z", "subjectId": id});
     let feed = [event("gid://shopify/ProductVariant/5"), event("gid://shopify/Product/6")];
-    let app = App::replies(vec![Reply::json(page("events", &feed))]).await;
+    let others = json!({"data": {"events": {"nodes": [event("gid://shopify/Collection/4")],
+        "pageInfo": {"hasNextPage": true, "endCursor": "a"}}}});
+    let app = App::replies(vec![Reply::json(others), Reply::json(page("events", &feed))]).await;
     let session = session(&app);
     let products = session.connector().collection("products").unwrap();
     let query = PullQuery { since: Some((Millis(1_769_860_800_000), None)), until: None };
