@@ -6,7 +6,9 @@ The signature of a redirect is judged by the library; a query is sent by its Gra
 import json
 import sys
 
-import shopify
+# This file has the library's own name, and its folder comes first.
+sys.path.pop(0)
+import shopify  # noqa: E402
 
 secret, hmac, port, token, order = sys.argv[1:]
 
