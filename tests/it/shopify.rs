@@ -325,6 +325,9 @@ async fn a_collection_that_the_token_does_not_open_fails_alone_and_deletes_nothi
     };
     let id = desk.connect(json!({})).await;
     desk.ready(&id).await;
+    let receiver = Receiver::start();
+    let body = json!({"address": receiver.address, "topic": ["sync/failed"]});
+    desk.node.post(&at("webhooks"), body).await.ok();
     desk.shop.world().denied.insert("customers");
     desk.shop.world().denied.insert("products");
     let fresh = desk.shop.world().order(1);
@@ -332,11 +335,7 @@ async fn a_collection_that_the_token_does_not_open_fails_alone_and_deletes_nothi
         // A sync is told to have failed as soon as one of its collections has.
         assert_eq!(desk.sync(&id, mode).await, "failed");
     }
-    let log = desk.node.get(&at("events?limit=250")).await.ok();
-    let failed: Vec<String> = (log["events"].as_array().expect("events").iter())
-        .filter(|event| event["topic"] == "sync/failed")
-        .map(|event| event["dataPayload"].to_string())
-        .collect();
+    let failed: Vec<String> = receiver.wait(2).await.iter().map(|one| one.json()["dataPayload"].to_string()).collect();
     assert!(failed.iter().all(|payload| payload.contains("ACCESS_DENIED")), "{failed:?}");
     assert!(failed.iter().any(|payload| payload.contains("commerce/customers")), "{failed:?}");
     assert!(failed.iter().all(|payload| !payload.contains("commerce/orders")), "{failed:?}");
