@@ -222,6 +222,8 @@ async fn every_change_of_a_shop_arrives_by_poll_and_by_webhook_in_both_versions(
         world.change("orders", old, json!({"note": "by the back door"}));
         (order, product, world.fulfillment(old, "SUCCESS"), many)
     };
+    // Nearly no points are left: the query waits, and goes on.
+    desk.shop.world().available = 10.0;
     assert_eq!(desk.sync(&id, "incremental").await, "completed");
     let mut expected = vec![
         told("fulfillments", "created", shipped),
@@ -440,6 +442,38 @@ async fn compliance_webhooks_reach_the_shop_that_they_name_and_forged_ones_are_r
     all.sort();
     assert_eq!(all, [told("customers", "deleted", customer), told("orders", "deleted", order)]);
     desk.node.stop().await;
+}
+
+#[actix::test]
+async fn the_stand_in_has_the_traps_that_the_facts_name() {
+    let shop = Shop::start(tidemill::app::wall_clock());
+    for _ in 0..3 {
+        shop.world().order(1);
+    }
+    let http = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let ask = async |query: &str| {
+        let url = format!("{}/admin/api/2026-07/graphql.json", shop.url);
+        let request = http.post(url).header("x-shopify-access-token", PERMANENT);
+        let request = request.header("content-type", "application/json").body(json!({"query": query}).to_string());
+        let answer = request.send().await.expect("an answer");
+        assert_eq!(answer.status().as_u16(), 200);
+        serde_json::from_str::<Value>(&answer.text().await.expect("text")).expect("JSON")
+    };
+    let count = async |filter: &str| {
+        let query = format!("{{ orders(first: 10, sortKey: UPDATED_AT, query: \"{filter}\") {{ nodes {{ id }} }} }}");
+        ask(&query).await["data"]["orders"]["nodes"].as_array().expect("nodes").len()
+    };
+    assert_eq!(count("updated_at:>='2999-01-01T00:00:00Z'").await, 0);
+    assert_eq!(count("updated_at:>=2999-01-01T00:00:00Z").await, 3, "unquoted it is no filter at all");
+    let twice = "mutation { webhookSubscriptionCreate(topic: ORDERS_CREATE, webhookSubscription: {uri: \"https://a.example/\"}) \
+                 { webhookSubscription { id } userErrors { message } } }";
+    assert_eq!(ask(twice).await["data"]["webhookSubscriptionCreate"]["userErrors"], json!([]));
+    let again = ask(twice).await["data"]["webhookSubscriptionCreate"].clone();
+    assert!(again["webhookSubscription"].is_null() && again["userErrors"][0]["message"].is_string(), "{again}");
+    shop.world().denied.insert("orders");
+    let denied = ask("{ orders(first: 1) { nodes { id } } }").await;
+    assert_eq!((&denied["data"], &denied["errors"][0]["extensions"]["code"]), (&Value::Null, &json!("ACCESS_DENIED")));
+    assert!(ask("{ shop { nonsense } }").await["errors"][0]["message"].is_string());
 }
 
 /// Shopify/shopify_python_api, where it is installed (`scripts/deps --tests`).
