@@ -3,6 +3,7 @@
 //! Always true: bounded; nothing waits in here; what is forgotten is learnt again. Not here: what was declared
 //! (`connectors::spec`), who waits (`connectors::caller`).
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -124,9 +125,10 @@ impl Purse {
     }
 }
 
-fn make_room<K: Ord, V, Q: Ord + ?Sized>(known: &mut BTreeMap<K, V>, key: &Q)
+fn make_room<K, V, Q>(known: &mut BTreeMap<K, V>, key: &Q)
 where
-    K: std::borrow::Borrow<Q>,
+    K: Ord + Borrow<Q>,
+    Q: Ord + ?Sized,
 {
     if known.len() >= KNOWN_MAX && !known.contains_key(key) {
         known.clear();
