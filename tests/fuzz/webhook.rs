@@ -66,6 +66,7 @@ fn webhooks_are_safe() {
                     encoding,
                     prefix: "sha256=".to_owned(),
                     secret: Some("secret".to_owned()),
+                    former: None,
                     optional: false,
                 };
                 spec.check(&request, &secrets, NOW);

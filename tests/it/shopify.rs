@@ -239,7 +239,7 @@ async fn every_change_of_a_shop_arrives_by_poll_and_by_webhook_in_both_versions(
     assert_eq!(sorted(desk.told().await), sorted(expected.clone()));
     let path = at(&format!("commerce/products?connectionId={id}"));
     let products = desk.node.get(&path).await.ok()["products"].as_array().expect("products").clone();
-    let whole = products.iter().find(|p| p["remoteId"] == many.to_string()).expect("the product");
+    let whole = products.iter().find(|p| p["remoteId"] == json!(many.to_string())).expect("the product");
     assert_eq!(whole["variants"].as_array().expect("variants").len(), 45, "variants beyond the first page are there");
     {
         let mut world = desk.shop.world();
@@ -281,7 +281,7 @@ async fn every_change_of_a_shop_arrives_by_poll_and_by_webhook_in_both_versions(
         let came = receiver.wait(expected.len()).await;
         let bodies: Vec<Value> = came.iter().map(|one| one.json()).collect();
         assert!(bodies.iter().all(|body| body[name] == "Shopify" && body["category"] == "commerce"), "{bodies:?}");
-        let of = |id: u64| bodies.iter().find(|body| body["dataPayload"]["remoteId"] == id.to_string()).expect("told");
+        let of = |id: u64| bodies.iter().find(|b| b["dataPayload"]["remoteId"] == json!(id.to_string())).expect("told");
         let body = of(fresh);
         assert_eq!(
             (&body["updateType"], &body["dataPayload"]["paymentStatus"]),
