@@ -10,6 +10,8 @@ mod broken;
 mod calls;
 #[path = "connectors/global.rs"]
 mod global;
+#[path = "connectors/graphql.rs"]
+mod graphql;
 #[path = "connectors/hooks.rs"]
 mod hooks;
 #[path = "connectors/lines.rs"]
@@ -52,7 +54,7 @@ async fn the_tests_of_every_connector_hold() {
         assert!(report.passed > 0, "connector {} has no tests", connector.key);
         keys.push(connector.key.clone());
     }
-    for expected in ["adobe-commerce", "generic", "hubspot", "sandbox"] {
+    for expected in ["adobe-commerce", "generic", "hubspot", "sandbox", "shopify"] {
         assert!(keys.iter().any(|key| key == expected), "{expected} is missing among {keys:?}");
     }
 }

@@ -82,9 +82,8 @@ pub fn apply(
     match (way, credentials) {
         (AuthFile::None | AuthFile::Oauth1(_), _) => {}
         (AuthFile::Bearer(file), _) => bearer(file, live(credentials.token(), now)?, outgoing, env),
-        (AuthFile::Login(_) | AuthFile::Oauth2(_), _) => {
-            bearer(&BearerFile::default(), live(credentials.token(), now)?, outgoing, env);
-        }
+        (AuthFile::Login(_), _) => bearer(&BearerFile::default(), live(credentials.token(), now)?, outgoing, env),
+        (AuthFile::Oauth2(file), _) => bearer(&file.bearer(), live(credentials.token(), now)?, outgoing, env),
         (AuthFile::ApiKey(file), Credentials::ApiKey { api_key }) => {
             api_key_into(file, api_key.expose(), outgoing, env)?;
         }

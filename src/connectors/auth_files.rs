@@ -5,6 +5,7 @@ use serde::{Deserialize, Deserializer};
 use super::files::{Pairs, Span, ordered};
 use super::mapping::Env;
 use super::mapping::path::Path;
+use super::redirect::SignatureFile;
 use super::template::Template;
 use super::yaml::Placed;
 
@@ -78,6 +79,15 @@ pub struct OAuth2File {
     pub authorize: Pairs,
     #[serde(default)]
     pub pkce: Pkce,
+    /// How the app signs the query with which it sends people back.
+    pub redirect_signature: Option<SignatureFile>,
+    /// The header that the token is sent in; `Authorization` where it is not said.
+    pub header: Option<Template>,
+    /// `Bearer` where it is not said; empty for none.
+    pub scheme: Option<Template>,
+    /// Whether people are offered this way at the connect page; the API takes it in any case.
+    #[serde(default = "yes")]
+    pub connect_page: bool,
     #[serde(default)]
     pub scopes: Vec<Template>,
     /// A space where it is not said (RFC 6749, section 3.3); some apps take commas.
@@ -103,7 +113,15 @@ pub struct OAuth2File {
     pub form: Pairs,
 }
 
+fn yes() -> bool {
+    true
+}
+
 impl OAuth2File {
+    /// How its tokens are sent.
+    pub fn bearer(&self) -> BearerFile {
+        BearerFile { header: self.header.clone(), scheme: self.scheme.clone() }
+    }
     /// Whether a token may be asked for in that way; where nothing is said, in any.
     pub fn allows(&self, grant: Grant) -> bool {
         self.grants.is_empty() || self.grants.contains(&grant)

@@ -122,7 +122,7 @@ impl Connector {
                 AuthFile::ApiKey(_) => vec![Door::ApiKey],
                 AuthFile::Basic | AuthFile::Login(_) => vec![Door::Login],
                 AuthFile::Oauth1(_) => vec![Door::OAuth1],
-                AuthFile::Oauth2(file) if client(file, &env).is_err() => Vec::new(),
+                AuthFile::Oauth2(file) if !file.connect_page || client(file, &env).is_err() => Vec::new(),
                 AuthFile::Oauth2(file) => {
                     let own = file.allows(Grant::ClientCredentials)
                         && file.token_url.render_url(&env).is_some_and(|url| !url.is_empty());
@@ -139,7 +139,15 @@ impl Connector {
 
     /// Whether that way in brings this parameter, so that nobody need be asked for it.
     pub fn door_brings(&self, door: Door, parameter: &str) -> bool {
-        door == Door::Consent && self.consents().is_some_and(|file| file.brings().any(|name| name == parameter))
+        let brings = |file: &OAuth2File| file.brings().any(|name| name == parameter) && !self.leads_by(file, parameter);
+        door == Door::Consent && self.consents().is_some_and(brings)
+    }
+
+    /// Whether the way to the consent page depends on this parameter.
+    fn leads_by(&self, file: &OAuth2File, parameter: &str) -> bool {
+        let url = file.authorize_url.as_ref();
+        let base = self.base_uri.default.as_ref().filter(|_| url.is_some_and(|url| url.uses("baseUri")));
+        [url, base].into_iter().flatten().any(|template| template.uses_parameter(parameter))
     }
 
     /// Where the app asks the person. `parameters` are all that are known, with defaults; `state` binds the redirect.
@@ -247,12 +255,17 @@ pub async fn exchange(
 ) -> Result<Granted, CallError> {
     let mut told = Parameters::new();
     let file = connector.consents().ok_or_else(|| CallError::NotSupported("a consent page".to_owned()))?.clone();
+    if let Some(signature) = &file.redirect_signature {
+        let whole = Value::Object(parameters.clone());
+        signature.check(&code.redirect, &Env::new(&Value::Null, &[("parameters", &whole)]))?;
+    }
     for (parameter, name) in &file.from_redirect.0 {
         let found = code.redirect.iter().find(|(n, value)| n == name && !value.is_empty());
         let (_, value) =
             found.ok_or_else(|| CallError::BadAnswer(format!("the redirect of the app does not carry {name}")))?;
         told.insert(parameter.clone(), value.as_str().into());
     }
+    connector.parameters.check_part(&told).map_err(CallError::BadAnswer)?;
     parameters.extend(told.clone());
     let base = base_or_token(&connector, &parameters, &file)?;
     let caller = Caller::elsewhere(connector, parameters, base, client, clock);

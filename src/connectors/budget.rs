@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::habits::Habits;
 use super::spec::Connector;
 use crate::domain::time::Millis;
 
@@ -52,6 +53,8 @@ pub enum ResetIn {
 /// One connection's requests.
 #[derive(Debug)]
 pub struct Budget {
+    /// What was learnt of the account's app beside its limits.
+    pub habits: Habits,
     spec: Option<BudgetSpec>,
     state: Mutex<State>,
     named: Vec<(String, Budget)>,
@@ -76,7 +79,7 @@ impl Budget {
     fn new(spec: Option<BudgetSpec>, now: Millis) -> Self {
         let full = spec.as_ref().map_or(0, |s| u64::from(s.requests) * 1000);
         let state = Mutex::new(State { tokens_milli: full, filled_at: now, blocked_until: Millis(0) });
-        Self { spec, state, named: Vec::new() }
+        Self { habits: Habits::default(), spec, state, named: Vec::new() }
     }
     /// The budgets that a call spends: the one of that name first, which is the smaller, and the connection's.
     pub fn spent_by<'b>(&'b self, name: Option<&str>) -> impl Iterator<Item = &'b Self> + use<'b> {

@@ -3,7 +3,7 @@
 //! Always true: a connector that comes out of here has no broken file, no unknown one, and no name that leads nowhere;
 //! the error is one sentence that names file, line and field. Not here: which folders there are (`connectors::registry`).
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use aws_lc_rs::digest;
 use super::compile_parts as parts;
 use super::files::{BaseUriFile, ConnectorFile, HeadFile};
 use super::folder::{Folder, SpecError};
+use super::graphql::{self, GraphqlFile};
 use super::made::Made;
 use super::mapping::Mapping;
 use super::schema::{GivenBy, Property};
@@ -62,8 +63,11 @@ fn with_parameters(source: &Arc<Folder>, parameters: &Parameters, common: &Commo
         true => Folder::of(&source.key, source.files().map(|(path, bytes)| fill(path, bytes, parameters))),
         false => Folder::clone(source),
     };
-    let builder = Builder { folder: &filled, common, used: RefCell::default() };
+    let builder = Builder { folder: &filled, common, used: RefCell::default(), graphql: OnceCell::new() };
     let spec: ConnectorFile = builder.yaml("spec.yml")?;
+    if let Some(graphql) = &spec.graphql {
+        builder.graphql.get_or_init(|| graphql.clone());
+    }
     let wrong = |field: &str, message: String| Err(SpecError::in_file("spec.yml", message).field(field));
     if spec.key != filled.key {
         return wrong("key", format!("the key {:?} is not the folder's name {:?}", spec.key, filled.key));
@@ -94,6 +98,9 @@ fn with_parameters(source: &Arc<Folder>, parameters: &Parameters, common: &Commo
         events: parts::events(&builder)?,
         parameters: schema,
         base_uri: base_uri(spec.base_uri),
+        cost: spec.budget.as_ref().and_then(|budget| budget.cost.clone()),
+        graphql: spec.graphql,
+        warnings: spec.warnings.iter().map(|name| name.to_ascii_lowercase()).collect(),
         budget: spec.budget.map(Into::into),
         budgets: spec.budgets.into_iter().map(|(name, budget)| (name, budget.into())).collect(),
         deadline: spec.deadline.map_or(common.deadline, |deadline| deadline.0),
@@ -122,8 +129,8 @@ fn with_parameters(source: &Arc<Folder>, parameters: &Parameters, common: &Commo
     }
 }
 
-fn base_uri(file: BaseUriFile) -> BaseUri {
-    BaseUri { default: file.default, given_by: file.given_by, suffix: file.suffix }
+fn base_uri(BaseUriFile { default, given_by, suffix, .. }: BaseUriFile) -> BaseUri {
+    BaseUri { default, given_by, suffix }
 }
 
 /// `${name}` becomes the parameter as JSON, which is YAML too. A parameter that is not set becomes null.
@@ -182,6 +189,8 @@ pub struct Builder<'a> {
     pub folder: &'a Folder,
     common: &'a Common,
     used: RefCell<BTreeSet<String>>,
+    /// Where queries go, once spec.yml was read.
+    pub graphql: OnceCell<GraphqlFile>,
 }
 
 impl<'a> Builder<'a> {
@@ -223,17 +232,25 @@ impl<'a> Builder<'a> {
             ("js", ..) => self.script(&found).map(Method::Script),
             ("rest.yml", Some(rest), _) => rest(&found.path, found.text).map(Method::Rest),
             ("map.yml", _, Some(variables)) => Mapping::read(&found.path, found.text, variables).map(Method::Map),
-            ("graphql.yml", ..) => Err(SpecError::in_file(
-                found.path,
-                "GraphQL files are not supported yet: POST the query from a .rest.yml",
-            )),
             (suffix, ..) => Err(SpecError::in_file(found.path, format!("this method cannot be written as .{suffix}"))),
+        }
+    }
+    /// The same, where a query may be there too.
+    pub fn method_or_query<R>(
+        &self,
+        method: &str,
+        rest: &dyn Fn(&str, &str) -> Result<R, SpecError>,
+        query: &dyn Fn(&Found<'_>) -> Result<R, SpecError>,
+    ) -> Result<Method<R>, SpecError> {
+        match self.find(method)? {
+            Some(found) if found.suffix == "graphql.yml" => query(&found).map(Method::Rest),
+            _ => self.method(method, Some(rest), None),
         }
     }
     /// A call whose result is an expression.
     pub fn call(&self, method: &str) -> Result<Method<super::rest::CallRest>, SpecError> {
         let rest = |file: &str, text: &str| super::rest::CallRest::new(file, &yaml::read(file, text)?);
-        self.method(method, Some(&rest), None)
+        self.method_or_query(method, &rest, &|found| graphql::call(self, found))
     }
     fn script(&self, found: &Found<'_>) -> Result<Arc<Script>, SpecError> {
         let script = Script { file: format!("{}/{}", self.folder.key, found.path), source: found.text.to_owned() };

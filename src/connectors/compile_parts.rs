@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::compile::Builder;
+use super::compile::{Builder, Found};
 use super::files::{CollectionFile, ListFile, Span};
 use super::folder::SpecError;
 use super::mapping::Mapping;
@@ -12,7 +12,7 @@ use super::schema::Schema;
 use super::spec::{Collection, Connector, ConnectorEvent, Cursor, Detection, GlobalWebhook, Method};
 use super::spec::{Detects, OfCollection, OwnWebhook, Poll, WebhookBody};
 use super::yaml::{Node, Placed};
-use super::{Handshake, Instructions, Parameters, budgets, verify, yaml};
+use super::{Handshake, Instructions, Parameters, budgets, graphql, verify, yaml};
 use crate::domain::models::Catalogue;
 use crate::domain::topic;
 
@@ -31,7 +31,14 @@ fn collection(builder: &Builder<'_>, key: &str, templated: bool) -> Result<Colle
     let record = RecordSpec::new(&file.record);
     let list = |file: &str, text: &str| ListRest::new(file, &yaml::read::<ListFile>(file, text)?, &record);
     let fetch = |file: &str, text: &str| FetchRest::new(file, &yaml::read(file, text)?);
-    let pull = builder.method(&format!("{dir}/pull"), Some(&list), None)?;
+    let query = |found: &Found<'_>| graphql::list(builder, found, &record);
+    let a_list = |name: &str| builder.method_or_query(&format!("{dir}/{name}"), &list, &query);
+    let pull = a_list("pull")?;
+    let mut deleted = a_list("deleted")?;
+    if let Method::Rest(list) = &mut deleted {
+        // A list of what was deleted may be one of several kinds of records.
+        list.skips_others = true;
+    }
     let cursor = cursor(&file, &record, &pull);
     let map_path = format!("{dir}/record.map.yml");
     let map = Mapping::read(&map_path, builder.text(&map_path)?, &["parameters"])?;
@@ -47,10 +54,12 @@ fn collection(builder: &Builder<'_>, key: &str, templated: bool) -> Result<Colle
         ignored_fields: file.ignored_fields,
         webhook_body: file.webhook_body,
         request_time: file.cursor.format.unwrap_or_else(|| record.time().clone()),
-        ties: builder.method(&format!("{dir}/ties"), Some(&list), None)?,
-        scan: builder.method(&format!("{dir}/scan"), Some(&list), None)?,
-        deleted: builder.method(&format!("{dir}/deleted"), Some(&list), None)?,
-        fetch: match builder.method(&format!("{dir}/fetch"), Some(&fetch), None)? {
+        ties: a_list("ties")?,
+        scan: a_list("scan")?,
+        deleted,
+        fetch: match builder
+            .method_or_query(&format!("{dir}/fetch"), &fetch, &|found| graphql::fetch(builder, found))?
+        {
             Method::Rest(fetch) if fetch.has_no_path() => Method::NotSupported("no path is set".to_owned()),
             fetch => fetch,
         },
@@ -381,6 +390,9 @@ fn unfounded(connector: &Connector, collection: &Collection) -> Option<(&'static
             Some("pull needs deleted.rest.yml, deleted.js, or record.deleted")
         }
         Detection::Pull if !is_delete && !collection.pulls() => Some("pull needs pull.rest.yml or pull.js"),
+        Detection::FullScan if is_delete && collection.scans_nested() => {
+            Some("full-scan needs a list of the records themselves, not of what they are inside of")
+        }
         Detection::FullScan if !collection.scans() => Some("full-scan needs scan.rest.yml, scan.js, or pull"),
         _ => None,
     };

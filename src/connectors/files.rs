@@ -11,6 +11,8 @@ use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 
 use super::auth_files::{AuthFile, Names};
 use super::budget::BudgetHeaders;
+use super::graphql::{CostFile, GraphqlFile};
+use super::locator::Locator;
 use super::mapping::path::Path;
 use super::mapping::times::TimeFormat;
 use super::schema::{GivenBy, Schema};
@@ -102,6 +104,11 @@ pub struct ConnectorFile {
     #[serde(default, deserialize_with = "ordered")]
     #[schemars(with = "std::collections::BTreeMap<String, BudgetFile>")]
     pub budgets: Vec<(String, BudgetFile)>,
+    /// Where `*.graphql.yml` go.
+    pub graphql: Option<GraphqlFile>,
+    /// Headers of answers in which the app warns of what it is about to change.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     #[serde(default)]
     pub errors: Vec<ErrorRule>,
     pub error_message: Option<Path>,
@@ -131,6 +138,8 @@ pub struct BudgetFile {
     pub per: Span,
     #[serde(default)]
     pub headers: BudgetHeaders,
+    /// What queries cost, where the app weighs them.
+    pub cost: Option<CostFile>,
 }
 
 impl From<BudgetFile> for super::budget::BudgetSpec {
@@ -164,6 +173,8 @@ pub enum Meaning {
     Gone,
     /// The walk over the pages must start again.
     PageExpired,
+    /// The page is too large for the app: ask for fewer records.
+    TooCostly,
 }
 
 /// `data/<collection>/spec.yml`.
@@ -190,6 +201,8 @@ pub struct CollectionFile {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct RecordFile {
     pub id: Path,
+    /// What stands before the id itself, such as `gid://shopify/Order/`.
+    pub id_after: Option<String>,
     pub created_at: Option<Path>,
     pub updated_at: Option<Path>,
     /// A flag that says that the record is deleted.
@@ -242,7 +255,11 @@ pub struct ListFile {
     #[serde(default)]
     pub paging: PagingFile,
     /// Where the list is in the answer.
-    pub records: Path,
+    pub records: Locator,
+    /// What the list is sorted by, where the records are lists inside its items.
+    pub item: Option<RecordFile>,
+    /// A flag of records that are not shown whole: those are fetched.
+    pub partial: Option<Path>,
     #[serde(default)]
     pub ids_only: bool,
     /// Where this list's records carry their id and times, where it differs from the collection's.
@@ -265,6 +282,9 @@ pub struct PagingFile {
     pub next: Option<Path>,
     /// Where the answer says whether there are more pages (true, false).
     pub more: Option<Path>,
+    /// For `after-id`: the page begins with the record it is asked to start at.
+    #[serde(default)]
+    pub inclusive: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]

@@ -22,9 +22,13 @@ mod exchange;
 mod files;
 mod folder;
 mod forward;
+mod graphql;
+mod habits;
 mod handshake;
 mod hooks;
 mod instructions;
+mod joined;
+mod locator;
 mod made;
 pub mod mapping;
 mod oauth1;
@@ -32,6 +36,7 @@ mod paging;
 mod pick;
 mod record;
 mod recording;
+mod redirect;
 mod refresh;
 mod registry;
 mod rest;
@@ -117,6 +122,15 @@ pub struct Page {
     pub total: Option<u64>,
     /// The records hold their ids and perhaps times, but not the rest: they can be counted and compared, not mapped.
     pub ids_only: bool,
+    /// What the list is made of, where the records are inside its items: the walk goes by these.
+    pub walked: Option<Vec<Walked>>,
+}
+
+/// An item of a list whose records are inside its items.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Walked {
+    pub id: String,
+    pub updated_at: Option<Millis>,
 }
 
 /// One record as the app gave it.

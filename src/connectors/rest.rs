@@ -9,13 +9,14 @@ use serde_json::value::RawValue;
 use super::caller::Outgoing;
 use super::files::{CallFile, FetchFile, HttpMethod, ListFile, PagingKind, Pairs, Values};
 use super::folder::SpecError;
+use super::mapping::path::Path;
 use super::mapping::{Env, Mapping};
 use super::paging::{Paging, Position, Seen};
 use super::pick::{Picker, elements};
 use super::record::RecordSpec;
 use super::template::Template;
 use super::yaml::{Node, Placed};
-use super::{AppRecord, CallError, Page};
+use super::{AppRecord, CallError, Page, Walked};
 use crate::outbound::Method;
 
 /// What `$…` may begin with in a request's body.
@@ -45,6 +46,8 @@ enum Filled {
 /// `pull`, `ties`, `scan` and `deleted`.
 #[derive(Clone, Debug)]
 pub struct ListRest {
+    /// The file's, as what is learnt of it is remembered by.
+    pub name: String,
     rest: Rest,
     since: Pairs,
     until: Pairs,
@@ -52,6 +55,14 @@ pub struct ListRest {
     pub ids_only: bool,
     pub paging: Paging,
     record: RecordSpec,
+    /// Inside an item of the list: the record, or a list of them.
+    inner: Option<Picker>,
+    /// What the list is sorted by, where its items hold lists.
+    item: Option<RecordSpec>,
+    /// The flag of a record that is not shown whole.
+    partial: Option<Picker>,
+    /// Records of another kind are left out, not refused.
+    pub skips_others: bool,
     /// The list, the total, the next page, whether there is more.
     picker: Picker,
     records: String,
@@ -62,6 +73,8 @@ pub struct ListRest {
 pub struct FetchRest {
     rest: Rest,
     record: Picker,
+    /// A connection of GraphQL inside the record, whose further pages are added.
+    pub joins: Option<Path>,
     pub gone: Vec<u16>,
 }
 
@@ -173,9 +186,14 @@ impl ListRest {
     pub fn new(file: &str, list: &ListFile, record: &RecordSpec) -> Result<Self, SpecError> {
         let paging =
             Paging::new(&list.paging).map_err(|(field, message)| SpecError::in_file(file, message).field(field))?;
-        let paths =
-            [Some(&list.records), list.paging.total.as_ref(), list.paging.next.as_ref(), list.paging.more.as_ref()];
+        let paths = [
+            Some(&list.records.list),
+            list.paging.total.as_ref(),
+            list.paging.next.as_ref(),
+            list.paging.more.as_ref(),
+        ];
         Ok(Self {
+            name: file.rsplit('/').next().unwrap_or(file).to_owned(),
             rest: Rest {
                 method: list.method,
                 path: list.path.clone(),
@@ -190,6 +208,10 @@ impl ListRest {
             ids_only: list.ids_only,
             paging,
             record: list.record.as_ref().map_or_else(|| record.clone(), RecordSpec::new),
+            inner: list.records.inner.as_ref().map(|inner| Picker::new(&[Some(inner)])),
+            item: list.item.as_ref().map(RecordSpec::new),
+            partial: list.partial.as_ref().map(|flag| Picker::new(&[Some(flag)])),
+            skips_others: false,
             picker: Picker::new(&paths),
             records: list.records.to_string(),
         })
@@ -211,14 +233,21 @@ impl ListRest {
         }
         Ok(outgoing)
     }
-    /// Reads a page out of an answer.
-    pub fn page(&self, body: &str, links: &[String], position: &Position, base: &url::Url) -> Result<Page, CallError> {
+    /// Reads a page out of an answer. `paging` is this list's own, perhaps with another size.
+    pub fn page(
+        &self,
+        paging: &Paging,
+        body: &str,
+        links: &[String],
+        position: &Position,
+        base: &url::Url,
+    ) -> Result<Page, CallError> {
         let found = self.picker.pick(body).map_err(|error| not_json(body, &error))?;
         let [list, total, next, more] = found[..] else {
             return Err(CallError::BadAnswer("the answer cannot be read".to_owned()));
         };
         let list = list.ok_or_else(|| CallError::BadAnswer(format!("the answer has no list at {}", self.records)))?;
-        let (records, count) = read_records(list, &self.record, &self.records)?;
+        let Taken { mut records, count, walked } = self.take(list)?;
         let total = total.and_then(value).and_then(|total| total.as_u64().or_else(|| total.as_str()?.parse().ok()));
         let seen = Seen {
             count,
@@ -228,19 +257,81 @@ impl ListRest {
             links,
             ids: records.iter().map(|record| record.remote_id.as_str()).collect(),
         };
-        let next = self.paging.next(position, &seen, base)?;
+        let next = paging.next(position, &seen, base)?;
+        if let (true, Position::Cursor(after)) = (paging.inclusive, position) {
+            records.retain(|record| record.remote_id != *after);
+        }
         // After the first page such a list is only what is left of the whole.
         let total = total.filter(|_| self.paging.kind != PagingKind::AfterId || *position == Position::First);
-        Ok(Page { records, next, total, ids_only: self.ids_only })
+        Ok(Page { records, next, total, ids_only: self.ids_only, walked })
+    }
+    /// Whether the app has not shown the whole of a record.
+    pub fn is_partial(&self, record: &AppRecord) -> bool {
+        let flag = self.partial.as_ref().and_then(|flag| flag.pick(record.raw.get()).ok()?.first().copied().flatten());
+        flag.is_some_and(|flag| flag.get() == "true")
+    }
+    /// Whether the records are lists inside the items of the list.
+    pub fn is_nested(&self) -> bool {
+        self.item.is_some()
+    }
+    fn take(&self, list: &RawValue) -> Result<Taken, CallError> {
+        let Some(inner) = &self.inner else {
+            let (records, count) = read_records(list, &self.record, &self.records, self.skips_others)?;
+            return Ok(Taken { records, count, walked: None });
+        };
+        let items = elements(list).ok_or_else(|| no_list(&self.records))?;
+        let mut taken =
+            Taken { records: Vec::new(), count: items.len(), walked: self.item.as_ref().map(|_| Vec::new()) };
+        for item in items {
+            if let (Some(spec), Some(walked)) = (&self.item, &mut taken.walked) {
+                let item = spec.read(item).map_err(CallError::BadAnswer)?;
+                walked.push(Walked { id: item.remote_id, updated_at: item.updated_at });
+            }
+            let found = inner.pick(item.get()).map_err(|error| not_json(item.get(), &error))?;
+            match found.first().copied().flatten() {
+                Some(raw) if raw.get().starts_with('[') && self.item.is_some() => {
+                    taken.records.extend(read_records(raw, &self.record, &self.records, self.skips_others)?.0);
+                }
+                Some(raw) if raw.get() != "null" => {
+                    taken.records.push(self.record.read(raw).map_err(CallError::BadAnswer)?);
+                }
+                _ => {}
+            }
+        }
+        Ok(taken)
     }
 }
 
-/// The records of a list, and how many items it had, null ones included.
-pub fn read_records(list: &RawValue, spec: &RecordSpec, at: &str) -> Result<(Vec<AppRecord>, usize), CallError> {
-    let items = elements(list).ok_or_else(|| CallError::BadAnswer(format!("what stands at {at} is not a list")))?;
+/// What a list held.
+struct Taken {
+    records: Vec<AppRecord>,
+    /// Items, null ones included.
+    count: usize,
+    walked: Option<Vec<Walked>>,
+}
+
+fn no_list(at: &str) -> CallError {
+    CallError::BadAnswer(format!("what stands at {at} is not a list"))
+}
+
+/// The records of a list, and how many items it had, null ones included. `skips_others`: one whose id is not of this
+/// kind of record is left out.
+pub fn read_records(
+    list: &RawValue,
+    spec: &RecordSpec,
+    at: &str,
+    skips_others: bool,
+) -> Result<(Vec<AppRecord>, usize), CallError> {
+    let items = elements(list).ok_or_else(|| no_list(at))?;
     let all: Vec<serde::de::IgnoredAny> = serde_json::from_str(list.get()).unwrap_or_default();
-    let read = |raw: &&RawValue| spec.read(raw).map_err(CallError::BadAnswer);
-    let records = items.iter().map(read).collect::<Result<_, _>>()?;
+    let read = |raw: &RawValue| match skips_others {
+        true => spec.read_own(raw),
+        false => spec.read(raw).map(Some),
+    };
+    let mut records = Vec::with_capacity(items.len());
+    for item in items {
+        records.extend(read(item).map_err(CallError::BadAnswer)?);
+    }
     Ok((records, all.len()))
 }
 
@@ -257,6 +348,7 @@ impl FetchRest {
                 budget: fetch.budget.clone(),
             },
             record: Picker::new(&[Some(&fetch.record)]),
+            joins: None,
             gone: fetch.gone.clone().unwrap_or_else(|| GONE.to_vec()),
         })
     }

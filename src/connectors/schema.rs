@@ -3,11 +3,15 @@
 //! Always true: what passes has its defaults filled in; a secret is marked `writeOnly`, as JSON Schema has it. Not here:
 //! the unified models' schemas (`domain::models`).
 
+use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::Parameters;
 use super::yaml::Placed;
+
+/// The most memory of one compiled pattern.
+const PATTERN_BYTES_MAX: usize = 256 * 1024;
 
 /// An object's schema: `parametersSchema` of a connector or of an event.
 #[derive(Clone, Debug, Default, Deserialize, schemars::JsonSchema)]
@@ -43,6 +47,8 @@ pub struct Property {
     max_length: Option<usize>,
     minimum: Option<i64>,
     maximum: Option<i64>,
+    /// What a text must look like.
+    pattern: Option<Pattern>,
     /// A hint for forms, e.g. `uri`.
     format: Option<String>,
     /// A secret: never shown again.
@@ -61,6 +67,18 @@ pub struct Property {
 #[serde(rename_all = "lowercase")]
 enum NeededScope {
     Admin,
+}
+
+/// A regular expression, matched in linear time.
+#[derive(Clone, Debug)]
+struct Pattern(Regex);
+
+impl<'de> Deserialize<'de> for Pattern {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let built = RegexBuilder::new(&text).size_limit(PATTERN_BYTES_MAX).build();
+        built.map(Self).map_err(|error| serde::de::Error::custom(format!("{text:?} is no pattern: {error}")))
+    }
 }
 
 /// Who may set something.
@@ -176,6 +194,7 @@ impl Property {
             max_length: None,
             minimum: None,
             maximum: None,
+            pattern: None,
             format: None,
             write_only: false,
             given_by: Some(given_by),
@@ -226,6 +245,11 @@ impl Property {
         {
             return Err(format!("must have at most {max} characters"));
         }
+        if let (Some(text), Some(Pattern(pattern))) = (value.as_str(), &self.pattern)
+            && !pattern.is_match(text)
+        {
+            return Err(format!("must look like {pattern}"));
+        }
         let number = value.as_i64();
         if let (Some(number), Some(min)) = (number, self.minimum)
             && number < min
@@ -254,6 +278,7 @@ impl Property {
         put("maxLength", self.max_length.map(Value::from));
         put("minimum", self.minimum.map(Value::from));
         put("maximum", self.maximum.map(Value::from));
+        put("pattern", self.pattern.as_ref().map(|Pattern(pattern)| pattern.as_str().into()));
         put("format", self.format.as_deref().map(Value::from));
         put("writeOnly", self.write_only.then_some(Value::Bool(true)));
         put("x-givenBy", self.given_by.map(|by| json!(by)));

@@ -13,7 +13,7 @@ use url::Url;
 use super::caller::{CallFailure, Caller, Incoming, Outgoing};
 use super::exchange::{Replay, Tap, Wire};
 use super::mapping::Env;
-use super::paging::Position;
+use super::paging::{Paging, Position};
 use super::pick::Picker;
 use super::record::id_text;
 use super::rest::{CallRest, ListRest, not_json, read_records};
@@ -25,6 +25,9 @@ use crate::domain::models::Catalogue;
 use crate::domain::record::Unified;
 use crate::domain::time::Millis;
 use crate::outbound;
+
+/// Pages of a list of several kinds of records that hold none of the wanted kind.
+const SKIPPED_MAX: u32 = 100;
 
 /// A connector with one connection's parameters and credentials.
 pub struct Session {
@@ -140,7 +143,10 @@ impl Session {
                 variables.push(("record", &record));
                 let outgoing = fetch.request(&Env::new(&Value::Null, &variables))?;
                 match self.caller.call(outgoing).await {
-                    Ok(incoming) => fetch.record(&incoming.body)?.map(RawValue::to_owned),
+                    Ok(incoming) => match (fetch.record(&incoming.body)?, &fetch.joins) {
+                        (Some(first), Some(joins)) => Some(self.joined(fetch, joins, &record, first).await?),
+                        (found, _) => found.map(RawValue::to_owned),
+                    },
                     Err(failure) if is_gone(&failure, &fetch.gone) => None,
                     Err(failure) => return Err(failure.error),
                 }
@@ -240,8 +246,43 @@ impl Session {
         query: &PullQuery,
         mark: Option<&PageMark>,
     ) -> Result<Page, CallError> {
-        let position = list.paging.position(mark)?;
-        let page = list.paging.variable(&position);
+        let name = format!("{}/{}", c.key, list.name);
+        let (habits, usual) = (&self.caller.budget().habits, list.paging.size);
+        let (mut mark, mut skipped) = (mark.cloned(), 0);
+        loop {
+            let size = if list.paging.adapts() { habits.size(&name, usual) } else { usual };
+            let mut paging = list.paging;
+            paging.size = size;
+            match self.list_page(list, &paging, c, query, mark.as_ref()).await {
+                Err(CallError::TooCostly(why)) if paging.adapts() && habits.shrink(&name, size) => {
+                    tracing::info!(collection = c.key, size, why, "a page is too large for the app: half of it");
+                }
+                // An empty page would be the last one: this is only one of other kinds of records.
+                Ok(page) if list.skips_others && page.records.is_empty() && page.next.is_some() => {
+                    skipped += 1;
+                    if skipped > SKIPPED_MAX {
+                        return Err(CallError::BadAnswer(format!("{SKIPPED_MAX} pages hold no such record")));
+                    }
+                    mark = page.next;
+                }
+                Ok(page) => {
+                    habits.went_well(&name, usual);
+                    return Ok(page);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    async fn list_page(
+        &self,
+        list: &ListRest,
+        paging: &Paging,
+        c: &Collection,
+        query: &PullQuery,
+        mark: Option<&PageMark>,
+    ) -> Result<Page, CallError> {
+        let position = paging.position(mark)?;
+        let page = paging.variable(&position);
         let bounds = bounds(query, &c.request_time);
         let mut variables = self.caller.variables();
         variables.extend([("page", &page), ("since", &bounds.since), ("until", &bounds.until)]);
@@ -252,7 +293,8 @@ impl Session {
         }
         let Incoming { headers, body, .. } = self.caller.call(outgoing).await?;
         let links: Vec<String> = headers.into_iter().filter(|(n, _)| n == "link").map(|(_, value)| value).collect();
-        list.page(&body, &links, &position, &self.caller.base)
+        let page = list.page(paging, &body, &links, &position, &self.caller.base)?;
+        Ok(Page { records: self.whole(list, c, page.records).await?, ..page })
     }
     async fn list_script(
         &self,
@@ -296,13 +338,14 @@ pub(super) fn script_page(text: &str, c: &Collection) -> Result<Page, CallError>
     let [Some(list), next, total, ids_only] = found[..] else {
         return Err(CallError::Script("the script returned no records".to_owned()));
     };
-    let (records, _) = read_records(list, &c.record, "records")?;
+    let (records, _) = read_records(list, &c.record, "records", false)?;
     let next = next.map(RawValue::get).filter(|next| !matches!(*next, "null" | "\"\"" | "false"));
     Ok(Page {
         records,
         next: next.map(|next| PageMark(format!("j:{next}"))),
         total: total.and_then(|total| total.get().parse().ok()),
         ids_only: ids_only.is_some_and(|flag| flag.get() == "true"),
+        walked: None,
     })
 }
 

@@ -7,7 +7,7 @@
 use serde_json::Value;
 
 use super::mapping::Env;
-use super::mapping::path::Path;
+use super::mapping::path::{Path, Step};
 
 /// What a hole may begin with.
 pub const VARIABLES: &[&str] =
@@ -64,6 +64,13 @@ impl Template {
     /// Whether a hole begins with that name.
     pub fn uses(&self, variable: &str) -> bool {
         self.roots().any(|root| root == variable)
+    }
+    /// Whether a hole is that parameter.
+    pub fn uses_parameter(&self, name: &str) -> bool {
+        let is = |path: &Path| {
+            path.root == "parameters" && matches!(path.steps.first(), Some(Step::Key(key)) if key == name)
+        };
+        self.parts.iter().any(|part| matches!(part, Part::Hole { path, .. } if is(path)))
     }
     /// What its holes begin with.
     pub fn roots(&self) -> impl Iterator<Item = &str> {

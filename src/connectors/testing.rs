@@ -16,6 +16,7 @@ use serde_saphyr::Spanned;
 
 use self::replay::{AnswerCase, CaseMethod, played};
 use super::compare::difference;
+use super::graphql::faults;
 use super::paging::Position;
 use super::script::{ApiCaller, ApiOutcome, ApiReply, ApiRequest};
 use super::session::{map_record, script_page};
@@ -231,7 +232,10 @@ async fn answered(
     let page = match method {
         Method::Rest(list) => {
             let base = url::Url::parse("https://app.invalid/").map_err(|e| e.to_string())?;
-            list.page(answer, &[], &Position::First, &base)
+            if let Some(error) = connector.graphql.as_ref().and_then(|graphql| faults(graphql, None, answer).0) {
+                return Err(error.to_string());
+            }
+            list.page(&list.paging, answer, &[], &Position::First, &base)
         }
         Method::Script(script) => {
             let canned = Canned(answer.to_owned());

@@ -86,6 +86,8 @@ pub struct Spec {
     pub secret: Option<String>,
     /// The parameter that holds another host of the keys, where the kind fetches them.
     pub keys: Option<String>,
+    /// The parameter that holds the secret of before the last rotation, which is good as well.
+    pub former: Option<String>,
     /// While the parameter is not set, requests are believed as with `none`.
     #[serde(default)]
     pub optional: bool,
@@ -195,7 +197,11 @@ impl Spec {
             _ => Vec::new(),
         };
         let mut found = parameters.iter().filter_map(|map| map.get(name)).map(texts);
-        found.find(|secrets| !secrets.is_empty()).unwrap_or_default()
+        let mut all = found.find(|secrets| !secrets.is_empty()).unwrap_or_default();
+        if let (Some(name), false) = (&self.former, all.is_empty()) {
+            all.extend(parameters.iter().filter_map(|map| map.get(name)).flat_map(texts));
+        }
+        all
     }
 
     /// Judges a request. Any of the secrets may have signed it. A kind that fetches its keys is left undecided here.

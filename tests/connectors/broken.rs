@@ -137,10 +137,17 @@ fn a_misspelt_file_name_is_not_silently_ignored() {
 }
 
 #[test]
-fn graphql_is_refused_for_now() {
-    let error =
-        said(&[("data/contacts/fetch.rest.yml", None), ("data/contacts/fetch.graphql.yml", Some("query: x\n"))]);
-    assert!(error.contains("fetch.graphql.yml: GraphQL files are not supported yet"), "{error}");
+fn a_query_needs_the_path_that_it_goes_to_and_closed_brackets() {
+    let fetch = "query: 'query { person { id }'\nrecord: $.data.person\n";
+    let without = said(&[("data/contacts/fetch.rest.yml", None), ("data/contacts/fetch.graphql.yml", Some(fetch))]);
+    assert!(without.contains("spec.yml, field graphql: data/contacts/fetch.graphql.yml needs graphql"), "{without}");
+    let spec = edited("spec.yml", "budget:", "graphql: {path: /graphql}\nbudget:");
+    let open = said(&[
+        ("spec.yml", Some(&spec)),
+        ("data/contacts/fetch.rest.yml", None),
+        ("data/contacts/fetch.graphql.yml", Some(fetch)),
+    ]);
+    assert!(open.contains("a bracket of it is not closed"), "{open}");
 }
 
 #[test]

@@ -69,6 +69,7 @@ fn webhooks_are_safe() {
                     prefix: "sha256=".to_owned(),
                     secret: Some("secret".to_owned()),
                     keys: None,
+                    former: None,
                     optional: false,
                 };
                 spec.check(&request, &secrets, NOW);

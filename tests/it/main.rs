@@ -45,6 +45,7 @@ mod replay_steps;
 mod replays;
 mod run_script;
 mod sandbox_connector;
+mod shopify;
 mod signing_keys;
 mod status;
 mod store;

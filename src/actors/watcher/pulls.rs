@@ -46,7 +46,10 @@ pub async fn pull(run: &mut Run<'_>, c: &Collection, whole: bool) -> Result<Ende
             Err(error) => return run.fail(c, Task::Pull, error).await,
         };
         run.pull.pages = run.pull.pages.saturating_add(1);
-        let seen: Vec<Seen<'_>> = page.records.iter().map(seen).collect();
+        let seen: Vec<Seen<'_>> = match &page.walked {
+            Some(items) => items.iter().map(|item| Seen { id: &item.id, updated_at: item.updated_at }).collect(),
+            None => page.records.iter().map(seen).collect(),
+        };
         let step = match walk.page(&seen, page.next.is_some(), page.total) {
             Ok(step) => step,
             Err(same) => return run.fail(c, Task::Pull, bad(same)).await,

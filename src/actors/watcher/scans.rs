@@ -10,7 +10,7 @@ use super::commit::{Commit, RECORDS_MAX, Standing};
 use super::plan;
 use super::pulls::{bad, commit_page, sightings};
 use super::run::{Ended, Run};
-use crate::connectors::{AppRecord, CallError, Collection, Detection, PageMark};
+use crate::connectors::{AppRecord, CallError, Collection, Detection, PageMark, Walked};
 use crate::domain::event::Source;
 use crate::domain::pull::{Scan, ScanStep, Task};
 use crate::domain::record::record_id;
@@ -48,7 +48,11 @@ pub async fn scan(run: &mut Run<'_>, c: &Collection, approve: bool) -> Result<En
         run.ids_only = page.ids_only;
         let id = |record: &AppRecord| record_id(run.account.connection.id, &c.topic, &record.remote_id).into_bytes();
         let ids: Vec<[u8; 16]> = page.records.iter().map(id).collect();
-        let step = match walk.page(&ids, page.next.is_some(), page.total) {
+        let items = page.walked.as_ref().map(|items| {
+            let id = |item: &Walked| record_id(run.account.connection.id, &c.topic, &item.id).into_bytes();
+            items.iter().map(id).collect::<Vec<_>>()
+        });
+        let step = match walk.page(items.as_ref().unwrap_or(&ids), page.next.is_some(), page.total) {
             Ok(step) => step,
             Err(same) => return run.fail(c, Task::Scan, bad(same)).await,
         };
@@ -76,7 +80,7 @@ pub async fn scan(run: &mut Run<'_>, c: &Collection, approve: bool) -> Result<En
     if !complete {
         tracing::warn!(collection = c.key, "a full scan may have missed records: nothing is deleted after it");
     }
-    let finds_deleted = c.detects.deleted != Detection::NotSupported;
+    let finds_deleted = c.detects.deleted != Detection::NotSupported && !c.scans_nested();
     let shown = if complete && finds_deleted { Some(walk.into_ids()) } else { None };
     settle(run, c, shown, started, approve, sum).await
 }

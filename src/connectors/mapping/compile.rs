@@ -91,6 +91,10 @@ impl Compiler<'_> {
                 let fields = Fields::of(self, argument, &["value", "by"])?;
                 Expr::Split { value: fields.expr("value")?, by: fields.text("by")?.to_owned() }
             }
+            "$tail" => {
+                let fields = Fields::of(self, argument, &["of", "after"])?;
+                Expr::Tail { of: fields.expr("of")?, after: fields.text("after")?.to_owned() }
+            }
             "$template" => {
                 let template = Template::parse(self.text(argument)?).map_err(|m| self.wrong(argument, m))?;
                 if let Some(root) = template.roots().find(|root| !self.variables.contains(root)) {

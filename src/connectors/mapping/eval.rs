@@ -81,6 +81,7 @@ pub(super) fn eval<'a>(expr: &'a Expr, env: &Env<'a>) -> Made<'a> {
         Expr::Omit { from, keys } => omit(eval(from, env), keys),
         Expr::Merge(items) => merge(items.iter().map(|item| eval(item, env))),
         Expr::Split { value, by } => split(&eval(value, env), by),
+        Expr::Tail { of, after } => tail(&eval(of, env), after),
         Expr::Template(template) => template.render(env).map_or(Cow::Borrowed(NULL), own),
     }
 }
@@ -220,6 +221,11 @@ fn merge<'a>(items: impl Iterator<Item = Made<'a>>) -> Made<'a> {
         }
     }
     own(all)
+}
+
+fn tail<'a>(value: &Value, after: &str) -> Made<'a> {
+    let Some(text) = text_of(value) else { return Cow::Borrowed(NULL) };
+    own(text.rsplit_once(after).map_or(text.as_ref(), |(_, tail)| tail))
 }
 
 fn split<'a>(value: &Value, by: &str) -> Made<'a> {

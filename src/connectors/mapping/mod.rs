@@ -55,6 +55,7 @@ pub const OPERATORS: &[&str] = &[
     "$split",
     "$string",
     "$sum",
+    "$tail",
     "$template",
     "$time",
     "$trim",
@@ -126,6 +127,11 @@ enum Expr {
     Split {
         value: Box<Expr>,
         by: String,
+    },
+    /// What follows the last of these in a text; the whole text where there is none.
+    Tail {
+        of: Box<Expr>,
+        after: String,
     },
     /// A text with holes; null if one of them has no value.
     Template(Template),

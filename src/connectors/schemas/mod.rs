@@ -17,6 +17,7 @@ pub use self::expression::Expression;
 use super::SpecError;
 use super::compile_parts::{EventFile, GlobalWebhookFile, WebhookFile};
 use super::files::{CallFile, CollectionFile, ConnectorFile, FetchFile, ListFile};
+use super::graphql::{QueryCallFile, QueryFetchFile, QueryListFile};
 use super::testing::TestFile;
 
 /// Where `connector new` puts them, beside the files; hidden folders are no part of a connector.
@@ -68,12 +69,7 @@ const KINDS: &[Kind] = &[
     Kind {
         name: "list",
         title: "A list of the app, page by page",
-        files: &[
-            "data/*/pull.rest.yml",
-            "data/*/scan.rest.yml",
-            "data/*/deleted.rest.yml",
-            "data/*/ties.rest.yml",
-        ],
+        files: &["data/*/pull.rest.yml", "data/*/scan.rest.yml", "data/*/deleted.rest.yml", "data/*/ties.rest.yml"],
         make: of::<ListFile>,
     },
     Kind {
@@ -86,6 +82,35 @@ const KINDS: &[Kind] = &[
             "events/*/get-event-selector.map.yml",
         ],
         make: of::<Expression>,
+    },
+    Kind {
+        name: "query-call",
+        title: "One query whose outcome is an expression",
+        files: &[
+            "account.graphql.yml",
+            "webhook/subscribe.graphql.yml",
+            "webhook/refresh.graphql.yml",
+            "webhook/check.graphql.yml",
+            "webhook/unsubscribe.graphql.yml",
+        ],
+        make: of::<QueryCallFile>,
+    },
+    Kind {
+        name: "query-fetch",
+        title: "One record of the app, by a query",
+        files: &["data/*/fetch.graphql.yml"],
+        make: of::<QueryFetchFile>,
+    },
+    Kind {
+        name: "query-list",
+        title: "A list of the app, query by query",
+        files: &[
+            "data/*/pull.graphql.yml",
+            "data/*/scan.graphql.yml",
+            "data/*/deleted.graphql.yml",
+            "data/*/ties.graphql.yml",
+        ],
+        make: of::<QueryListFile>,
     },
     Kind { name: "tests", title: "Tests of a connector", files: &["tests/*.yml"], make: of::<TestFile> },
     Kind {

@@ -7,6 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use super::expression::Expression;
 use crate::connectors::auth_files::{Names, Paths};
 use crate::connectors::files::{Pairs, Span, Values};
+use crate::connectors::locator::Locator;
 use crate::connectors::mapping::path::Path;
 use crate::connectors::mapping::times::TimeFormat;
 use crate::connectors::schema::{Properties, Property};
@@ -37,6 +38,16 @@ described!(
     "Path",
     _generator,
     json_schema!({ "description": "A path such as $.a.b[0]; $ is the whole.", "type": "string", "pattern": PATH })
+);
+described!(
+    Locator,
+    "Locator",
+    _generator,
+    json_schema!({
+        "description": "Where records are: $.items, or inside the items of one list: $.orders.edges[*].node.",
+        "type": "string",
+        "pattern": r"^\$.*$",
+    })
 );
 described!(
     Span,

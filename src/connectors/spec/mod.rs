@@ -19,6 +19,7 @@ use super::auth_files::AuthFile;
 use super::budget::BudgetSpec;
 use super::files::{ErrorRule, Pairs};
 use super::folder::Folder;
+use super::graphql::{CostFile, GraphqlFile};
 use super::made::Made;
 use super::mapping::path::Path;
 use super::mapping::times::TimeFormat;
@@ -65,6 +66,12 @@ pub struct Connector {
     pub(super) account: Account,
     pub(super) headers: Pairs,
     pub(super) errors: Vec<ErrorRule>,
+    /// Where queries go.
+    pub(super) graphql: Option<GraphqlFile>,
+    /// Where answers to queries say what they cost.
+    pub(super) cost: Option<CostFile>,
+    /// Headers in which the app warns, in lower case.
+    pub(super) warnings: Vec<String>,
     pub(super) error_message: Option<Path>,
     /// The files hold `${parameter}`: see `Registry::specialise`.
     pub(super) templated: bool,
@@ -109,8 +116,6 @@ pub(super) enum Method<R> {
     Missing,
 }
 
-}
-
 /// One kind of record in the app.
 #[derive(Debug)]
 pub struct Collection {
@@ -152,6 +157,11 @@ impl Collection {
     /// Whether the app has its own list of deleted records.
     pub fn lists_deleted(&self) -> bool {
         self.deleted.is_there()
+    }
+    /// Whether the list that a scan walks holds the records inside its items: it cannot show what is gone.
+    pub fn scans_nested(&self) -> bool {
+        let list = if self.scan.is_there() { &self.scan } else { &self.pull };
+        matches!(list, Method::Rest(list) if list.is_nested())
     }
     /// Whether one record can be fetched.
     pub fn fetches(&self) -> bool {

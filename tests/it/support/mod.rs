@@ -6,6 +6,7 @@ pub mod browser;
 pub mod chromium;
 pub mod clients;
 pub mod engine;
+pub mod graphql;
 pub mod hubspot;
 pub mod node;
 pub mod postbox;
@@ -13,6 +14,7 @@ pub mod receiver;
 pub mod server;
 pub mod shim;
 pub mod shop;
+pub mod shopify;
 pub mod sse;
 pub mod wreck;
 
