@@ -414,9 +414,6 @@ async fn compliance_webhooks_reach_the_shop_that_they_name_and_forged_ones_are_r
     };
     let id = desk.connect(json!({})).await;
     desk.ready(&id).await;
-    for event in ["redact-customer", "redact-order", "redact-shop", "data-request"] {
-        desk.node.post(&at(&format!("connections/{id}/events")), json!({"event": event})).await.ok();
-    }
     let listed = desk.node.get(&at(&format!("integrations/{}/webhooks", desk.integration))).await.ok();
     let uri = text(&listed["webhooks"][0]["uri"]);
     let path = uri.strip_prefix(PUBLIC).expect("the public address").to_owned();
