@@ -194,7 +194,7 @@ impl Trials {
             wrong(format!("{why}; give credentials by --credentials, or in the variable TIDEMILL_CREDENTIALS"))
         })?;
         let scrub = Scrub::new(&connector, &parameters, &[&credentials]);
-        let budget = Arc::new(Budget::new(connector.budget.clone(), self.clock.now()));
+        let budget = Arc::new(Budget::of(&connector, self.clock.now()));
         let (client, clock) = (self.client.clone(), self.clock.clone());
         let shown = Scrub::new(&connector, &parameters, &[&credentials]);
         let session = Session::new(connector.clone(), &base, parameters, credentials, client, budget, clock);

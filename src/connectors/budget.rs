@@ -75,6 +75,10 @@ impl Budget {
         let named = connector.budgets.iter().map(|(name, spec)| (name.clone(), Self::new(Some(spec.clone()), now)));
         Self { named: named.collect(), ..Self::new(connector.budget.clone(), now) }
     }
+    /// For an app that is not asked in earnest.
+    pub fn unlimited(now: Millis) -> Self {
+        Self::new(None, now)
+    }
     /// A full budget. None: only the app's own answers slow it down.
     fn new(spec: Option<BudgetSpec>, now: Millis) -> Self {
         let full = spec.as_ref().map_or(0, |s| u64::from(s.requests) * 1000);

@@ -140,6 +140,7 @@ pub fn list(builder: &Builder<'_>, found: &Found<'_>, record: &RecordSpec) -> Re
         query: Values::default(),
         headers: Pairs::default(),
         body: Some(body(builder, found, &file.query, file.variables)?),
+        budget: None,
         since: Pairs::default(),
         until: file.until,
         paging,
@@ -161,6 +162,7 @@ pub fn fetch(builder: &Builder<'_>, found: &Found<'_>) -> Result<FetchRest, Spec
         query: Values::default(),
         headers: Pairs::default(),
         body: Some(body(builder, found, &file.query, file.variables)?),
+        budget: None,
         record: file.record,
         // The path is every query's: a 404 of it says nothing of the record.
         gone: Some(Vec::new()),
@@ -179,6 +181,7 @@ pub fn call(builder: &Builder<'_>, found: &Found<'_>) -> Result<CallRest, SpecEr
         query: Values::default(),
         headers: Pairs::default(),
         body: Some(body(builder, found, &file.query, file.variables)?),
+        budget: None,
         result: file.result,
         gone: Some(Vec::new()),
     };

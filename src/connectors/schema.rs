@@ -70,8 +70,8 @@ enum NeededScope {
 }
 
 /// A regular expression, matched in linear time.
-#[derive(Clone, Debug)]
-struct Pattern(Regex);
+#[derive(Clone, Debug, schemars::JsonSchema)]
+struct Pattern(#[schemars(with = "String")] Regex);
 
 impl<'de> Deserialize<'de> for Pattern {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

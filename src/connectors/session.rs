@@ -67,7 +67,7 @@ impl Session {
         let base = connector.base_uri.choose(&parameters).or_else(|_| nowhere())?;
         let credentials = super::auth::any(&connector.auth);
         let clock = Clock::still(Millis(0));
-        let (wire, budget) = (Wire::Replay(replay), Arc::new(Budget::new(None, clock.now())));
+        let (wire, budget) = (Wire::Replay(replay), Arc::new(Budget::unlimited(clock.now())));
         Ok(Self { caller: Caller::new(connector, &base, parameters, credentials, wire, budget, clock)? })
     }
     /// The same with somebody who looks on.
