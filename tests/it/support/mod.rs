@@ -3,6 +3,7 @@
 pub mod api;
 pub mod browser;
 pub mod chromium;
+pub mod clients;
 pub mod engine;
 pub mod node;
 pub mod postbox;
