@@ -3,9 +3,11 @@
 use serde::Deserialize;
 
 use super::compile::Builder;
+use super::fields::FieldsRest;
 use super::files::{CollectionFile, ListFile, Span};
 use super::folder::SpecError;
 use super::mapping::Mapping;
+use super::mapping::path::Path;
 use super::record::RecordSpec;
 use super::rest::{FetchRest, ListRest};
 use super::schema::Schema;
@@ -17,7 +19,7 @@ use crate::domain::models::Catalogue;
 use crate::domain::topic;
 
 /// What expressions of webhooks may use beside `$`.
-const WEBHOOK_VARIABLES: &[&str] = &["parameters", "state", "query", "headers"];
+const WEBHOOK_VARIABLES: &[&str] = &["parameters", "state", "query", "headers", "account"];
 
 /// `data/*`.
 pub fn collections(builder: &Builder<'_>, templated: bool) -> Result<Vec<Collection>, SpecError> {
@@ -31,10 +33,15 @@ fn collection(builder: &Builder<'_>, key: &str, templated: bool) -> Result<Colle
     let record = RecordSpec::new(&file.record);
     let list = |file: &str, text: &str| ListRest::new(file, &yaml::read::<ListFile>(file, text)?, &record);
     let fetch = |file: &str, text: &str| FetchRest::new(file, &yaml::read(file, text)?);
-    let pull = builder.method(&format!("{dir}/pull"), Some(&list), None)?;
+    let at = |method: &str| builder.place(&dir, method);
+    let pull = builder.method(&at("pull"), Some(&list), None)?;
     let cursor = cursor(&file, &record, &pull);
     let map_path = format!("{dir}/record.map.yml");
-    let map = Mapping::read(&map_path, builder.text(&map_path)?, &["parameters"])?;
+    let besides = [Some(&file.record.id), file.record.created_at.as_ref(), file.record.updated_at.as_ref()];
+    let besides: Vec<&Path> = besides.into_iter().chain([file.record.deleted.as_ref()]).flatten().collect();
+    let map = Mapping::read(&map_path, builder.text(&map_path)?, &["parameters"])?.closed(&besides);
+    let fields = |file: &str, text: &str| FieldsRest::new(file, &yaml::read(file, text)?, &map, &besides);
+    let fields = builder.method(&at("fields"), Some(&fields), None)?;
     check_topic(&path, &file, templated)?;
     check_members(&map_path, &file.topic.value, &map)?;
     Ok(Collection {
@@ -47,13 +54,15 @@ fn collection(builder: &Builder<'_>, key: &str, templated: bool) -> Result<Colle
         ignored_fields: file.ignored_fields,
         webhook_body: file.webhook_body,
         request_time: file.cursor.format.unwrap_or_else(|| record.time().clone()),
-        scan: builder.method(&format!("{dir}/scan"), Some(&list), None)?,
-        deleted: builder.method(&format!("{dir}/deleted"), Some(&list), None)?,
-        fetch: match builder.method(&format!("{dir}/fetch"), Some(&fetch), None)? {
+        object: file.object,
+        scan: builder.method(&at("scan"), Some(&list), None)?,
+        deleted: builder.method(&at("deleted"), Some(&list), None)?,
+        fetch: match builder.method(&at("fetch"), Some(&fetch), None)? {
             Method::Rest(fetch) if fetch.has_no_path() => Method::NotSupported("no path is set".to_owned()),
             fetch => fetch,
         },
         pull,
+        fields,
         map,
         record,
     })
@@ -113,6 +122,8 @@ struct WebhookFile {
     handshake: Option<Handshake>,
     deadline: Option<Span>,
     lifetime: Option<Span>,
+    #[serde(default)]
+    redact: Vec<String>,
 }
 
 /// `webhook/`.
@@ -134,6 +145,7 @@ pub fn own_webhook(builder: &Builder<'_>) -> Result<Option<OwnWebhook>, SpecErro
         handshake: file.handshake,
         deadline: file.deadline.map(|s| s.0),
         lifetime: file.lifetime.map(|s| s.0),
+        redact: file.redact,
         subscribe: builder.call("webhook/subscribe")?,
         handle,
         refresh: builder.call("webhook/refresh")?,

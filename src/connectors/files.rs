@@ -151,6 +151,8 @@ pub enum Meaning {
     Gone,
     /// The walk over the pages must start again.
     PageExpired,
+    /// A field that was asked for is not there any more: the fields are read again.
+    FieldsChanged,
 }
 
 /// `data/<collection>/spec.yml`.
@@ -159,6 +161,8 @@ pub enum Meaning {
 pub struct CollectionFile {
     pub name: String,
     pub topic: serde_saphyr::Spanned<String>,
+    /// What the app calls such records: `{{object}}` in requests.
+    pub object: Option<Template>,
     pub detects: Detects,
     pub record: RecordFile,
     #[serde(default)]
@@ -222,6 +226,10 @@ pub struct ListFile {
     pub since: Pairs,
     /// More query parameters when there is an upper bound.
     pub until: Option<Pairs>,
+    /// `deleted`: how far back the app's list goes. What went before that is found by a scan.
+    pub reach: Option<Span>,
+    /// `deleted`: where the answer says how far back its list goes.
+    pub earliest: Option<Path>,
     #[serde(default)]
     pub paging: PagingFile,
     /// Where the list is in the answer.

@@ -16,16 +16,19 @@ mod compare;
 mod compile;
 mod compile_parts;
 mod credentials;
+mod fields;
 mod files;
 mod folder;
 mod handshake;
 mod hooks;
+mod jwt;
 mod made;
 pub mod mapping;
 mod oauth1;
 mod paging;
 mod pick;
 mod record;
+mod redact;
 mod refresh;
 mod registry;
 mod rest;
@@ -57,13 +60,14 @@ pub use calls::CallError;
 pub use credentials::{Credentials, Token};
 pub use folder::SpecError;
 pub use handshake::Handshake;
+pub use redact::redact;
 pub use registry::Registry;
 pub use scaffold::scaffold;
 pub use schema::{GivenBy, Kind, Property, Schema};
 pub use session::Session;
 pub use spec::{Collection, Connector, ConnectorEvent, Detection, GlobalWebhook, OwnWebhook};
 pub use testing::{Report, TestFailure, run_tests};
-pub use webhook::{handle_global, handle_own};
+pub use webhook::{Of, handle_global, handle_own};
 
 /// The section `connectors` of the configuration.
 #[derive(Clone, Debug, Deserialize)]
@@ -103,6 +107,8 @@ pub struct Page {
     pub total: Option<u64>,
     /// The records hold their ids and perhaps times, but not the rest: they can be counted and compared, not mapped.
     pub ids_only: bool,
+    /// How far back a list of deleted records goes, where the app says so.
+    pub earliest: Option<Millis>,
 }
 
 /// One record as the app gave it.

@@ -18,7 +18,9 @@ use super::record::id_text;
 use super::rest::{CallRest, ListRest, not_json, read_records};
 use super::script::Script;
 use super::spec::{Account, Collection, Connector, Method};
-use super::{AppRecord, Budget, CallError, Credentials, Page, PageMark, Parameters, PullQuery, mapping::path::Path};
+use super::{
+    AppRecord, Budget, CallError, Credentials, Page, PageMark, Parameters, PullQuery, fields, mapping::path::Path,
+};
 use crate::clock::Clock;
 use crate::domain::models::Catalogue;
 use crate::domain::record::Unified;
@@ -27,6 +29,7 @@ use crate::outbound;
 /// A connector with one connection's parameters and credentials.
 pub struct Session {
     pub(super) caller: Caller,
+    pub(super) fields: fields::Kept,
 }
 
 /// What a list is asked for, as templates and scripts see it.
@@ -36,7 +39,7 @@ struct Bounds {
 }
 
 impl Session {
-    /// Joins the parts. `connector` is already specialised; `base_uri` comes from `Connector::base_uri.choose`, the
+    /// Joins the parts. `connector` is already specialised; `base_uri` comes from `Connector::address`, the
     /// parameters from `Connector::parameters.check`. The error is one sentence.
     ///
     /// # Errors
@@ -50,7 +53,8 @@ impl Session {
         budget: Arc<Budget>,
         clock: Clock,
     ) -> Result<Self, String> {
-        Ok(Self { caller: Caller::new(connector, base_uri, parameters, credentials, client, budget, clock)? })
+        let caller = Caller::new(connector, base_uri, parameters, credentials, client, budget, clock)?;
+        Ok(Self { caller, fields: fields::Kept::default() })
     }
     /// The connector behind it.
     pub fn connector(&self) -> &Arc<Connector> {
@@ -59,6 +63,10 @@ impl Session {
     /// The credentials in use.
     pub fn credentials(&self) -> Arc<Credentials> {
         self.caller.credentials()
+    }
+    /// What the app last said of its limit on requests, in words for people.
+    pub fn limit_told(&self) -> Option<String> {
+        self.caller.limit_told()
     }
     /// Uses these credentials from now on.
     pub fn adopt(&self, credentials: Credentials) {
@@ -102,10 +110,11 @@ impl Session {
     /// The app's or the script's failure.
     pub async fn fetch(&self, c: &Collection, remote_id: &str) -> Result<Option<AppRecord>, CallError> {
         let record = json!({ "id": remote_id });
+        let (fields, object) = (self.fields_variable(c).await?, self.object_of(c));
         let found = match &c.fetch {
             Method::Rest(fetch) => {
                 let mut variables = self.caller.variables();
-                variables.push(("record", &record));
+                variables.extend([("record", &record), ("fields", &fields), ("object", &object)]);
                 let outgoing = fetch.request(&Env::new(&Value::Null, &variables))?;
                 match self.caller.call(outgoing).await {
                     Ok(incoming) => fetch.record(&incoming.body)?.map(RawValue::to_owned),
@@ -114,7 +123,9 @@ impl Session {
                 }
             }
             Method::Script(script) => {
-                let text = self.run(script, json!({ "record": record })).await?;
+                let mut input = Map::from_iter([("record".to_owned(), record)]);
+                fields::put(&mut input, fields, object);
+                let text = self.run(script, Value::Object(input)).await?;
                 RawValue::from_string(text).ok().filter(|raw| raw.get() != "null")
             }
             other => return Err(unsupported(other, c, "fetch")),
@@ -207,8 +218,10 @@ impl Session {
         let position = list.paging.position(mark)?;
         let page = list.paging.variable(&position);
         let bounds = bounds(query, &c.request_time);
+        let (fields, object) = (self.fields_variable(c).await?, self.object_of(c));
         let mut variables = self.caller.variables();
         variables.extend([("page", &page), ("since", &bounds.since), ("until", &bounds.until)]);
+        variables.extend([("fields", &fields), ("object", &object)]);
         let env = Env::new(&Value::Null, &variables);
         let mut outgoing = list.request(&env, query.since.is_some(), query.until.is_some())?;
         if let Position::Address(address) = &position {
@@ -241,6 +254,7 @@ impl Session {
                 page.ok_or_else(|| CallError::PageExpired("the stored page mark is of another kind".to_owned()))?,
             );
         }
+        fields::put(&mut input, self.fields_variable(c).await?, self.object_of(c));
         let text = self.run(script, Value::Object(input)).await?;
         script_page(&text, c)
     }
@@ -267,6 +281,7 @@ pub(super) fn script_page(text: &str, c: &Collection) -> Result<Page, CallError>
         next: next.map(|next| PageMark(format!("j:{next}"))),
         total: total.and_then(|total| total.get().parse().ok()),
         ids_only: ids_only.is_some_and(|flag| flag.get() == "true"),
+        earliest: None,
     })
 }
 

@@ -6,6 +6,7 @@
 //!      ──▶ scans    everything, and what went  ┘
 //!      ──▶ hook     the webhook at the app        global: sorts an integration's webhooks to its connections
 //!      ──▶ selectors which of those are meant     farewell: takes a deleted connection's webhook away at the app
+//!      ──▶ fields   which fields the account has
 //! ```
 //!
 //! Always true: one look at a time per owner; a bounded number of looks at once; an idle connection is one entry of the
@@ -16,6 +17,7 @@ pub mod account;
 mod changes;
 mod commit;
 pub mod farewell;
+mod fields;
 mod global;
 mod hook;
 mod inbox;

@@ -13,6 +13,7 @@ use url::Url;
 
 use super::auth_files::AuthFile;
 use super::budget::BudgetSpec;
+use super::fields::FieldsRest;
 use super::files::{ErrorRule, Pairs};
 use super::folder::Folder;
 use super::made::Made;
@@ -107,6 +108,8 @@ pub struct OwnWebhook {
     pub handshake: Option<Handshake>,
     /// By then the app has its answer.
     pub deadline: Option<Duration>,
+    /// Names of elements and members whose content is taken out before anything is stored.
+    pub redact: Vec<String>,
     /// How long a registration lives, where `subscribe` does not say: renewed by half of it.
     pub lifetime: Option<Duration>,
     pub(super) subscribe: Method<CallRest>,
@@ -171,6 +174,8 @@ pub struct Collection {
     /// Dotted paths of the unified record that never count as a change.
     pub ignored_fields: Vec<String>,
     pub webhook_body: WebhookBody,
+    /// What the app calls such records.
+    pub(super) object: Option<Template>,
     pub(super) record: RecordSpec,
     /// How times are written in requests.
     pub(super) request_time: TimeFormat,
@@ -178,6 +183,8 @@ pub struct Collection {
     pub(super) scan: Method<ListRest>,
     pub(super) deleted: Method<ListRest>,
     pub(super) fetch: Method<FetchRest>,
+    /// The fields that an account has.
+    pub(super) fields: Method<FieldsRest>,
     pub(super) map: Mapping,
 }
 
@@ -193,6 +200,21 @@ impl Collection {
     /// Whether the app has its own list of deleted records.
     pub fn lists_deleted(&self) -> bool {
         self.deleted.is_there()
+    }
+    /// Whether the app is asked which fields an account has.
+    pub fn discovers_fields(&self) -> bool {
+        self.fields.is_there()
+    }
+    /// Whether there is a walk over all records beside the list of changes, at times that the connector names.
+    pub fn names_scans(&self) -> bool {
+        self.scan.is_there() && self.poll.full_scan_interval.is_some()
+    }
+    /// How far back the app's list of deleted records goes, and whether it takes an upper bound.
+    pub fn deleted_bounds(&self) -> (Option<Duration>, bool) {
+        match &self.deleted {
+            Method::Rest(list) => (list.reach, list.takes_until),
+            _ => (None, false),
+        }
     }
     /// Whether one record can be fetched.
     pub fn fetches(&self) -> bool {
