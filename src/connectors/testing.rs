@@ -177,11 +177,14 @@ async fn play(connector: &Arc<Connector>, parameters: Parameters, case: &Case) -
         outcome.answered = Some(mapped(collection, records, &parameter_value)?);
     }
     let Some(webhook) = &case.webhook else { return Ok(outcome) };
-    let request = request(webhook);
+    let mut request = request(webhook);
     if let Some(key) = &webhook.global {
         let handled = handle_global(connector, key, &request, &parameters).await.map_err(|e| e.to_string())?;
         outcome.global = Some(handled);
         return Ok(outcome);
+    }
+    if let Some(own) = &connector.webhook {
+        request.body = super::redact(&request.body, &own.redact);
     }
     let state = webhook.state.as_ref().map(|state| state.node.to_json().to_string());
     let of = Of { state: state.as_deref(), account: webhook.account.as_deref() };
