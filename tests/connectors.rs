@@ -48,7 +48,7 @@ async fn the_tests_of_every_connector_hold() {
         assert!(report.passed > 0, "connector {} has no tests", connector.key);
         keys.push(connector.key.clone());
     }
-    for expected in ["adobe-commerce", "generic", "sandbox"] {
+    for expected in ["adobe-commerce", "generic", "salesforce", "sandbox"] {
         assert!(keys.iter().any(|key| key == expected), "{expected} is missing among {keys:?}");
     }
 }

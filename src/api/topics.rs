@@ -132,7 +132,10 @@ pub(super) struct Fields {
 pub(super) fn routes() -> Vec<Route> {
     let of = [
         Param { name: "topic", about: "A built-in data topic, such as `crm/contacts`." },
-        Param { name: "connectionId", about: "Adds this connection's custom fields: those that its app lists, and those seen in its records." },
+        Param {
+            name: "connectionId",
+            about: "Adds this connection's custom fields: those that its app lists, and those seen in its records.",
+        },
     ];
     let routes = vec![
         Route::post(ALL, "Register a topic of your own", create).takes::<NewTopic>().gives::<OneTopic>(),

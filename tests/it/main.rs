@@ -39,6 +39,7 @@ mod records;
 mod replay_steps;
 mod replays;
 mod run_script;
+mod salesforce;
 mod sandbox_connector;
 mod signing_keys;
 mod status;

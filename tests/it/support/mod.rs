@@ -8,9 +8,11 @@ pub mod engine;
 pub mod node;
 pub mod postbox;
 pub mod receiver;
+pub mod salesforce;
 pub mod server;
 pub mod shim;
 pub mod shop;
+pub mod soql;
 pub mod sse;
 pub mod wreck;
 
