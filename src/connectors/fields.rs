@@ -252,6 +252,13 @@ pub struct Known {
 #[derive(Default)]
 pub struct Kept(RwLock<HashMap<String, Arc<Known>>>);
 
+impl Collection {
+    /// Whether the app is asked which fields an account has.
+    pub fn discovers_fields(&self) -> bool {
+        self.fields.is_there()
+    }
+}
+
 impl Session {
     /// The fields of a collection, if they are known.
     pub fn known_fields(&self, c: &Collection) -> Option<Arc<Known>> {

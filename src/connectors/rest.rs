@@ -15,6 +15,7 @@ use super::mapping::{Env, Mapping};
 use super::paging::{Paging, Position, Seen};
 use super::pick::{Picker, elements};
 use super::record::RecordSpec;
+use super::spec::{Collection, Method as Written};
 use super::template::Template;
 use super::yaml::{Node, Placed};
 use super::{AppRecord, CallError, Page};
@@ -219,6 +220,20 @@ impl ListRest {
         let total = total.filter(|_| self.paging.kind != PagingKind::AfterId || *position == Position::First);
         let earliest = earliest.and_then(value).and_then(|time| self.record.time().read(&time));
         Ok(Page { records, next, total, ids_only: self.ids_only, earliest })
+    }
+}
+
+impl Collection {
+    /// Whether there is a walk over all records beside the list of changes, at times that the connector names.
+    pub fn names_scans(&self) -> bool {
+        self.scan.is_there() && self.poll.full_scan_interval.is_some()
+    }
+    /// How far back the app's list of deleted records goes, and whether it takes an upper bound.
+    pub fn deleted_bounds(&self) -> (Option<Duration>, bool) {
+        match &self.deleted {
+            Written::Rest(list) => (list.reach, list.takes_until),
+            _ => (None, false),
+        }
     }
 }
 

@@ -201,21 +201,6 @@ impl Collection {
     pub fn lists_deleted(&self) -> bool {
         self.deleted.is_there()
     }
-    /// Whether the app is asked which fields an account has.
-    pub fn discovers_fields(&self) -> bool {
-        self.fields.is_there()
-    }
-    /// Whether there is a walk over all records beside the list of changes, at times that the connector names.
-    pub fn names_scans(&self) -> bool {
-        self.scan.is_there() && self.poll.full_scan_interval.is_some()
-    }
-    /// How far back the app's list of deleted records goes, and whether it takes an upper bound.
-    pub fn deleted_bounds(&self) -> (Option<Duration>, bool) {
-        match &self.deleted {
-            Method::Rest(list) => (list.reach, list.takes_until),
-            _ => (None, false),
-        }
-    }
     /// Whether one record can be fetched.
     pub fn fetches(&self) -> bool {
         self.fetch.is_there()
