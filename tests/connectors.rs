@@ -14,6 +14,8 @@ mod global;
 mod hooks;
 #[path = "connectors/magento.rs"]
 mod magento;
+#[path = "connectors/tokens.rs"]
+mod tokens;
 
 use std::sync::{Arc, LazyLock};
 

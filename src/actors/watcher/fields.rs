@@ -20,7 +20,7 @@ use crate::store::Wait;
 const READ_EVERY: Duration = Duration::from_secs(24 * 3600);
 
 /// Takes the fields that were read before, without asking the app.
-pub fn recall(deps: &Deps, account: &Account, c: &Collection) -> Result<()> {
+fn recall(deps: &Deps, account: &Account, c: &Collection) -> Result<()> {
     if c.discovers_fields()
         && account.session.known_fields(c).is_none()
         && let Some(stored) = deps.store.app_fields(account.connection.id, &c.key)?

@@ -11,8 +11,8 @@ use super::run::{Ended, FULL_WAIT, Run};
 use super::{farewell, fields, global, hook, inbox, plan, pulls, scans, selectors};
 use crate::actors::Deps;
 use crate::actors::handle::Owner;
-use crate::connectors::Collection;
-use crate::domain::connection::{Connection, ConnectionStatus, Farewell, Integration, SyncRequest};
+use crate::connectors::{CallError, Collection};
+use crate::domain::connection::{CollectionState, Connection, ConnectionStatus, Farewell, Integration, SyncRequest};
 use crate::domain::pull::Task;
 use crate::domain::time::Millis;
 use crate::error::Result;
@@ -89,14 +89,13 @@ async fn due(deps: &Deps, account: &Arc<Account>, c: &Collection) -> Result<Ende
     let mut state = deps.store.collection_state(id, &c.key)?;
     let now = deps.clock.now();
     let plan = plan::of(deps, account, c, &state);
-    fields::recall(deps, account, c)?;
     let due = plan.due(&state, now);
-    if let Some(task) = due
-        && let Err(error) = fields::ready(deps, account, c).await?
-    {
-        let mode = if state.baseline_at.is_none() { "first" } else { "incremental" };
-        let mut run = Run::begin(deps, account, &[c], mode, None, state.failures == 0).await?;
-        return run.fail(c, task, error).await;
+    if c.discovers_fields() {
+        // What fields there are is found out when something is due, not at each look.
+        let Some(task) = due else { return Ok(Ended::Done) };
+        if let Err(error) = fields::ready(deps, account, c).await? {
+            return unready(deps, account, c, task, &state, error).await;
+        }
     }
     let mapping = account.mapping_of(c);
     let remaps = state.baseline_at.is_some() && state.mapped_by != mapping;
@@ -126,6 +125,20 @@ async fn due(deps: &Deps, account: &Arc<Account>, c: &Collection) -> Result<Ende
     let tell = !first || (state.cursor.is_none() && state.failures == 0);
     let mut run = Run::begin(deps, account, &[c], mode, None, tell).await?;
     one(&mut run, c, task, whole, false).await
+}
+
+/// Without its fields a collection cannot be asked for anything.
+async fn unready(
+    deps: &Deps,
+    account: &Arc<Account>,
+    c: &Collection,
+    task: Task,
+    state: &CollectionState,
+    error: CallError,
+) -> Result<Ended> {
+    let mode = if state.baseline_at.is_none() { "first" } else { "incremental" };
+    let mut run = Run::begin(deps, account, &[c], mode, None, state.failures == 0).await?;
+    run.fail(c, task, error).await
 }
 
 /// What somebody asked for.

@@ -348,7 +348,9 @@ impl Connector {
     /// The kinds of auth it takes, in its order of preference: `bearer`, `apiKey`, `basic`, `login`, `oauth1`,
     /// `oauth2`, `none`.
     pub fn auth_kinds(&self) -> Vec<&'static str> {
-        self.auth.iter().map(auth::name).collect()
+        let mut kinds: Vec<&'static str> = self.auth.iter().map(auth::name).collect();
+        kinds.dedup();
+        kinds
     }
     /// Whether it takes these credentials. The error is one sentence.
     pub fn accepts(&self, credentials: &Credentials) -> Result<(), String> {

@@ -33,6 +33,7 @@ export default async function handle({ rawBody, account }) {
   if (!message?.OrganizationId) return { events: [], response: fault(400, 'This is no outbound message') }
   if (!account) throw new Error('the organisation of this connection is not known yet; connect it again')
   if (String(message.OrganizationId).slice(0, 15) !== account.slice(0, 15)) {
+    console.log(`refused: a message of the organisation ${message.OrganizationId}`)
     return { events: [], response: fault(403, 'This message is of another organisation') }
   }
   const events = []
