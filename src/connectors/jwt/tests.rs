@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+use aws_lc_rs::encoding::{AsDer, EcPrivateKeyRfc5915Der, Pkcs8V1Der};
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{KeyPair, UnparsedPublicKey};
 use jsonwebtoken::{DecodingKey, Validation};
@@ -39,6 +39,9 @@ fn rsa_tokens_are_read_by_another_verifier_from_either_form_of_the_key() {
     use jsonwebtoken::Algorithm::{PS256, PS384, PS512, RS256};
     let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
     let pkcs8 = pem("PRIVATE KEY", AsDer::<Pkcs8V1Der<'_>>::as_der(&pair).unwrap().as_ref());
+    // PKCS#8 wraps PKCS#1 (RFC 5958) in a head of 26 bytes, for a key of this length.
+    let der = AsDer::<Pkcs8V1Der<'_>>::as_der(&pair).unwrap();
+    let pkcs1 = pem("RSA PRIVATE KEY", &der.as_ref()[26..]);
     let public = DecodingKey::from_rsa_der(pair.public_key().as_ref());
     for (name, algorithm) in [("RS256", RS256), ("PS256", PS256), ("PS384", PS384), ("PS512", PS512)] {
         let file = file(&format!("algorithm: {name}, keyId: \"{{{{parameters.kid}}}}\""));
@@ -47,6 +50,7 @@ fn rsa_tokens_are_read_by_another_verifier_from_either_form_of_the_key() {
         assert_eq!(jsonwebtoken::decode_header(&made).unwrap().kid.as_deref(), Some("cert-7"));
         assert_eq!((claims["iss"].as_str(), claims["sub"].as_str()), (Some("client-1"), Some("client-1")));
         assert_eq!(claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap(), 180);
+        decoded(&token(&file, &pkcs1).unwrap(), &public, algorithm);
         // A key that went through an environment variable or a form.
         assert!(token(&file, &pkcs8.replace('\n', "\\n")).is_ok() && token(&file, &pkcs8.replace('\n', " ")).is_ok());
     }
@@ -62,6 +66,8 @@ fn elliptic_tokens_are_read_by_another_verifier() {
     ] {
         let pair = EcdsaKeyPair::generate(kind).unwrap();
         let key = pem("PRIVATE KEY", pair.to_pkcs8v1().unwrap().as_ref());
+        let sec1 = AsDer::<EcPrivateKeyRfc5915Der<'_>>::as_der(&pair.private_key()).unwrap();
+        assert!(token(&file(&format!("algorithm: {name}")), &pem("EC PRIVATE KEY", sec1.as_ref())).is_ok());
         let made = token(&file(&format!("algorithm: {name}")), &key).unwrap();
         let public = pair.public_key().as_ref();
         match algorithm {
