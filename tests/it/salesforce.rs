@@ -337,7 +337,7 @@ async fn what_was_purged_is_found_by_the_apps_list_and_beyond_it_by_a_scan() {
     desk.app.purge("Account", &ids[4]);
     // The newest one stands alone, so that the look itself has one page.
     desk.app.turn(|knobs| {
-        (knobs.earliest, knobs.page, knobs.lose_locators) = ("2099-01-01T00:00:00.000+0000".into(), 10, 1)
+        (knobs.earliest, knobs.page, knobs.lose_locators) = ("2099-01-01T00:00:00.000+0000".into(), 10, 1);
     });
     desk.sync(&id, "incremental").await;
     assert_eq!(told(&receiver.wait(2).await)[1], ("crm/accounts".into(), "deleted".into(), ids[4].clone()));
