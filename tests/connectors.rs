@@ -20,6 +20,8 @@ mod lines;
 mod magento;
 #[path = "connectors/replay.rs"]
 mod replay;
+#[path = "connectors/tokens.rs"]
+mod tokens;
 
 use std::sync::{Arc, LazyLock};
 
@@ -54,7 +56,7 @@ async fn the_tests_of_every_connector_hold() {
         assert!(report.passed > 0, "connector {} has no tests", connector.key);
         keys.push(connector.key.clone());
     }
-    for expected in ["adobe-commerce", "generic", "hubspot", "sandbox", "shopify"] {
+    for expected in ["adobe-commerce", "generic", "hubspot", "salesforce", "sandbox", "shopify"] {
         assert!(keys.iter().any(|key| key == expected), "{expected} is missing among {keys:?}");
     }
 }

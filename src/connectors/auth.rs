@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use super::auth_files::{ApiKeyFile, AuthFile, BearerFile, Grant};
+use super::auth_files::{ApiKeyFile, AuthFile, BearerFile};
 use super::caller::Outgoing;
 use super::mapping::Env;
 use super::oauth1::{self, Keys};
@@ -21,7 +21,7 @@ const SPARE_MS: u64 = 5_000;
 pub fn choose<'a>(ways: &'a [AuthFile], credentials: &Credentials, env: Option<&Env<'_>>) -> Option<&'a AuthFile> {
     ways.iter().find(|way| {
         if let (AuthFile::Oauth2(file), Credentials::Integration { .. }) = (way, credentials)
-            && (!file.allows(Grant::ClientCredentials)
+            && (!file.opens_by_itself()
                 || env.is_some_and(|env| file.token_url.render_url(env).is_none_or(|url| url.is_empty())))
         {
             return false;

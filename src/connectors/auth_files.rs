@@ -3,6 +3,7 @@
 use serde::{Deserialize, Deserializer};
 
 use super::files::{Pairs, Span, ordered};
+use super::jwt::JwtFile;
 use super::mapping::Env;
 use super::mapping::path::Path;
 use super::redirect::SignatureFile;
@@ -104,6 +105,13 @@ pub struct OAuth2File {
     pub grants: Vec<Grant>,
     #[serde(default)]
     pub client_auth: ClientAuth,
+    /// What the client says who it is with, for `clientAuth: assertion`.
+    pub assertion: Option<JwtFile>,
+    /// What a token is asked for with, for the grant `jwt-bearer`.
+    pub jwt: Option<JwtFile>,
+    /// Where an account is that is opened in this way, whatever `baseUri` says: for clients of the integration's own,
+    /// whose token must go nowhere that an end user names.
+    pub at: Option<Template>,
     /// `{{parameters.clientId}}` where it is not said.
     pub client_id: Option<Template>,
     /// `{{parameters.clientSecret}}` where it is not said.
@@ -126,6 +134,14 @@ impl OAuth2File {
     pub fn allows(&self, grant: Grant) -> bool {
         self.grants.is_empty() || self.grants.contains(&grant)
     }
+    /// Whether the integration's own client can open an account in this way, as far as it is set up.
+    pub fn opens_by_itself(&self) -> bool {
+        self.allows(Grant::ClientCredentials) || self.bears_jwt()
+    }
+    /// Whether a signed token is exchanged for a token.
+    pub fn bears_jwt(&self) -> bool {
+        self.jwt.is_some() && self.allows(Grant::JwtBearer)
+    }
     /// The scopes as one text; empty for none.
     pub fn scope(&self, env: &Env<'_>) -> String {
         let scopes: Vec<String> = self.scopes.iter().filter_map(|scope| scope.render(env)).collect();
@@ -139,6 +155,8 @@ pub enum Grant {
     AuthorizationCode,
     RefreshToken,
     ClientCredentials,
+    /// A signed token for a token (RFC 7523, section 2.1), on behalf of the subject.
+    JwtBearer,
 }
 
 /// Whether the code is bound to a secret of ours (RFC 7636).
@@ -198,4 +216,6 @@ pub enum ClientAuth {
     #[default]
     Body,
     Basic,
+    /// A signed token in place of a secret (RFC 7523, section 2.2).
+    Assertion,
 }

@@ -30,12 +30,54 @@ pub struct BudgetSpec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BudgetHeaders {
+    /// `used/limit` in one header.
+    pub usage: Option<UsageHeader>,
     /// How many requests are left.
     pub remaining: Option<String>,
     /// When there will be more.
     pub reset: Option<String>,
     #[serde(default, rename = "resetIn")]
     pub reset_in: ResetIn,
+}
+
+/// A header such as `api-usage=896/15000` (Salesforce's `Sforce-Limit-Info`) or `32/40` (Shopify's
+/// `X-Shopify-Shop-Api-Call-Limit`): what is used, and of how much.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UsageHeader {
+    pub header: String,
+    /// The name before `=`, where the header tells several things.
+    pub part: Option<String>,
+    /// How long to be silent when all is used; the budget's own stretch where it is not said.
+    #[serde(default, deserialize_with = "wait")]
+    #[schemars(with = "Option<super::files::Span>")]
+    pub wait: Option<Duration>,
+}
+
+fn wait<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    super::files::Span::deserialize(deserializer).map(|span| Some(span.0))
+}
+
+/// What is used, and of how much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    pub used: u64,
+    pub limit: u64,
+}
+
+impl UsageHeader {
+    /// Reads the header's value.
+    fn read(&self, value: &str) -> Option<Usage> {
+        let text = match &self.part {
+            None => value,
+            Some(part) => {
+                value.split([',', ';', ' ']).find_map(|item| item.trim().strip_prefix(part)?.strip_prefix('='))?
+            }
+        };
+        let (used, limit) = text.trim().split_once('/')?;
+        let limit: String = limit.chars().take_while(char::is_ascii_digit).collect();
+        Some(Usage { used: used.trim().parse().ok()?, limit: limit.parse().ok()? })
+    }
 }
 
 /// What the reset header counts.
@@ -67,6 +109,8 @@ struct State {
     filled_at: Millis,
     /// The app asked for silence until then.
     blocked_until: Millis,
+    /// What the app last said of its limit, where it does.
+    usage: Option<Usage>,
 }
 
 impl Budget {
@@ -82,7 +126,7 @@ impl Budget {
     /// A full budget. None: only the app's own answers slow it down.
     fn new(spec: Option<BudgetSpec>, now: Millis) -> Self {
         let full = spec.as_ref().map_or(0, |s| u64::from(s.requests) * 1000);
-        let state = Mutex::new(State { tokens_milli: full, filled_at: now, blocked_until: Millis(0) });
+        let state = Mutex::new(State { tokens_milli: full, filled_at: now, blocked_until: Millis(0), usage: None });
         Self { habits: Habits::default(), spec, state, named: Vec::new() }
     }
     /// The budgets that a call spends: the one of that name first, which is the smaller, and the connection's.
@@ -115,6 +159,16 @@ impl Budget {
     /// Takes note of what an answer's headers say.
     pub fn heed<'h>(&self, header: impl Fn(&str) -> Option<&'h str>, now: Millis) {
         let Some(spec) = &self.spec else { return };
+        if let Some(told) = &spec.headers.usage
+            && let Some(usage) = header(&told.header).and_then(|value| told.read(value))
+        {
+            let mut state = self.lock();
+            state.usage = Some(usage);
+            if usage.used >= usage.limit {
+                let wait = told.wait.unwrap_or(spec.per).min(WAIT_MAX);
+                state.blocked_until = state.blocked_until.max(now.after(wait));
+            }
+        }
         let read =
             |name: &Option<String>| name.as_deref().and_then(&header).and_then(|text| text.trim().parse::<f64>().ok());
         let (Some(remaining), reset) = (read(&spec.headers.remaining), read(&spec.headers.reset)) else { return };
@@ -127,6 +181,11 @@ impl Budget {
             let wait = reset.and_then(|reset| reset_wait(spec.headers.reset_in, reset, now)).unwrap_or(spec.per);
             state.blocked_until = state.blocked_until.max(now.after(wait.min(WAIT_MAX)));
         }
+    }
+    /// What the app last said of its limit, in words for people.
+    pub fn told(&self) -> Option<String> {
+        let usage = self.lock().usage?;
+        Some(format!("{} of {} requests are used", usage.used, usage.limit))
     }
     /// The app said 429 (or the like): silence for so long.
     pub fn block(&self, wait: Duration, now: Millis) {
@@ -211,6 +270,32 @@ mod tests {
         assert_eq!(take(None), Ok(()), "the others go on");
         assert_eq!(take(None), Err(Duration::from_millis(3_334)), "all of them count for the connection");
         assert_eq!(both.spent_by(Some("unknown")).count(), 1);
+    }
+
+    #[test]
+    fn used_of_a_limit_is_read_in_both_forms_and_silences_when_all_is_used() {
+        let read = |part: Option<&str>, value: &str| {
+            let header = UsageHeader { header: "x".into(), part: part.map(str::to_owned), wait: None };
+            header.read(value).map(|usage| (usage.used, usage.limit))
+        };
+        assert_eq!(read(Some("api-usage"), "api-usage=896/15000"), Some((896, 15000)));
+        let both = "api-usage=25/5000; per-app-api-usage=17/250(appName=sample)";
+        assert_eq!(read(Some("api-usage"), both), Some((25, 5000)));
+        assert_eq!(read(Some("per-app-api-usage"), both), Some((17, 250)));
+        assert_eq!(read(None, "32/40"), Some((32, 40)));
+        for bad in ["", "896", "a/b", "other=1/2"] {
+            assert_eq!(read(Some("api-usage"), bad), None, "{bad}");
+        }
+        let usage = UsageHeader { header: "used".into(), part: None, wait: Some(Duration::from_secs(900)) };
+        let headers = BudgetHeaders { usage: Some(usage), ..Default::default() };
+        let spec = BudgetSpec { requests: 10, per: Duration::from_secs(1), headers };
+        let budget = Budget::new(Some(spec), Millis(0));
+        budget.heed(|_| Some("39/40"), Millis(0));
+        assert!(budget.take(Millis(0)).is_ok());
+        budget.heed(|_| Some("40/40"), Millis(0));
+        assert_eq!(budget.take(Millis(0)), Err(Duration::from_secs(900)));
+        assert_eq!(budget.told().as_deref(), Some("40 of 40 requests are used"));
+        assert!(budget.take(Millis(900_001)).is_ok(), "after the silence one request tries again");
     }
 
     #[test]

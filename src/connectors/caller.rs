@@ -141,6 +141,10 @@ impl Caller {
     pub fn credentials(&self) -> Arc<Credentials> {
         self.credentials.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
+    /// What the app last said of its limit on requests, in words for people.
+    pub fn limit_told(&self) -> Option<String> {
+        self.budget.told()
+    }
     /// Uses other credentials from now on.
     pub fn adopt(&self, credentials: Credentials) {
         *self.credentials.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(credentials);

@@ -199,6 +199,13 @@ impl<'a> Builder<'a> {
         self.used.borrow_mut().insert(path.to_owned());
         self.folder.text(path)
     }
+    /// Where a method of a collection is written: in its own folder, else in `shared/` for all that have none.
+    pub fn place(&self, dir: &str, method: &str) -> String {
+        let own = format!("{dir}/{method}");
+        let shared = format!("shared/{method}");
+        let has = |path: &str| SUFFIXES.iter().any(|suffix| self.folder.has(&format!("{path}.{suffix}")));
+        if !has(&own) && has(&shared) { shared } else { own }
+    }
     /// A typed YAML file.
     pub fn yaml<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, SpecError> {
         yaml::read(path, self.text(path)?)

@@ -3,9 +3,11 @@
 use serde::Deserialize;
 
 use super::compile::{Builder, Found};
+use super::fields::FieldsRest;
 use super::files::{CollectionFile, ListFile, Span};
 use super::folder::SpecError;
 use super::mapping::Mapping;
+use super::mapping::path::Path;
 use super::record::RecordSpec;
 use super::rest::{FetchRest, ListRest};
 use super::schema::Schema;
@@ -17,7 +19,7 @@ use crate::domain::models::Catalogue;
 use crate::domain::topic;
 
 /// What expressions of webhooks may use beside `$`.
-const WEBHOOK_VARIABLES: &[&str] = &["parameters", "state", "query", "headers"];
+const WEBHOOK_VARIABLES: &[&str] = &["parameters", "state", "query", "headers", "account"];
 
 /// `data/*`.
 pub fn collections(builder: &Builder<'_>, templated: bool) -> Result<Vec<Collection>, SpecError> {
@@ -32,7 +34,8 @@ fn collection(builder: &Builder<'_>, key: &str, templated: bool) -> Result<Colle
     let list = |file: &str, text: &str| ListRest::new(file, &yaml::read::<ListFile>(file, text)?, &record);
     let fetch = |file: &str, text: &str| FetchRest::new(file, &yaml::read(file, text)?);
     let query = |found: &Found<'_>| graphql::list(builder, found, &record);
-    let a_list = |name: &str| builder.method_or_query(&format!("{dir}/{name}"), &list, &query);
+    let at = |method: &str| builder.place(&dir, method);
+    let a_list = |name: &str| builder.method_or_query(&at(name), &list, &query);
     let pull = a_list("pull")?;
     let mut deleted = a_list("deleted")?;
     if let Method::Rest(list) = &mut deleted {
@@ -41,7 +44,11 @@ fn collection(builder: &Builder<'_>, key: &str, templated: bool) -> Result<Colle
     }
     let cursor = cursor(&file, &record, &pull);
     let map_path = format!("{dir}/record.map.yml");
-    let map = Mapping::read(&map_path, builder.text(&map_path)?, &["parameters"])?;
+    let besides = [Some(&file.record.id), file.record.created_at.as_ref(), file.record.updated_at.as_ref()];
+    let besides: Vec<&Path> = besides.into_iter().chain([file.record.deleted.as_ref()]).flatten().collect();
+    let map = Mapping::read(&map_path, builder.text(&map_path)?, &["parameters"])?.closed(&besides);
+    let fields = |file: &str, text: &str| FieldsRest::new(file, &yaml::read(file, text)?, &map, &besides);
+    let fields = builder.method(&at("fields"), Some(&fields), None)?;
     check_topic(&path, &file, templated)?;
     check_members(&map_path, &file.topic.value, &map)?;
     Ok(Collection {
@@ -54,16 +61,16 @@ fn collection(builder: &Builder<'_>, key: &str, templated: bool) -> Result<Colle
         ignored_fields: file.ignored_fields,
         webhook_body: file.webhook_body,
         request_time: file.cursor.format.unwrap_or_else(|| record.time().clone()),
+        object: file.object,
         ties: a_list("ties")?,
         scan: a_list("scan")?,
         deleted,
-        fetch: match builder
-            .method_or_query(&format!("{dir}/fetch"), &fetch, &|found| graphql::fetch(builder, found))?
-        {
+        fetch: match builder.method_or_query(&at("fetch"), &fetch, &|found| graphql::fetch(builder, found))? {
             Method::Rest(fetch) if fetch.has_no_path() => Method::NotSupported("no path is set".to_owned()),
             fetch => fetch,
         },
         pull,
+        fields,
         map,
         record,
     })
@@ -126,6 +133,8 @@ pub(super) struct WebhookFile {
     handshake: Option<Handshake>,
     deadline: Option<Span>,
     lifetime: Option<Span>,
+    #[serde(default)]
+    redact: Vec<String>,
 }
 
 /// `webhook/`.
@@ -149,6 +158,7 @@ pub fn own_webhook(builder: &Builder<'_>) -> Result<Option<OwnWebhook>, SpecErro
         lifetime: file.lifetime.map(|s| s.0),
         instructions: file.instructions,
         needs: file.needs,
+        redact: file.redact,
         subscribe: builder.call("webhook/subscribe")?,
         check: builder.call("webhook/check")?,
         handle,

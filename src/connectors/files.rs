@@ -175,6 +175,8 @@ pub enum Meaning {
     PageExpired,
     /// The page is too large for the app: ask for fewer records.
     TooCostly,
+    /// A field that was asked for is not there any more: the fields are read again.
+    FieldsChanged,
 }
 
 /// `data/<collection>/spec.yml`.
@@ -184,6 +186,8 @@ pub struct CollectionFile {
     pub name: String,
     #[schemars(with = "String")]
     pub topic: serde_saphyr::Spanned<String>,
+    /// What the app calls such records: `{{object}}` in requests.
+    pub object: Option<Template>,
     pub detects: Detects,
     pub record: RecordFile,
     #[serde(default)]
@@ -252,6 +256,10 @@ pub struct ListFile {
     pub since: Pairs,
     /// More query parameters when there is an upper bound.
     pub until: Option<Pairs>,
+    /// `deleted`: how far back the app's list goes. What went before that is found by a scan.
+    pub reach: Option<Span>,
+    /// `deleted`: where the answer says how far back its list goes.
+    pub earliest: Option<Path>,
     #[serde(default)]
     pub paging: PagingFile,
     /// Where the list is in the answer.

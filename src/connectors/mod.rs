@@ -19,6 +19,7 @@ mod compile;
 mod compile_parts;
 mod credentials;
 mod exchange;
+mod fields;
 mod files;
 mod folder;
 mod forward;
@@ -28,6 +29,7 @@ mod handshake;
 mod hooks;
 mod instructions;
 mod joined;
+mod jwt;
 mod locator;
 mod made;
 pub mod mapping;
@@ -36,6 +38,7 @@ mod paging;
 mod pick;
 mod record;
 mod recording;
+mod redact;
 mod redirect;
 mod refresh;
 mod registry;
@@ -76,13 +79,14 @@ pub use forward::{Forward, Forwarded};
 pub use handshake::Handshake;
 pub use instructions::Instructions;
 pub use recording::{HEADER as RECORDED, Notebook, Scrub, Take, file as recorded_file};
+pub use redact::redact;
 pub use registry::Registry;
 pub use scaffold::scaffold;
 pub use schema::{GivenBy, Kind, Property, Schema};
 pub use session::Session;
 pub use spec::{Collection, Connector, ConnectorEvent, Detection, GlobalWebhook, OwnWebhook};
 pub use testing::{Report, TestFailure, run_tests};
-pub use webhook::{handle_global, handle_own};
+pub use webhook::{Of, handle_global, handle_own};
 
 /// The section `connectors` of the configuration.
 #[derive(Clone, Debug, Deserialize)]
@@ -122,6 +126,8 @@ pub struct Page {
     pub total: Option<u64>,
     /// The records hold their ids and perhaps times, but not the rest: they can be counted and compared, not mapped.
     pub ids_only: bool,
+    /// How far back a list of deleted records goes, where the app says so.
+    pub earliest: Option<Millis>,
     /// What the list is made of, where the records are inside its items: the walk goes by these.
     pub walked: Option<Vec<Walked>>,
 }

@@ -3,6 +3,8 @@
 //! Always true: a query parameter or a header whose hole has no value is left out; a path without a value is an error.
 //! Not here: credentials, budgets, the wire (`connectors::caller`), what is done with the records (the engine).
 
+use std::time::Duration;
+
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -14,13 +16,15 @@ use super::mapping::{Env, Mapping};
 use super::paging::{Paging, Position, Seen};
 use super::pick::{Picker, elements};
 use super::record::RecordSpec;
+use super::spec::{Collection, Method as Written};
 use super::template::Template;
 use super::yaml::{Node, Placed};
 use super::{AppRecord, CallError, Page, Walked};
 use crate::outbound::Method;
 
 /// What `$…` may begin with in a request's body.
-const BODY_VARIABLES: &[&str] = &["parameters", "since", "until", "page", "record", "webhook", "state", "baseUri"];
+pub(super) const BODY_VARIABLES: &[&str] =
+    &["parameters", "since", "until", "page", "record", "webhook", "state", "baseUri", "fields", "object"];
 
 /// Statuses that say that a thing is gone, where the file does not name them.
 const GONE: &[u16] = &[404, 410];
@@ -53,6 +57,8 @@ pub struct ListRest {
     until: Pairs,
     pub takes_until: bool,
     pub ids_only: bool,
+    /// How far back the list goes.
+    pub reach: Option<Duration>,
     pub paging: Paging,
     record: RecordSpec,
     /// Inside an item of the list: the record, or a list of them.
@@ -63,7 +69,7 @@ pub struct ListRest {
     partial: Option<Picker>,
     /// Records of another kind are left out, not refused.
     pub skips_others: bool,
-    /// The list, the total, the next page, whether there is more.
+    /// The list, the total, the next page, whether there is more, how far back the list goes.
     picker: Picker,
     records: String,
 }
@@ -99,7 +105,21 @@ impl HttpMethod {
 }
 
 impl Rest {
-    fn outgoing(&self, env: &Env<'_>) -> Result<Outgoing, CallError> {
+    /// Compiles a request.
+    pub(super) fn new(
+        file: &str,
+        method: HttpMethod,
+        path: &Template,
+        query: &Values,
+        headers: &Pairs,
+        of_body: Option<&Placed>,
+    ) -> Result<Self, SpecError> {
+        let query = Filled::all(file, query)?;
+        let body = body(file, of_body)?;
+        Ok(Self { method, path: path.clone(), query, headers: headers.clone(), body, budget: None })
+    }
+    /// The request.
+    pub(super) fn outgoing(&self, env: &Env<'_>) -> Result<Outgoing, CallError> {
         let path = self.path.render_path(env).ok_or_else(|| {
             CallError::BadAnswer(
                 "the request's path has a hole without a value; see the connector's parameters".to_owned(),
@@ -186,26 +206,17 @@ impl ListRest {
     pub fn new(file: &str, list: &ListFile, record: &RecordSpec) -> Result<Self, SpecError> {
         let paging =
             Paging::new(&list.paging).map_err(|(field, message)| SpecError::in_file(file, message).field(field))?;
-        let paths = [
-            Some(&list.records.list),
-            list.paging.total.as_ref(),
-            list.paging.next.as_ref(),
-            list.paging.more.as_ref(),
-        ];
+        let (total, next) = (list.paging.total.as_ref(), list.paging.next.as_ref());
+        let paths = [Some(&list.records.list), total, next, list.paging.more.as_ref(), list.earliest.as_ref()];
+        let rest = Rest::new(file, list.method, &list.path, &list.query, &list.headers, list.body.as_ref())?;
         Ok(Self {
             name: file.rsplit('/').next().unwrap_or(file).to_owned(),
-            rest: Rest {
-                method: list.method,
-                path: list.path.clone(),
-                query: Filled::all(file, &list.query)?,
-                headers: list.headers.clone(),
-                body: body(file, list.body.as_ref())?,
-                budget: list.budget.clone(),
-            },
+            rest: Rest { budget: list.budget.clone(), ..rest },
             since: list.since.clone(),
             until: list.until.clone().unwrap_or_default(),
             takes_until: list.until.is_some(),
             ids_only: list.ids_only,
+            reach: list.reach.map(|span| span.0),
             paging,
             record: list.record.as_ref().map_or_else(|| record.clone(), RecordSpec::new),
             inner: list.records.inner.as_ref().map(|inner| Picker::new(&[Some(inner)])),
@@ -243,7 +254,7 @@ impl ListRest {
         base: &url::Url,
     ) -> Result<Page, CallError> {
         let found = self.picker.pick(body).map_err(|error| not_json(body, &error))?;
-        let [list, total, next, more] = found[..] else {
+        let [list, total, next, more, earliest] = found[..] else {
             return Err(CallError::BadAnswer("the answer cannot be read".to_owned()));
         };
         let list = list.ok_or_else(|| CallError::BadAnswer(format!("the answer has no list at {}", self.records)))?;
@@ -263,7 +274,8 @@ impl ListRest {
         }
         // After the first page such a list is only what is left of the whole.
         let total = total.filter(|_| self.paging.kind != PagingKind::AfterId || *position == Position::First);
-        Ok(Page { records, next, total, ids_only: self.ids_only, walked })
+        let earliest = earliest.and_then(value).and_then(|time| self.record.time().read(&time));
+        Ok(Page { records, next, total, ids_only: self.ids_only, earliest, walked })
     }
     /// Whether the app has not shown the whole of a record.
     pub fn is_partial(&self, record: &AppRecord) -> bool {
@@ -299,6 +311,20 @@ impl ListRest {
             }
         }
         Ok(taken)
+    }
+}
+
+impl Collection {
+    /// Whether there is a walk over all records beside the list of changes, at times that the connector names.
+    pub fn names_scans(&self) -> bool {
+        self.scan.is_there() && self.poll.full_scan_interval.is_some()
+    }
+    /// How far back the app's list of deleted records goes, and whether it takes an upper bound.
+    pub fn deleted_bounds(&self) -> (Option<Duration>, bool) {
+        match &self.deleted {
+            Written::Rest(list) => (list.reach, list.takes_until),
+            _ => (None, false),
+        }
     }
 }
 
@@ -340,12 +366,8 @@ impl FetchRest {
     pub fn new(file: &str, fetch: &FetchFile) -> Result<Self, SpecError> {
         Ok(Self {
             rest: Rest {
-                method: fetch.method,
-                path: fetch.path.clone(),
-                query: Filled::all(file, &fetch.query)?,
-                headers: fetch.headers.clone(),
-                body: body(file, fetch.body.as_ref())?,
                 budget: fetch.budget.clone(),
+                ..Rest::new(file, fetch.method, &fetch.path, &fetch.query, &fetch.headers, fetch.body.as_ref())?
             },
             record: Picker::new(&[Some(&fetch.record)]),
             joins: None,
@@ -373,12 +395,8 @@ impl CallRest {
         let result = call.result.as_ref().map(|result| Mapping::compile(file, result, BODY_VARIABLES)).transpose()?;
         Ok(Self {
             rest: Rest {
-                method: call.method,
-                path: call.path.clone(),
-                query: Filled::all(file, &call.query)?,
-                headers: call.headers.clone(),
-                body: body(file, call.body.as_ref())?,
                 budget: call.budget.clone(),
+                ..Rest::new(file, call.method, &call.path, &call.query, &call.headers, call.body.as_ref())?
             },
             result,
             gone: call.gone.clone().unwrap_or_else(|| GONE.to_vec()),

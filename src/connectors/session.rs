@@ -19,7 +19,9 @@ use super::record::id_text;
 use super::rest::{CallRest, ListRest, not_json, read_records};
 use super::script::Script;
 use super::spec::{Account, Collection, Connector, Method};
-use super::{AppRecord, Budget, CallError, Credentials, Page, PageMark, Parameters, PullQuery, mapping::path::Path};
+use super::{
+    AppRecord, Budget, CallError, Credentials, Page, PageMark, Parameters, PullQuery, fields, mapping::path::Path,
+};
 use crate::clock::Clock;
 use crate::domain::models::Catalogue;
 use crate::domain::record::Unified;
@@ -32,6 +34,7 @@ const SKIPPED_MAX: u32 = 100;
 /// A connector with one connection's parameters and credentials.
 pub struct Session {
     pub(super) caller: Caller,
+    pub(super) fields: fields::Kept,
 }
 
 /// What a list is asked for, as templates and scripts see it.
@@ -41,7 +44,7 @@ struct Bounds {
 }
 
 impl Session {
-    /// Joins the parts. `connector` is already specialised; `base_uri` comes from `Connector::base_uri.choose`, the
+    /// Joins the parts. `connector` is already specialised; `base_uri` comes from `Connector::address`, the
     /// parameters from `Connector::parameters.check`. The error is one sentence.
     ///
     /// # Errors
@@ -55,7 +58,8 @@ impl Session {
         budget: Arc<Budget>,
         clock: Clock,
     ) -> Result<Self, String> {
-        Ok(Self { caller: Caller::new(connector, base_uri, parameters, credentials, client, budget, clock)? })
+        let caller = Caller::new(connector, base_uri, parameters, credentials, client, budget, clock)?;
+        Ok(Self { caller, fields: fields::Kept::default() })
     }
     /// The same against an app that is played back, by credentials that fit. The error is one sentence.
     pub(super) fn replayed(
@@ -68,7 +72,8 @@ impl Session {
         let credentials = super::auth::any(&connector.auth);
         let clock = Clock::still(Millis(0));
         let (wire, budget) = (Wire::Replay(replay), Arc::new(Budget::unlimited(clock.now())));
-        Ok(Self { caller: Caller::new(connector, &base, parameters, credentials, wire, budget, clock)? })
+        let caller = Caller::new(connector, &base, parameters, credentials, wire, budget, clock)?;
+        Ok(Self { caller, fields: fields::Kept::default() })
     }
     /// The same with somebody who looks on.
     #[must_use]
@@ -87,6 +92,10 @@ impl Session {
     /// The connection's parameters, its integration's and defaults included: an object.
     pub fn parameters(&self) -> &Value {
         &self.caller.parameters
+    }
+    /// What the app last said of its limit on requests, in words for people.
+    pub fn limit_told(&self) -> Option<String> {
+        self.caller.limit_told()
     }
     /// Uses these credentials from now on.
     pub fn adopt(&self, credentials: Credentials) {
@@ -137,10 +146,11 @@ impl Session {
     /// The app's or the script's failure.
     pub async fn fetch(&self, c: &Collection, remote_id: &str) -> Result<Option<AppRecord>, CallError> {
         let record = json!({ "id": remote_id });
+        let (fields, object) = (self.fields_variable(c).await?, self.object_of(c));
         let found = match &c.fetch {
             Method::Rest(fetch) => {
                 let mut variables = self.caller.variables();
-                variables.push(("record", &record));
+                variables.extend([("record", &record), ("fields", &fields), ("object", &object)]);
                 let outgoing = fetch.request(&Env::new(&Value::Null, &variables))?;
                 match self.caller.call(outgoing).await {
                     Ok(incoming) => match (fetch.record(&incoming.body)?, &fetch.joins) {
@@ -152,7 +162,9 @@ impl Session {
                 }
             }
             Method::Script(script) => {
-                let text = self.run(script, json!({ "record": record })).await?;
+                let mut input = Map::from_iter([("record".to_owned(), record)]);
+                fields::put(&mut input, fields, object);
+                let text = self.run(script, Value::Object(input)).await?;
                 RawValue::from_string(text).ok().filter(|raw| raw.get() != "null")
             }
             other => return Err(unsupported(other, c, "fetch")),
@@ -284,8 +296,10 @@ impl Session {
         let position = paging.position(mark)?;
         let page = paging.variable(&position);
         let bounds = bounds(query, &c.request_time);
+        let (fields, object) = (self.fields_variable(c).await?, self.object_of(c));
         let mut variables = self.caller.variables();
         variables.extend([("page", &page), ("since", &bounds.since), ("until", &bounds.until)]);
+        variables.extend([("fields", &fields), ("object", &object)]);
         let env = Env::new(&Value::Null, &variables);
         let mut outgoing = list.request(&env, query.since.is_some(), query.until.is_some())?;
         if let Position::Address(address) = &position {
@@ -319,6 +333,7 @@ impl Session {
                 page.ok_or_else(|| CallError::PageExpired("the stored page mark is of another kind".to_owned()))?,
             );
         }
+        fields::put(&mut input, self.fields_variable(c).await?, self.object_of(c));
         let text = self.run(script, Value::Object(input)).await?;
         script_page(&text, c)
     }
@@ -346,6 +361,7 @@ pub(super) fn script_page(text: &str, c: &Collection) -> Result<Page, CallError>
         total: total.and_then(|total| total.get().parse().ok()),
         ids_only: ids_only.is_some_and(|flag| flag.get() == "true"),
         walked: None,
+        earliest: None,
     })
 }
 

@@ -1,7 +1,7 @@
 //! Texts with holes: `/rest/{{parameters.store}}/V1/orders/{{record.id}}`.
 //!
 //! Always true: a hole that has no value makes the whole text absent, so that a query parameter or a header with an empty
-//! hole is left out. In a path, what fills a hole is percent-encoded (`{{parameters.prefix|raw}}` is not). Not here:
+//! hole is left out; a list of texts fills one with commas between. In a path, what fills a hole is percent-encoded (`{{parameters.prefix|raw}}` is not). Not here:
 //! conditions and arithmetic (`connectors::mapping` has them).
 
 use serde_json::Value;
@@ -10,8 +10,20 @@ use super::mapping::Env;
 use super::mapping::path::{Path, Step};
 
 /// What a hole may begin with.
-pub const VARIABLES: &[&str] =
-    &["parameters", "credentials", "since", "until", "page", "record", "webhook", "state", "baseUri", "connection"];
+pub const VARIABLES: &[&str] = &[
+    "parameters",
+    "credentials",
+    "since",
+    "until",
+    "page",
+    "record",
+    "webhook",
+    "state",
+    "baseUri",
+    "connection",
+    "fields",
+    "object",
+];
 
 /// A text with holes, read once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,10 +102,10 @@ impl Template {
                 Part::Text(text) => filled.push_str(text),
                 Part::Hole { path, raw } => {
                     let text = match env.find(path)? {
-                        Value::String(text) => text.clone(),
-                        Value::Number(number) => number.to_string(),
-                        Value::Bool(flag) => flag.to_string(),
-                        Value::Null | Value::Array(_) | Value::Object(_) => return None,
+                        Value::Array(items) if !items.is_empty() => {
+                            items.iter().map(plain).collect::<Option<Vec<_>>>()?.join(",")
+                        }
+                        value => plain(value)?,
                     };
                     filled.push_str(&if *raw { text } else { encode(place, &text) });
                 }
@@ -106,6 +118,16 @@ impl Template {
 impl<'de> serde::Deserialize<'de> for Template {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Self::parse(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
+
+/// What is one text.
+fn plain(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(flag) => Some(flag.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
 }
 
@@ -170,6 +192,16 @@ mod tests {
     fn a_hole_without_a_value_makes_the_text_absent() {
         let env = Env::new(&Value::Null, &[]);
         assert_eq!(Template::parse("after={{since.id}}").unwrap().render(&env), None);
+    }
+
+    #[test]
+    fn a_list_of_texts_fills_a_hole_with_commas_and_an_empty_one_does_not() {
+        let fields = json!({"names": ["Id", "Name"], "none": [], "odd": [{}]});
+        let variables = [("fields", &fields)];
+        let env = Env::new(&Value::Null, &variables);
+        let made = |text: &str| Template::parse(text).unwrap().render(&env);
+        assert_eq!(made("SELECT {{fields.names}} FROM A").as_deref(), Some("SELECT Id,Name FROM A"));
+        assert_eq!((made("{{fields.none}}"), made("{{fields.odd}}")), (None, None));
     }
 
     #[test]

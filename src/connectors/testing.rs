@@ -21,7 +21,7 @@ use super::paging::Position;
 use super::script::{ApiCaller, ApiOutcome, ApiReply, ApiRequest};
 use super::session::{map_record, script_page};
 use super::spec::{Method, WebhookBody};
-use super::webhook::{handle_global, handle_own};
+use super::webhook::{Of, handle_global, handle_own};
 use super::yaml::{self, Placed};
 use super::{AppRecord, Change, Collection, Connector, GlobalHandled, Parameters, SpecError, WebhookRequest};
 use crate::domain::record::Unified;
@@ -96,6 +96,8 @@ struct WebhookCase {
     body: Option<Placed>,
     raw_body: Option<String>,
     state: Option<Placed>,
+    /// What identifies the account whose webhook it is.
+    account: Option<String>,
 }
 
 #[derive(Deserialize, schemars::JsonSchema)]
@@ -199,15 +201,18 @@ async fn play(connector: &Arc<Connector>, parameters: Parameters, case: &Case) -
         outcome.answered = Some(mapped(collection, records, &parameter_value)?);
     }
     let Some(webhook) = &case.webhook else { return Ok(outcome) };
-    let request = request(webhook);
+    let mut request = request(webhook);
     if let Some(key) = &webhook.global {
         let handled = handle_global(connector, key, &request, &parameters).await.map_err(|e| e.to_string())?;
         outcome.global = Some(handled);
         return Ok(outcome);
     }
+    if let Some(own) = &connector.webhook {
+        request.body = super::redact(&request.body, &own.redact);
+    }
     let state = webhook.state.as_ref().map(|state| state.node.to_json().to_string());
-    let handled =
-        handle_own(connector, &request, &parameter_value, state.as_deref()).await.map_err(|e| e.to_string())?;
+    let of = Of { state: state.as_deref(), account: webhook.account.as_deref() };
+    let handled = handle_own(connector, &request, &parameter_value, of).await.map_err(|e| e.to_string())?;
     for change in &handled.changes {
         let collection = connector.collection(&change.collection).ok_or("the webhook names an unknown collection")?;
         outcome.hooked.extend(mapped(collection, change.record.clone().into_iter().collect(), &parameter_value)?);

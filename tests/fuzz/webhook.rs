@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 use tidemill::config::Config;
 use tidemill::connectors::verify::{Answered, Encoding, Keys, Kind, Spec};
-use tidemill::connectors::{Credentials, Registry, WebhookRequest, handle_global, handle_own};
+use tidemill::connectors::{Credentials, Of, Registry, WebhookRequest, handle_global, handle_own};
 use tidemill::domain::secret::Secret;
 use tidemill::domain::time::Millis;
 
@@ -82,7 +82,7 @@ fn webhooks_are_safe() {
             let parameters = Value::Object(connector.parameters.defaults());
             runtime.block_on(async {
                 // An error is the connector's word on a webhook that it does not understand.
-                let _ = handle_own(connector, &request, &parameters, None).await;
+                let _ = handle_own(connector, &request, &parameters, Of::default()).await;
                 for hook in &connector.global_webhooks {
                     let _ = handle_global(connector, &hook.key, &request, &Map::new()).await;
                 }

@@ -44,6 +44,7 @@ mod records;
 mod replay_steps;
 mod replays;
 mod run_script;
+mod salesforce;
 mod sandbox_connector;
 mod shopify;
 mod signing_keys;

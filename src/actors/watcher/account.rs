@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use url::Url;
 
 use crate::actors::Deps;
-use crate::connectors::{CallError, Connector, Credentials, Parameters, Session};
+use crate::connectors::{CallError, Collection, Connector, Credentials, Parameters, Session};
 use crate::domain::connection::{Connection, ConnectionStatus, Integration};
 use crate::domain::models::system::{Fault, Subject, SystemEvent};
 use crate::domain::secret::Secret;
@@ -70,6 +70,11 @@ impl Account {
     /// The connector, specialised for this connection.
     pub fn connector(&self) -> &Arc<Connector> {
         self.session.connector()
+    }
+
+    /// The version of a collection's mapping: with the fields that it is fed with, where the app was asked for them.
+    pub fn mapping_of(&self, c: &Collection) -> [u8; 16] {
+        self.session.known_fields(c).map_or(self.mapping, |known| known.version(&self.mapping))
     }
 
     /// Calls the app; renews the token before it ends, and once on a 401.
@@ -196,9 +201,9 @@ fn join(
         .ok_or_else(|| format!("there is no connector {:?} on this node", connection.connector))?;
     let connector = connector.specialise(&given).map_err(|e| e.to_string())?;
     let parameters = connector.parameters.check(&given)?;
-    let base_uri = connector.base_uri.choose(&parameters)?;
     let credentials = Credentials::from_text(stored.expose())?;
     connector.accepts(&credentials)?;
+    let base_uri = connector.address(&parameters, &credentials)?;
     let budget = deps.memory.budget(connection.id, &connector, deps.clock.now());
     // Where the app is changes no record.
     let mut shaping = parameters.clone();

@@ -14,10 +14,11 @@ use serde_json::value::RawValue;
 use super::account::Account;
 use super::changes::{Seen, Sighting};
 use super::commit::{Absorb, Commit, Standing, Wish};
+use super::fields;
 use super::request::{keep_log, request};
 use crate::actors::Deps;
 use crate::connectors::spec::WebhookBody;
-use crate::connectors::{CallError, Change, ChangeKind, Collection};
+use crate::connectors::{CallError, Change, ChangeKind, Collection, Of};
 use crate::domain::event::{Event, Payload, Source};
 use crate::domain::id::InboxId;
 use crate::domain::record::record_id;
@@ -152,8 +153,9 @@ async fn understand(
             None => deps.store.webhook_state(&account.connection.id.0)?,
         };
         let request = request(deps, row);
-        let state = state.as_ref().map(Secret::expose);
-        let handled = account.call(deps, || account.session.handle_webhook(&request, state)).await?;
+        let known = account.connection.account.as_deref();
+        let of = Of { state: state.as_ref().map(Secret::expose), account: known };
+        let handled = account.call(deps, || account.session.handle_webhook(&request, of)).await?;
         return Ok(handled.map(|handled| {
             keep_log(row, handled.log);
             if let Some(state) = handled.state {
@@ -277,7 +279,10 @@ async fn fetch(deps: &Deps, account: &Arc<Account>, jobs: Vec<Job>, items: &mut 
                 continue;
             }
             let sent_at = deps.clock.now();
-            let answer = account.call(deps, || account.session.fetch(c, &job.remote_id)).await?;
+            let answer = match fields::ready(deps, account, c).await? {
+                Ok(()) => fields::call(deps, account, c, || account.session.fetch(c, &job.remote_id)).await?,
+                Err(error) => Err(error),
+            };
             job.what = What::Seen(match answer {
                 Ok(Some(record)) if record.remote_id != job.remote_id => {
                     // What was asked for was merged into another record (HubSpot), or has a longer id (Salesforce).

@@ -7,6 +7,7 @@
 //!      ──▶ hook     the webhook at the app        global: sorts an integration's webhooks to its connections
 //!      ──▶ confirm  handshakes to be confirmed
 //!      ──▶ selectors which of those are meant     farewell: takes a deleted connection's webhook away at the app
+//!      ──▶ fields   which fields the account has
 //! ```
 //!
 //! Always true: one look at a time per owner; a bounded number of looks at once; an idle connection is one entry of the
@@ -18,6 +19,7 @@ mod changes;
 mod commit;
 mod confirm;
 pub mod farewell;
+mod fields;
 mod global;
 pub mod hook;
 mod inbox;

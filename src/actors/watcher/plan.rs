@@ -38,7 +38,7 @@ fn is_scanned(c: &Collection) -> bool {
     let d = &c.detects;
     let by_scan = [d.created, d.updated, d.deleted].contains(&Detection::FullScan);
     let by_push = matches!(d.deleted, Detection::Webhook | Detection::GlobalWebhook);
-    c.scans() && (by_scan || by_push || !c.pulls())
+    c.scans() && (by_scan || by_push || c.names_scans() || !c.pulls())
 }
 
 /// Whether the app tells of changes by itself, as far as we have seen.

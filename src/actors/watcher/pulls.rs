@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::changes::{Seen as Sight, Sighting, Tally};
 use super::commit::{Commit, Standing};
-use super::plan;
 use super::run::{Ended, Run};
+use super::{fields, plan};
 use crate::connectors::{AppRecord, CallError, Collection, Page, PageMark, PullQuery};
 use crate::domain::connection::CollectionState;
 use crate::domain::event::Source;
@@ -36,7 +36,8 @@ pub async fn pull(run: &mut Run<'_>, c: &Collection, whole: bool) -> Result<Ende
             return Ok(ended);
         }
         let sent_at = run.deps.clock.now();
-        let answer = run.account.call(run.deps, || changes(run, c, &query, mark.as_ref())).await?;
+        let page = || changes(run, c, &query, mark.as_ref());
+        let answer = fields::call(run.deps, run.account, c, page).await?;
         let page = match answer {
             Ok(page) => page,
             Err(CallError::PageExpired(_)) if !expired => {
@@ -82,7 +83,16 @@ pub async fn pull(run: &mut Run<'_>, c: &Collection, whole: bool) -> Result<Ende
 /// Reads the app's list of deleted records, and finishes the pull.
 async fn deleted(run: &mut Run<'_>, c: &Collection, before: &CollectionState, sum: &mut Tally) -> Result<Ended> {
     let since = before.last_pull_at.map(|at| at.before(DELETED_OVERLAP + c.cursor.lookback));
-    let query = PullQuery { since: since.map(|at| (at, None)), until: None };
+    let now = run.deps.clock.now();
+    let (reach, takes_until) = c.deleted_bounds();
+    let query = PullQuery { since: since.map(|at| (at, None)), until: takes_until.then_some(now) };
+    // What went before the list begins is found by a scan, at once.
+    let mut gap = reach.zip(since).is_some_and(|(reach, since)| now.since(since) > reach);
+    if gap {
+        let none =
+            commit_page(run, c, Vec::new(), sum, |run, state, commit, sum| finish(run, c, state, commit, sum, gap));
+        return Ok(if none.await? == Standing::Gone { Ended::Stop } else { Ended::Done });
+    }
     let mut walk = Scan::new(plan::PAGES_MAX, DELETED_IDS_MAX);
     let mut mark: Option<PageMark> = None;
     loop {
@@ -90,12 +100,15 @@ async fn deleted(run: &mut Run<'_>, c: &Collection, before: &CollectionState, su
             return Ok(ended);
         }
         let sent_at = run.deps.clock.now();
-        let answer = run.account.call(run.deps, || run.account.session.deleted_page(c, &query, mark.as_ref())).await?;
+        let answer =
+            fields::call(run.deps, run.account, c, || run.account.session.deleted_page(c, &query, mark.as_ref()))
+                .await?;
         let page = match answer {
             Ok(page) => page,
             Err(error) => return run.fail(c, Task::Pull, error).await,
         };
         run.pull.pages = run.pull.pages.saturating_add(1);
+        gap |= page.earliest.zip(since).is_some_and(|(earliest, since)| since < earliest);
         let id = |record: &AppRecord| record_id(run.account.connection.id, &c.topic, &record.remote_id).into_bytes();
         let ids: Vec<[u8; 16]> = page.records.iter().map(id).collect();
         let step = match walk.page(&ids, page.next.is_some(), page.total) {
@@ -112,7 +125,7 @@ async fn deleted(run: &mut Run<'_>, c: &Collection, before: &CollectionState, su
         let ends_here = matches!(step, ScanStep::Complete | ScanStep::Incomplete);
         let standing = commit_page(run, c, gone.collect(), sum, |run, state, commit, sum| {
             if ends_here {
-                run.finish(c, Task::Pull, sum, state, commit);
+                finish(run, c, state, commit, sum, gap);
             }
         });
         if standing.await? == Standing::Gone {
@@ -123,6 +136,14 @@ async fn deleted(run: &mut Run<'_>, c: &Collection, before: &CollectionState, su
             ScanStep::Again => mark = None,
             ScanStep::Complete | ScanStep::Incomplete => return Ok(Ended::Done),
         }
+    }
+}
+
+/// Finishes a pull. `gap`: deletions may have been missed, which a scan finds.
+fn finish(run: &mut Run<'_>, c: &Collection, state: &mut CollectionState, commit: &mut Commit, sum: &Tally, gap: bool) {
+    run.finish(c, Task::Pull, sum, state, commit);
+    if gap {
+        state.next_scan_at = Some(run.deps.clock.now());
     }
 }
 

@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 
 use super::changes::{Seen as Sight, Sighting, Tally};
 use super::commit::{Commit, RECORDS_MAX, Standing};
-use super::plan;
 use super::pulls::{bad, commit_page, sightings};
 use super::run::{Ended, Run};
+use super::{fields, plan};
 use crate::connectors::{AppRecord, CallError, Collection, Detection, PageMark, Walked};
 use crate::domain::event::Source;
 use crate::domain::pull::{Scan, ScanStep, Task};
@@ -35,7 +35,8 @@ pub async fn scan(run: &mut Run<'_>, c: &Collection, approve: bool) -> Result<En
             return Ok(ended);
         }
         let sent_at = run.deps.clock.now();
-        let answer = run.account.call(run.deps, || run.account.session.scan_page(c, mark.as_ref())).await?;
+        let ask = || run.account.session.scan_page(c, mark.as_ref());
+        let answer = fields::call(run.deps, run.account, c, ask).await?;
         let page = match answer {
             Ok(page) => page,
             Err(CallError::PageExpired(_)) if !expired => {
@@ -102,7 +103,8 @@ async fn unknown(
             continue;
         }
         let sent_at = run.deps.clock.now();
-        match run.account.call(run.deps, || run.account.session.fetch(c, &record.remote_id)).await? {
+        let ask = || run.account.session.fetch(c, &record.remote_id);
+        match fields::call(run.deps, run.account, c, ask).await? {
             Ok(Some(record)) => found.extend(sightings(vec![record], sent_at, &Source::Scan(run.pull.id))),
             Ok(None) => {}
             Err(error) => return Ok(Err(error)),

@@ -70,6 +70,7 @@ impl Reason {
             CallError::BadAnswer(_)
             | CallError::PageExpired(_)
             | CallError::TooCostly(_)
+            | CallError::FieldsChanged(_)
             | CallError::Script(_)
             | CallError::NotSupported(_) => Self::BadAnswer,
         }

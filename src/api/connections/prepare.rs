@@ -46,9 +46,9 @@ pub(super) fn join(
     // Specialising says what a connector's file makes of a value, so the schema is asked first.
     let parameters = connector.parameters.check(given).map_err(Error::invalid)?;
     let connector = connector.specialise(given).map_err(|e| Error::invalid(format!("parameters: {e}")))?;
-    let base_uri = connector.base_uri.choose(&parameters).map_err(Error::invalid)?;
-    parameters::refuse_address(call, &base_uri)?;
     connector.accepts(&credentials).map_err(|e| Error::invalid(format!("credentials: {e}")))?;
+    let base_uri = connector.address(&parameters, &credentials).map_err(Error::invalid)?;
+    parameters::refuse_address(call, &base_uri)?;
     let now = deps.clock.now();
     let budget = Arc::new(Budget::of(&connector, now));
     let (client, clock) = (deps.apps.clone(), deps.clock.clone());

@@ -12,7 +12,9 @@ use url::Url;
 use crate::actors::Deps;
 use crate::actors::watcher::account::integration_parameters;
 use crate::connectors::spec::OwnWebhook;
-use crate::connectors::{Connector, Parameters, WebhookRequest, WebhookResponse, handle_global, handle_own, verify};
+use crate::connectors::{
+    Connector, Of, Parameters, WebhookRequest, WebhookResponse, handle_global, handle_own, redact, verify,
+};
 use crate::domain::connection::{Connection, Integration};
 use crate::domain::id::WorkspaceNo;
 use crate::domain::secret::Secret;
@@ -37,6 +39,8 @@ pub struct Door {
     state: Option<Secret>,
     /// Where the keys of a check are that fetches them.
     keys_at: Option<Url>,
+    /// What identifies the connection's account at the app.
+    account: Option<String>,
 }
 
 /// The doors that were found last.
@@ -74,7 +78,7 @@ impl Doors {
 
 fn open(deps: &Deps, rows: &Rows, token: &str, webhook_key: &str) -> Result<Option<Door>> {
     let Some(owner) = rows.token_owner(token)? else { return Ok(None) };
-    let (workspace, key, mut parameters, kept) = if webhook_key.is_empty() {
+    let (workspace, key, mut parameters, kept, account) = if webhook_key.is_empty() {
         let Some(connection) = rows.object_anywhere::<Connection>(&owner)? else { return Ok(None) };
         let mut parameters = match connection.integration {
             Some(id) => match rows.integration(connection.workspace, id)? {
@@ -87,11 +91,11 @@ fn open(deps: &Deps, rows: &Rows, token: &str, webhook_key: &str) -> Result<Opti
         let secret = rows.secret_parameters(&owner)?;
         parameters.extend(object(secret.as_ref().map(Secret::expose)));
         let state = rows.webhook_state(&owner)?;
-        (connection.workspace, connection.connector, parameters, state)
+        (connection.workspace, connection.connector, parameters, state, connection.account)
     } else {
         let Some(integration) = rows.object_anywhere::<Integration>(&owner)? else { return Ok(None) };
         let parameters = integration_parameters(rows, &integration)?;
-        (integration.workspace, integration.connector, parameters, None)
+        (integration.workspace, integration.connector, parameters, None, None)
     };
     let Some(connector) = deps.connectors.get(&key) else { return Ok(None) };
     let connector = connector.specialise(&parameters).map_err(|e| Error::internal(e.to_string()))?;
@@ -113,7 +117,7 @@ fn open(deps: &Deps, rows: &Rows, token: &str, webhook_key: &str) -> Result<Opti
         None
     });
     let webhook_key = webhook_key.to_owned();
-    Ok(Some(Door { owner, workspace, connector, webhook_key, parameters, secrets, state: kept, keys_at }))
+    Ok(Some(Door { owner, workspace, connector, webhook_key, parameters, secrets, state: kept, keys_at, account }))
 }
 
 fn object(text: Option<&str>) -> Parameters {
@@ -154,6 +158,16 @@ impl Door {
         handshake?.to_confirm(request, &Value::Object(self.parameters.clone()))
     }
 
+    /// The request without the secrets that the connector names, to be stored and understood.
+    pub fn without_secrets(&self, request: WebhookRequest) -> WebhookRequest {
+        match &self.connector.webhook {
+            Some(webhook) if self.webhook_key.is_empty() && !webhook.redact.is_empty() => {
+                WebhookRequest { body: redact(&request.body, &webhook.redact), ..request }
+            }
+            _ => request,
+        }
+    }
+
     /// Judges a request by the connector's named check; `now` as the app's clock may show it.
     pub async fn check(&self, doors: &Doors, deps: &Deps, request: &WebhookRequest, now: Millis) -> verify::Verdict {
         let Some(spec) = self.spec() else { return verify::Verdict::Unsigned };
@@ -177,8 +191,8 @@ impl Door {
             handled.map(|handled| handled.response)
         } else if self.connector.webhook.as_ref().is_some_and(OwnWebhook::handled_by_script) {
             let parameters = Value::Object(self.parameters.clone());
-            let state = self.state.as_ref().map(Secret::expose);
-            handle_own(&self.connector, request, &parameters, state).await.map(|handled| handled.response)
+            let of = Of { state: self.state.as_ref().map(Secret::expose), account: self.account.as_deref() };
+            handle_own(&self.connector, request, &parameters, of).await.map(|handled| handled.response)
         } else {
             Ok(None)
         };

@@ -75,6 +75,7 @@ async fn take_in(call: Call, webhook_key: &str) -> Result<Reply> {
         let answer = door.answer(&request, state.options.webhook_answer_timeout).await;
         return answer.map_or_else(|| Ok(accepted()), reply);
     }
+    let request = door.without_secrets(request);
     let unverified = verdict == verify::Verdict::Unsigned;
     if unverified && state.store.unverified_bytes() + request.body.len() as u64 > state.options.unverified_bytes_max {
         count(&door.connector.key, "unavailable");

@@ -106,8 +106,10 @@ impl Compiler<'_> {
             "$lookup" => self.lookup(argument)?,
             "$pairs" => self.pairs(argument)?,
             "$omit" => {
-                let fields = Fields::of(self, argument, &["from", "keys"])?;
-                Expr::Omit { from: fields.expr("from")?, keys: fields.texts("keys")? }
+                let fields = Fields::of(self, argument, &["from", "keys", "mapped"])?;
+                let mapped = matches!(fields.get("mapped").map(|at| at.node.to_json()), Some(Value::Bool(true)));
+                let keys = if mapped && fields.get("keys").is_none() { Vec::new() } else { fields.texts("keys")? };
+                Expr::Omit { from: fields.expr("from")?, keys, mapped }
             }
             _ => return Err(self.wrong(argument, format!("unknown operator; there are {}", OPERATORS.join(", ")))),
         })

@@ -78,7 +78,7 @@ pub(super) fn eval<'a>(expr: &'a Expr, env: &Env<'a>) -> Made<'a> {
         }
         Expr::Lookup { list, key, equals, value } => lookup(&eval(list, env), key, equals, value),
         Expr::Pairs { list, key, value, except } => pairs(&eval(list, env), key, value, except),
-        Expr::Omit { from, keys } => omit(eval(from, env), keys),
+        Expr::Omit { from, keys, .. } => omit(eval(from, env), keys),
         Expr::Merge(items) => merge(items.iter().map(|item| eval(item, env))),
         Expr::Split { value, by } => split(&eval(value, env), by),
         Expr::Tail { of, after } => tail(&eval(of, env), after),
@@ -87,7 +87,7 @@ pub(super) fn eval<'a>(expr: &'a Expr, env: &Env<'a>) -> Made<'a> {
 }
 
 /// Null, false and empty lists are not; everything else is. 0 and "" are true: apps mean different things by them.
-fn truthy(value: &Value) -> bool {
+pub(super) fn truthy(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => false,
         Value::Array(items) => !items.is_empty(),

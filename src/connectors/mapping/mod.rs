@@ -8,6 +8,7 @@ mod compile;
 pub mod decimal;
 mod eval;
 pub mod path;
+pub mod reads;
 pub mod times;
 
 use path::Path;
@@ -122,6 +123,8 @@ enum Expr {
     Omit {
         from: Box<Expr>,
         keys: Vec<String>,
+        /// What the rest of the mapping reads as well: filled into `keys` by [`Mapping::closed`].
+        mapped: bool,
     },
     Merge(Vec<Expr>),
     Split {
@@ -185,6 +188,10 @@ impl Mapping {
     /// The value that the expression makes in this environment.
     pub fn eval(&self, env: &Env<'_>) -> Value {
         eval::eval(&self.0, env).into_owned()
+    }
+    /// Whether the condition holds.
+    pub fn holds(&self, env: &Env<'_>) -> bool {
+        eval::truthy(&eval::eval(&self.0, env))
     }
     /// The names of an object expression's members, in order; empty for other expressions.
     pub fn members(&self) -> Vec<&str> {

@@ -16,6 +16,7 @@ use serde_json::{Map, Value, json};
 pub use self::expression::Expression;
 use super::SpecError;
 use super::compile_parts::{EventFile, GlobalWebhookFile, WebhookFile};
+use super::fields::FieldsFile;
 use super::files::{CallFile, CollectionFile, ConnectorFile, FetchFile, ListFile};
 use super::graphql::{QueryCallFile, QueryFetchFile, QueryListFile};
 use super::testing::TestFile;
@@ -59,7 +60,18 @@ const KINDS: &[Kind] = &[
         files: &["events/*/spec.yml"],
         make: of::<EventFile>,
     },
-    Kind { name: "fetch", title: "One record of the app", files: &["data/*/fetch.rest.yml"], make: of::<FetchFile> },
+    Kind {
+        name: "fetch",
+        title: "One record of the app",
+        files: &["data/*/fetch.rest.yml", "shared/fetch.rest.yml"],
+        make: of::<FetchFile>,
+    },
+    Kind {
+        name: "fields",
+        title: "The fields that an account has",
+        files: &["data/*/fields.rest.yml", "shared/fields.rest.yml"],
+        make: of::<FieldsFile>,
+    },
     Kind {
         name: "global-webhook",
         title: "One webhook of the app for all accounts",

@@ -19,6 +19,8 @@ pub struct OwnWebhook {
     pub handshake: Option<Handshake>,
     /// By then the app has its answer.
     pub deadline: Option<Duration>,
+    /// Names of elements and members whose content is taken out before anything is stored.
+    pub redact: Vec<String>,
     /// How long a registration lives, where `subscribe` does not say: renewed by half of it.
     pub lifetime: Option<Duration>,
     /// What a person must do in the app.

@@ -17,6 +17,7 @@ use url::Url;
 pub use self::hooks::{GlobalWebhook, OwnWebhook};
 use super::auth_files::AuthFile;
 use super::budget::BudgetSpec;
+use super::fields::FieldsRest;
 use super::files::{ErrorRule, Pairs};
 use super::folder::Folder;
 use super::graphql::{CostFile, GraphqlFile};
@@ -130,6 +131,8 @@ pub struct Collection {
     /// Dotted paths of the unified record that never count as a change.
     pub ignored_fields: Vec<String>,
     pub webhook_body: WebhookBody,
+    /// What the app calls such records.
+    pub(super) object: Option<Template>,
     pub(super) record: RecordSpec,
     /// How times are written in requests.
     pub(super) request_time: TimeFormat,
@@ -138,6 +141,8 @@ pub struct Collection {
     pub(super) scan: Method<ListRest>,
     pub(super) deleted: Method<ListRest>,
     pub(super) fetch: Method<FetchRest>,
+    /// The fields that an account has.
+    pub(super) fields: Method<FieldsRest>,
     pub(super) map: Mapping,
 }
 
@@ -310,7 +315,9 @@ impl Connector {
     /// The kinds of auth it takes, in its order of preference: `bearer`, `apiKey`, `basic`, `login`, `oauth1`,
     /// `oauth2`, `none`.
     pub fn auth_kinds(&self) -> Vec<&'static str> {
-        self.auth.iter().map(auth::name).collect()
+        let mut kinds: Vec<&'static str> = self.auth.iter().map(auth::name).collect();
+        kinds.dedup();
+        kinds
     }
     /// Whether it takes these credentials. The error is one sentence.
     pub fn accepts(&self, credentials: &Credentials) -> Result<(), String> {

@@ -11,10 +11,12 @@ pub mod hubspot;
 pub mod node;
 pub mod postbox;
 pub mod receiver;
+pub mod salesforce;
 pub mod server;
 pub mod shim;
 pub mod shop;
 pub mod shopify;
+pub mod soql;
 pub mod sse;
 pub mod wreck;
 
