@@ -143,6 +143,8 @@ pub fn list(builder: &Builder<'_>, found: &Found<'_>, record: &RecordSpec) -> Re
         budget: None,
         since: Pairs::default(),
         until: file.until,
+        reach: None,
+        earliest: None,
         paging,
         records: file.records,
         item: file.item,
@@ -322,6 +324,7 @@ fn complaint(graphql: &GraphqlFile, errors: &str, cost: Option<Cost>) -> CallErr
         Meaning::Unavailable => CallError::unavailable(message),
         Meaning::PageExpired => CallError::PageExpired(message),
         Meaning::TooCostly => CallError::TooCostly(message),
+        Meaning::FieldsChanged => CallError::FieldsChanged(message),
         Meaning::Refused | Meaning::Gone => CallError::Refused { status: 200, message },
     }
 }

@@ -69,7 +69,9 @@ fn parts(expr: &Expr) -> Vec<&Expr> {
         | Expr::Concat(items)
         | Expr::First(items)
         | Expr::Merge(items) => items.iter().collect(),
-        Expr::Unary(_, value) | Expr::Time { value, .. } | Expr::Split { value, .. } => vec![value],
+        Expr::Unary(_, value) | Expr::Time { value, .. } | Expr::Split { value, .. } | Expr::Tail { of: value, .. } => {
+            vec![value]
+        }
         Expr::Compare(_, a, b) | Expr::Default(a, b) => vec![a, b],
         Expr::Join { items, .. } => vec![items],
         Expr::Case { cases, default } => {

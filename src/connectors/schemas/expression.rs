@@ -46,6 +46,7 @@ impl JsonSchema for Expression {
 fn operators(any: &Value, time: &Value) -> Vec<(&'static str, Value)> {
     let path = json!({ "type": "string", "pattern": PATH });
     let text = json!({ "type": "string" });
+    let flag = json!({ "type": "boolean" });
     let texts = json!({ "type": "array", "items": { "type": "string" } });
     let list = json!({ "type": "array", "items": any });
     let pair = json!({ "type": "array", "items": any, "minItems": 2, "maxItems": 2 });
@@ -72,11 +73,12 @@ fn operators(any: &Value, time: &Value) -> Vec<(&'static str, Value)> {
         ("$literal", json!(true)),
         ("$lookup", all(&[("in", any), ("key", &path), ("equals", &text), ("value", &path)])),
         ("$merge", list.clone()),
-        ("$omit", all(&[("from", any), ("keys", &texts)])),
+        ("$omit", map(&[("from", any), ("keys", &texts), ("mapped", &flag)], &["from", "keys"])),
         ("$or", list),
         ("$pairs", map(&[("in", any), ("key", &path), ("value", &path), ("except", &texts)], &["in", "key", "value"])),
         ("$split", all(&[("value", any), ("by", &text)])),
         ("$sum", walk),
+        ("$tail", all(&[("of", any), ("after", &text)])),
         ("$template", json!({ "type": "string", "pattern": TEMPLATE })),
         ("$time", all(&[("value", any), ("format", time)])),
         ("$var", path.clone()),
@@ -84,7 +86,7 @@ fn operators(any: &Value, time: &Value) -> Vec<(&'static str, Value)> {
     found.extend(["$eq", "$gt", "$gte", "$lt", "$lte"].map(|name| (name, pair.clone())));
     let unary = [
         "$abs", "$boolean", "$compact", "$decimal", "$exists", "$integer", "$lower", "$negate", "$not", "$number",
-        "$string", "$trim", "$upper",
+        "$percent", "$string", "$trim", "$upper",
     ];
     found.extend(unary.map(|name| (name, any.clone())));
     found
