@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 use std::hint::black_box;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -156,8 +156,7 @@ fn answer(target: &str, arrivals: &Arrivals) -> Option<String> {
 }
 
 fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
-    u64::try_from(since.as_millis()).expect("a time")
+    app::wall_clock().now().0
 }
 
 // The node.
@@ -180,7 +179,7 @@ impl Node {
             .spawn()
             .expect("the node starts");
         let node = Self(Process(child), port);
-        while !get(port, "/health/ready").await.is_some_and(|(status, _)| status == 200) {
+        while get(port, "/health/ready").await.is_none_or(|(status, _)| status != 200) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         node
@@ -355,14 +354,14 @@ async fn schedule() {
     };
     let mut late: Vec<f64> = arrivals.iter().skip(1).flat_map(gaps).collect();
     late.sort_by(f64::total_cmp);
-    let of = |part: f64| late[((late.len() - 1) as f64 * part) as usize];
+    let of = |part: usize| late[(late.len() - 1) * part / 100];
     println!(
         "{CONNECTIONS} connections looked at every minute, the app of one hangs: {} looks by schedule, late by p50 {:.3} s, p99 {:.3} s \
          (goal < 2), at most {:.3} s; {:.0} MiB",
         late.len(),
-        of(0.5),
-        of(0.99),
-        of(1.0),
+        of(50),
+        of(99),
+        of(100),
         node.0.resident_mib()
     );
 }
