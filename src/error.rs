@@ -60,6 +60,7 @@ codes! {
     InboxNotFound = "inbox-not-found", 404, Caller;
     WebhookNotFound = "webhook-not-found", 404, Caller;
     BackupNotFound = "backup-not-found", 404, Caller;
+    ErasureNotFound = "erasure-not-found", 404, Caller;
     /// The path is there, the method is not.
     MethodNotAllowed = "method-not-allowed", 405, Caller;
     /// Something with that name, or that address and topics, is already there.
@@ -79,6 +80,8 @@ codes! {
     /// The same `Idempotency-Key` came with another body.
     IdempotencyMismatch = "idempotency-mismatch", 422, Caller;
     TooManyRequests = "too-many-requests", 429, Caller;
+    /// An app gave no answer that could be passed on.
+    AppFailed = "app-failed", 502, Caller;
     /// Our fault: see the log.
     Internal = "internal", 500, Engine;
     /// The disk is nearly full, the commit queue is long, or the node is draining.

@@ -194,6 +194,8 @@ metrics! {
     oldest_pending = seconds_gauge "tidemill_oldest_pending_seconds" [] "Age of the oldest pending delivery.";
     deliveries_dead = counter "tidemill_deliveries_dead_total" [cause] "Deliveries that ended undelivered, by cause (exhausted, rejected, expired).";
     subscriptions = gauge "tidemill_subscriptions" [status] "Subscriptions by status.";
+    erasures = counter "tidemill_erasures_total" [cause] "Erasures that have completed, by who asked (key, webhook).";
+    forwards = counter "tidemill_forwards_total" [connector outcome] "Calls passed through to apps: answered, or the failure's name.";
     replays = gauge "tidemill_replays" [state] "Replays that have not ended, by state.";
     connections = gauge "tidemill_connections" [status] "Connections by status.";
     event_streams = gauge "tidemill_event_streams" [] "Streams of events that are open.";

@@ -10,10 +10,18 @@ mod broken;
 mod calls;
 #[path = "connectors/global.rs"]
 mod global;
+#[path = "connectors/graphql.rs"]
+mod graphql;
 #[path = "connectors/hooks.rs"]
 mod hooks;
+#[path = "connectors/lines.rs"]
+mod lines;
 #[path = "connectors/magento.rs"]
 mod magento;
+#[path = "connectors/replay.rs"]
+mod replay;
+#[path = "connectors/tokens.rs"]
+mod tokens;
 
 use std::sync::{Arc, LazyLock};
 
@@ -48,7 +56,7 @@ async fn the_tests_of_every_connector_hold() {
         assert!(report.passed > 0, "connector {} has no tests", connector.key);
         keys.push(connector.key.clone());
     }
-    for expected in ["adobe-commerce", "generic", "sandbox"] {
+    for expected in ["adobe-commerce", "generic", "hubspot", "salesforce", "sandbox", "shopify"] {
         assert!(keys.iter().any(|key| key == expected), "{expected} is missing among {keys:?}");
     }
 }

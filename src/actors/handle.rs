@@ -50,6 +50,7 @@ struct Bells {
     router: Notify,
     replays: Notify,
     replays_changed: AtomicU64,
+    erasures: Notify,
     subscriptions_changed: AtomicU64,
     owners_changed: AtomicU64,
     routed: AtomicU64,
@@ -99,6 +100,13 @@ impl Rings {
     /// Goes up with every change of a replay or of a subscription.
     pub(super) fn replays_version(&self) -> u64 {
         self.0.replays_changed.load(Ordering::Acquire).wrapping_add(self.subscriptions_version())
+    }
+    /// An erasure was made.
+    pub fn erasure_made(&self) {
+        self.0.erasures.notify_one();
+    }
+    pub async fn erasures_rung(&self) {
+        self.0.erasures.notified().await;
     }
     /// A connection or an integration was made, changed or deleted: what was remembered of its webhooks is read again.
     pub fn owners_changed(&self) {

@@ -53,6 +53,7 @@ impl Janitor {
             unverified: before(r.unverified_seconds.get()),
             pulls: before(r.pulls_seconds.get()),
             tombstones: before(r.tombstones_seconds.get()),
+            audit: before(r.audit_seconds.get()),
         }
     }
 }

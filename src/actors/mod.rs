@@ -5,6 +5,7 @@
 
 pub mod alarm;
 pub mod courier;
+pub mod eraser;
 pub mod handle;
 pub mod janitor;
 pub mod options;

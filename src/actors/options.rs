@@ -32,6 +32,7 @@ pub struct Retention {
     pub unverified_seconds: NonZeroU64,
     pub pulls_seconds: NonZeroU64,
     pub tombstones_seconds: NonZeroU64,
+    pub audit_seconds: NonZeroU64,
     #[serde(deserialize_with = "setting::optional")]
     pub bytes_max: Option<NonZeroU64>,
     pub interval_seconds: NonZeroU64,

@@ -150,7 +150,13 @@ pub(super) async fn empty_workspace(state: &State, workspace: &Workspace) -> Res
     while state.store.change(move |tx| delete_some::<CustomTopic>(tx, no)).await? {}
     while state.store.change(move |tx| delete_some::<User>(tx, no)).await? {}
     // The events themselves go with their time: the log is one for all.
-    state.store.change(move |tx| tx.drop_workspace_events(no, Seq(u64::MAX))).await
+    state
+        .store
+        .change(move |tx| {
+            tx.drop_erasures(no)?;
+            tx.drop_workspace_events(no, Seq(u64::MAX))
+        })
+        .await
 }
 
 fn delete_some<T: Entity>(tx: &mut Tx<'_>, workspace: WorkspaceNo) -> Result<bool> {

@@ -13,8 +13,8 @@ use super::call::{Call, not_found};
 use super::paging::{self, Paging};
 use super::reply::Reply;
 use super::route::{PAGED, Route, group};
-use crate::connectors::spec::Detects;
-use crate::connectors::{Connector, GivenBy};
+use crate::connectors::spec::{Detects, OfCollection};
+use crate::connectors::{Absent, Connector, GivenBy};
 use crate::error::{Code, Error, Result};
 
 /// How each kind of change is noticed: `webhook`, `global-webhook`, `poll`, `full-scan` or `none`.
@@ -26,11 +26,30 @@ pub(super) struct DetectsView {
 }
 
 #[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 struct CollectionView {
     key: String,
     name: String,
     topic: String,
     detects: DetectsView,
+    /// Methods that the app cannot give, as the connector says outright.
+    not_supported: Vec<MethodView>,
+}
+
+/// `pull`, `scan`, `deleted`, `fetch`, or of a webhook `subscribe`, `refresh`, `unsubscribe`.
+#[derive(Serialize, JsonSchema)]
+struct MethodView {
+    method: String,
+    /// Why, in a sentence; may be empty.
+    reason: String,
+}
+
+/// A topic that others of its kind bring and this app cannot.
+#[derive(Serialize, JsonSchema)]
+struct AbsentTopicView {
+    topic: String,
+    /// Why, in a sentence.
+    reason: String,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -54,8 +73,10 @@ enum GivenByWord {
 #[serde(rename_all = "camelCase")]
 struct OwnWebhookView {
     name: String,
-    /// False: a person pastes `webhookUri` into the app.
+    /// False: a person must do something in the app; a connection's `webhook.instructions` say what.
     registers_itself: bool,
+    /// Methods that the app cannot give, as the connector says outright.
+    not_supported: Vec<MethodView>,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -74,8 +95,10 @@ struct ConnectorEventView {
     name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     description: Option<String>,
-    /// The topic of what it brings.
-    topic: String,
+    /// The topic of what it brings; null if that depends on what comes.
+    topic: Option<String>,
+    /// Switched on when an account is connected through an integration.
+    default: bool,
     parameters_schema: Value,
 }
 
@@ -94,6 +117,8 @@ struct ConnectorView {
     base_uri: BaseUriView,
     topics: Vec<String>,
     collections: Vec<CollectionView>,
+    /// Topics that the app cannot give, as the connector says outright.
+    not_supported: Vec<AbsentTopicView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     webhook: Option<OwnWebhookView>,
     global_webhooks: Vec<GlobalWebhookView>,
@@ -128,20 +153,32 @@ impl DetectsView {
     }
 }
 
+fn methods(absent: Vec<Absent>) -> Vec<MethodView> {
+    absent.into_iter().map(|Absent { what: method, reason }| MethodView { method, reason }).collect()
+}
+
 fn view(connector: &Connector) -> ConnectorView {
     let collections = connector.collections.iter().map(|c| CollectionView {
         key: c.key.clone(),
         name: c.name.clone(),
         topic: c.topic.clone(),
         detects: DetectsView::of(&c.detects),
+        not_supported: methods(c.not_supported()),
     });
+    let absent = connector.not_supported.iter();
+    let absent = absent.map(|a| AbsentTopicView { topic: a.what.clone(), reason: a.reason.clone() });
     let events = connector.events.iter().map(|event| {
-        let of_collection = event.collection.as_ref().and_then(|key| connector.collection(key));
+        let topic = match &event.collection {
+            None => Some(format!("{}/{}", connector.key, event.key)),
+            Some(OfCollection::Key(key)) => connector.collection(key).map(|c| c.topic.clone()),
+            Some(OfCollection::Told(_)) => None,
+        };
         ConnectorEventView {
             key: event.key.clone(),
             name: event.name.clone(),
             description: event.description.clone(),
-            topic: of_collection.map_or_else(|| format!("{}/{}", connector.key, event.key), |c| c.topic.clone()),
+            topic,
+            default: event.default,
             parameters_schema: event.parameters.to_json(),
         }
     });
@@ -167,7 +204,12 @@ fn view(connector: &Connector) -> ConnectorView {
         },
         topics: connector.collections.iter().map(|c| c.topic.clone()).collect(),
         collections: collections.collect(),
-        webhook: webhook.map(|w| OwnWebhookView { name: w.name.clone(), registers_itself: w.registers() }),
+        not_supported: absent.collect(),
+        webhook: webhook.map(|w| OwnWebhookView {
+            name: w.name.clone(),
+            registers_itself: !w.pastes(),
+            not_supported: methods(w.not_supported()),
+        }),
         global_webhooks: globals.collect(),
         events: events.collect(),
     }

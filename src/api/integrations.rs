@@ -92,6 +92,9 @@ struct WebhookView {
     name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     description: Option<String>,
+    /// What a person must do in the app: plain text, a step per line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instructions: Option<String>,
     /// To paste into the app's settings.
     uri: String,
 }
@@ -352,16 +355,25 @@ async fn delete(call: Call) -> Result<Reply> {
 
 async fn webhooks(call: Call) -> Result<Reply> {
     let (workspace, id) = (call.workspace()?, id_of(&call)?);
-    let read = move |rows: &Rows| Ok((find(rows, workspace, id)?, rows.webhook_tokens(&id.0)?));
-    let (found, tokens) = call.read(read).await?;
+    let read = move |rows: &Rows| {
+        let found = find(rows, workspace, id)?;
+        let split = Split::stored(rows, &id.0, &found.parameters)?;
+        Ok((found, rows.webhook_tokens(&id.0)?, split.whole()))
+    };
+    let (found, tokens, parameters) = call.read(read).await?;
     let token = tokens.first().ok_or_else(|| Error::internal("an integration has no webhook token"))?;
     let connector = connectors::find(&call, &found.connector, Code::Invalid)?;
     let (base, note) = base(&call);
-    let webhooks = connector.global_webhooks.iter().map(|webhook| WebhookView {
-        key: webhook.key.clone(),
-        name: webhook.name.clone(),
-        description: webhook.description.clone(),
-        uri: format!("{base}/in/g/{token}/{}", webhook.key),
+    let webhooks = connector.global_webhooks.iter().map(|webhook| {
+        let uri = format!("{base}/in/g/{token}/{}", webhook.key);
+        let instructions = webhook.instructions.as_ref();
+        WebhookView {
+            key: webhook.key.clone(),
+            name: webhook.name.clone(),
+            description: webhook.description.clone(),
+            instructions: instructions.map(|text| text.fill(&uri, &parameters, &connector.parameters)),
+            uri,
+        }
     });
     Reply::json(&Webhooks { webhooks: webhooks.collect(), note })
 }

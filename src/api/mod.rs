@@ -9,6 +9,7 @@
 //! workspace; every write is one commit of the store, and what it touches is rung afterwards; every answer has a JSON
 //! body, errors included. Not here: what happens to events and deliveries (`actors`), how anything is stored (`store`).
 
+mod audit;
 mod auth;
 mod body;
 pub mod bootstrap;
@@ -18,8 +19,10 @@ mod connect;
 mod connections;
 mod connectors;
 mod deliveries;
+mod erasures;
 mod events;
 mod explain;
+mod forward;
 mod gauges;
 pub mod health;
 mod idempotency;
@@ -45,6 +48,7 @@ mod status;
 mod subscriptions;
 pub mod token;
 mod topics;
+mod user_export;
 mod users;
 mod workspaces;
 
@@ -65,6 +69,7 @@ pub fn table() -> Vec<Route> {
         keys::routes(),
         signing_keys::routes(),
         users::routes(),
+        user_export::routes(),
         subscriptions::routes(),
         subscriptions::hooks::routes(),
         subscriptions::replays::routes(),
@@ -75,6 +80,9 @@ pub fn table() -> Vec<Route> {
         integrations::routes(),
         connections::routes(),
         connect::routes(),
+        forward::routes(),
+        erasures::routes(),
+        audit::routes(),
         topics::routes(),
         records::routes(),
         status::routes(),

@@ -6,7 +6,7 @@
 use serde_json::{Map, Value};
 
 use super::call::Call;
-use crate::connectors::{Connector, GivenBy, Parameters};
+use crate::connectors::{Connector, GivenBy, Parameters, Property};
 use crate::domain::secret::Secret;
 use crate::domain::workspace::Scope;
 use crate::error::{Code, Error, Result};
@@ -89,15 +89,20 @@ pub(super) fn is_admin(call: &Call) -> bool {
 }
 
 /// Refuses what an integration's caller may not set: where an app's hosts are fixed, another address asks for `admin`,
-/// since the accounts' credentials would be sent there.
+/// since the accounts' credentials would be sent there; so do parameters of which the connector says so.
 pub(super) fn refuse_base_uri(connector: &Connector, before: &Split, given: &Parameters, admin: bool) -> Result<()> {
-    let Some(asked) = given.get("baseUri") else { return Ok(()) };
-    let same = before.open.get("baseUri").unwrap_or(&Value::Null) == asked;
-    if same || admin || connector.base_uri.given_by == GivenBy::User {
-        return Ok(());
+    let guarded = |name: &str| match name {
+        "baseUri" => connector.base_uri.given_by != GivenBy::User,
+        _ => connector.parameters.property(name).is_some_and(Property::needs_admin),
+    };
+    let is_new = |name: &str, asked: &Value| before.open.get(name).unwrap_or(&Value::Null) != asked;
+    match given.iter().find(|(name, asked)| guarded(name) && is_new(name, asked)) {
+        Some((name, _)) if !admin => {
+            let message = format!("parameters.{name}: another address for this app takes a key with scope `admin`");
+            Err(Error::new(Code::Forbidden, message))
+        }
+        _ => Ok(()),
     }
-    let message = "parameters.baseUri: another address for this app takes a key with scope `admin`";
-    Err(Error::new(Code::Forbidden, message))
 }
 
 /// Refuses parameters that only the integration may have.

@@ -29,6 +29,8 @@ use crate::telemetry::Metrics;
 const TESTS_MAX: usize = 8;
 /// How many exports of deliveries may run at the same time.
 const EXPORTS_MAX: usize = 16;
+/// How many calls may be passed through to apps at the same time.
+const FORWARDS_MAX: usize = 64;
 
 /// How many looks over everything may run at the same time.
 const LOOKS_MAX: usize = 8;
@@ -78,6 +80,7 @@ pub struct Inner {
     pub instance: String,
     looks: Arc<Semaphore>,
     pub exports: Arc<tokio::sync::Semaphore>,
+    pub forwards: Arc<tokio::sync::Semaphore>,
 }
 
 impl State {
@@ -109,6 +112,7 @@ impl State {
             instance: super::integrations::token()?,
             looks: Arc::new(Semaphore::new(LOOKS_MAX)),
             exports: Arc::new(tokio::sync::Semaphore::new(EXPORTS_MAX)),
+            forwards: Arc::new(tokio::sync::Semaphore::new(FORWARDS_MAX)),
         })))
     }
 }

@@ -4,6 +4,8 @@
 //! Always true: a topic of one's own never takes the name of a built-in one. Not here: publishing (`events`), patterns
 //! (`domain::topic`).
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -16,6 +18,7 @@ use super::route::{PAGED, Param, Route, group};
 use super::shapes::Deleted;
 use super::state::State;
 use super::{connections, records};
+use crate::domain::app_field::AppField;
 use crate::domain::body::example;
 use crate::domain::connection::Connection;
 use crate::domain::id::{ConnectionId, WorkspaceNo};
@@ -102,6 +105,7 @@ struct Topics {
 
 /// A field of a topic's records.
 #[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 struct FieldView {
     /// Dotted; `[]` stands for each element.
     path: String,
@@ -113,8 +117,11 @@ struct FieldView {
     #[serde(skip_serializing_if = "Option::is_none")]
     format: Option<String>,
     nullable: bool,
-    /// Of the app alone, seen at this connection.
+    /// Of the app alone, at this connection.
     custom: bool,
+    /// What the app calls the field's type, such as `picklist`; only of custom fields, where the app says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    app_type: Option<String>,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -125,7 +132,10 @@ pub(super) struct Fields {
 pub(super) fn routes() -> Vec<Route> {
     let of = [
         Param { name: "topic", about: "A built-in data topic, such as `crm/contacts`." },
-        Param { name: "connectionId", about: "Adds this connection's custom fields." },
+        Param {
+            name: "connectionId",
+            about: "Adds this connection's custom fields: those that its app lists, and those seen in its records.",
+        },
     ];
     let routes = vec![
         Route::post(ALL, "Register a topic of your own", create).takes::<NewTopic>().gives::<OneTopic>(),
@@ -280,6 +290,7 @@ fn field(field: &Field) -> FieldView {
         format: field.format.clone(),
         nullable: field.nullable,
         custom: false,
+        app_type: None,
     }
 }
 
@@ -297,7 +308,8 @@ async fn fields(call: Call) -> Result<Reply> {
     call.read(read).await
 }
 
-/// The fields of a topic, and those of the apps' own that were seen in these connections' records.
+/// The fields of a topic, and those of the apps' own: what the app says there is, and what was seen in these connections'
+/// records.
 pub(super) fn fields_of(
     state: &State,
     rows: &Rows,
@@ -315,15 +327,44 @@ pub(super) fn fields_of(
             Vec::new()
         }
     };
-    let mut names = Vec::new();
+    let mut own: BTreeMap<String, FieldView> = BTreeMap::new();
     for connection in connections {
         for key in records::collections(state, rows, connection, name)? {
-            names.extend(rows.custom_fields(connection.id, &key)?);
+            let told = rows.app_fields(connection.id, &key)?.unwrap_or_default().fields;
+            for field in told.into_iter().filter(|field| field.custom) {
+                own.insert(field.name.clone(), told_field(field));
+            }
+            for name in rows.custom_fields(connection.id, &key)? {
+                own.entry(name.clone()).or_insert_with(|| seen_field(name));
+            }
         }
     }
-    names.sort();
-    names.dedup();
-    fields.extend(names.into_iter().map(|name| FieldView {
+    fields.extend(own.into_values());
+    Ok(Fields { fields })
+}
+
+/// A field that the app itself says it has.
+fn told_field(field: AppField) -> FieldView {
+    let some = |text: String| Some(text).filter(|text| !text.is_empty());
+    let description = match field.asked {
+        true => "A field of the app's own, which the app lists for this connection's account.",
+        false => "A field of the app's own; there are more than one request can name, so it is not asked for.",
+    };
+    FieldView {
+        path: format!("customFields.{}", field.name),
+        title: some(field.label).unwrap_or(field.name),
+        description: description.to_owned(),
+        kind: None,
+        format: None,
+        nullable: true,
+        custom: true,
+        app_type: some(field.kind),
+    }
+}
+
+/// A field that was only seen in records.
+fn seen_field(name: String) -> FieldView {
+    FieldView {
         path: format!("customFields.{name}"),
         title: name,
         description: "A field of the app's own, seen in this connection's records.".to_owned(),
@@ -331,6 +372,6 @@ pub(super) fn fields_of(
         format: None,
         nullable: true,
         custom: true,
-    }));
-    Ok(Fields { fields })
+        app_type: None,
+    }
 }

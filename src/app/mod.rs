@@ -7,6 +7,7 @@ pub mod desk;
 pub mod doctor;
 pub mod offline;
 mod serve;
+pub mod trial;
 
 pub use serve::{api_options, block_on, run};
 
@@ -20,6 +21,7 @@ use crate::actors::Deps;
 use crate::actors::alarm::Alarm;
 use crate::actors::courier::Desk;
 use crate::actors::courier::outlet::{self, MakeDriver, Outlet};
+use crate::actors::eraser::{self, Eraser};
 use crate::actors::handle::Rings;
 use crate::actors::janitor::Janitor;
 use crate::actors::replayer::{self, Replayer};
@@ -231,6 +233,7 @@ impl Engine {
         let make = move || Janitor::new(store.clone(), clock.clone(), retention.clone(), metrics.clone());
         self.tasks.push(actix_rt::spawn(supervisor.clone().keep("janitor", LOOK, std::future::pending, make)));
         self.start_replayer(supervisor);
+        self.start_eraser(supervisor);
         let watchers = Watchers::new(self.deps.clone());
         watchers.open()?;
         let bell = watchers.clone();
@@ -260,6 +263,17 @@ impl Engine {
         };
         let make = move || Replayer::new(tools.clone());
         self.tasks.push(actix_rt::spawn(supervisor.clone().keep("replayer", TICK, rung, make)));
+    }
+
+    fn start_eraser(&mut self, supervisor: &Supervisor) {
+        let tools = eraser::Tools { deps: self.deps.clone(), outlet: self.outlet.clone() };
+        let bell = self.rings.clone();
+        let rung = move || {
+            let bell = bell.clone();
+            async move { bell.erasures_rung().await }
+        };
+        let make = move || Eraser::new(tools.clone());
+        self.tasks.push(actix_rt::spawn(supervisor.clone().keep("eraser", TICK, rung, make)));
     }
 
     /// Ends it on the spot: no attempt is waited for, and nothing more is put on disk. What is in the store is what a process

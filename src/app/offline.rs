@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::Config;
-use crate::connectors::{Connector, Registry, SpecError};
+use crate::connectors::{Connector, Registry, SpecError, schemas};
 use crate::error::{Error, Result};
 use crate::store;
 pub use crate::store::copy_folder;
@@ -137,6 +137,35 @@ pub fn check_connector(config: &Config, folders: &[PathBuf]) -> Result<String> {
     Ok(text)
 }
 
+/// The connector of a folder, or the installed one of that key.
+///
+/// # Errors
+/// It is broken, or there is none.
+pub(super) fn find(registry: &Registry, folder: &Path) -> Result<Arc<Connector>> {
+    let installed = folder.to_str().filter(|_| !folder.is_dir()).and_then(|key| registry.get(key));
+    installed.map_or_else(|| registry.read(folder).map_err(|error| told(&error)), Ok)
+}
+
+/// Writes the JSON Schemas of a connector's files into a folder, and says what an editor must be told.
+///
+/// # Errors
+/// The disk does not take them.
+pub fn connector_schemas(folder: &Path) -> Result<String> {
+    let names = schemas::write(folder).map_err(|error| told(&error))?;
+    let settings = schemas::editor_settings(&folder.display().to_string(), "connectors/*");
+    let mut text = String::new();
+    for name in &names {
+        let _ = writeln!(text, "{}", folder.join(name).display());
+    }
+    let _ = writeln!(
+        text,
+        "\nFor any editor with yaml-language-server, in the first line of a file:\n\n\
+         # yaml-language-server: $schema=<the way to>/list.schema.json\n\n\
+         For VS Code with its YAML extension, in settings.json, where connectors are in connectors/<key>/:\n\n{settings:#}"
+    );
+    Ok(text)
+}
+
 /// Runs the tests of connectors, each a folder or the key of an installed one.
 ///
 /// # Errors
@@ -146,11 +175,7 @@ pub fn test_connector(config: &Config, folders: &[PathBuf]) -> Result<Tests> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::internal)?;
     let mut tests = Tests::default();
     for folder in folders {
-        let installed = folder.to_str().filter(|_| !folder.is_dir()).and_then(|key| registry.get(key));
-        let connector = match installed {
-            Some(connector) => connector,
-            None => registry.read(folder).map_err(|error| told(&error))?,
-        };
+        let connector = find(&registry, folder)?;
         let report = runtime.block_on(crate::connectors::run_tests(&connector)).map_err(|error| told(&error))?;
         let (passed, failed) = (report.passed, report.failures.len());
         let _ = writeln!(tests.text, "{}: {passed} passed, {failed} failed", connector.key);

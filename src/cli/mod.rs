@@ -52,7 +52,7 @@ enum Command {
     /// Create, list and revoke API keys.
     #[command(after_help = keys::KEY_HELP)]
     Keys(keys::Args),
-    /// Make, validate and run a connector's folder.
+    /// Make, validate, try and test a connector's folder.
     Connector(connector::Args),
     /// Run a stand-in CRM and shop, with API and webhooks, to try things on.
     Sandbox(sandbox::Args),

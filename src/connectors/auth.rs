@@ -5,11 +5,12 @@
 
 use serde_json::Value;
 
-use super::auth_files::{ApiKeyFile, AuthFile, BearerFile, Grant};
+use super::auth_files::{ApiKeyFile, AuthFile, BearerFile};
 use super::caller::Outgoing;
 use super::mapping::Env;
 use super::oauth1::{self, Keys};
 use super::{CallError, Credentials, Token};
+use crate::domain::secret::Secret;
 use crate::domain::time::Millis;
 
 /// A token this close to its end is not sent any more.
@@ -20,7 +21,7 @@ const SPARE_MS: u64 = 5_000;
 pub fn choose<'a>(ways: &'a [AuthFile], credentials: &Credentials, env: Option<&Env<'_>>) -> Option<&'a AuthFile> {
     ways.iter().find(|way| {
         if let (AuthFile::Oauth2(file), Credentials::Integration { .. }) = (way, credentials)
-            && (!file.allows(Grant::ClientCredentials)
+            && (!file.opens_by_itself()
                 || env.is_some_and(|env| file.token_url.render_url(env).is_none_or(|url| url.is_empty())))
         {
             return false;
@@ -35,6 +36,26 @@ pub fn choose<'a>(ways: &'a [AuthFile], credentials: &Credentials, env: Option<&
                 | (AuthFile::Oauth2(_), Credentials::Token(_) | Credentials::Integration { .. })
         )
     })
+}
+
+/// Credentials that fit the first way and open nothing: for answers that are played back.
+pub fn any(ways: &[AuthFile]) -> Credentials {
+    let secret = || Secret::new("none");
+    let token = || Token { access_token: secret(), refresh_token: None, expires_at: None };
+    match ways.first() {
+        Some(AuthFile::Bearer(_) | AuthFile::Oauth2(_)) => Credentials::Token(token()),
+        Some(AuthFile::ApiKey(_)) => Credentials::ApiKey { api_key: secret() },
+        Some(AuthFile::Oauth1(_)) => Credentials::OAuth1 {
+            consumer_key: "none".to_owned(),
+            consumer_secret: secret(),
+            token: "none".to_owned(),
+            token_secret: secret(),
+        },
+        Some(AuthFile::Basic | AuthFile::Login(_)) => {
+            Credentials::Login { username: "none".to_owned(), password: secret(), session: Some(token()) }
+        }
+        _ => Credentials::Integration { session: Some(token()) },
+    }
 }
 
 /// The name of a way, as the API shows it.
@@ -61,9 +82,8 @@ pub fn apply(
     match (way, credentials) {
         (AuthFile::None | AuthFile::Oauth1(_), _) => {}
         (AuthFile::Bearer(file), _) => bearer(file, live(credentials.token(), now)?, outgoing, env),
-        (AuthFile::Login(_) | AuthFile::Oauth2(_), _) => {
-            bearer(&BearerFile::default(), live(credentials.token(), now)?, outgoing, env);
-        }
+        (AuthFile::Login(_), _) => bearer(&BearerFile::default(), live(credentials.token(), now)?, outgoing, env),
+        (AuthFile::Oauth2(file), _) => bearer(&file.bearer(), live(credentials.token(), now)?, outgoing, env),
         (AuthFile::ApiKey(file), Credentials::ApiKey { api_key }) => {
             api_key_into(file, api_key.expose(), outgoing, env)?;
         }

@@ -3,13 +3,15 @@
 use serde::{Deserialize, Deserializer};
 
 use super::files::{Pairs, Span, ordered};
+use super::jwt::JwtFile;
 use super::mapping::Env;
 use super::mapping::path::Path;
+use super::redirect::SignatureFile;
 use super::template::Template;
 use super::yaml::Placed;
 
 /// One way to open an account. The first that fits the kind of the credentials is used.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub enum AuthFile {
     /// No credentials.
@@ -28,7 +30,7 @@ pub enum AuthFile {
     Oauth2(Box<OAuth2File>),
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BearerFile {
     /// `Authorization` where it is not said.
@@ -37,7 +39,7 @@ pub struct BearerFile {
     pub scheme: Option<Template>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ApiKeyFile {
     pub header: Option<Template>,
@@ -46,11 +48,12 @@ pub struct ApiKeyFile {
     pub prefix: Option<Template>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct LoginFile {
     pub path: Template,
     /// An expression over `$credentials` and `$parameters`.
+    #[schemars(with = "super::schemas::Expression")]
     pub body: Placed,
     /// Where the token is in the answer; `$` for an answer that is the token.
     pub token: Path,
@@ -60,13 +63,13 @@ pub struct LoginFile {
     pub lifetime: Option<Span>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OAuth1File {
     pub realm: Option<Template>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct OAuth2File {
     pub token_url: Template,
@@ -77,6 +80,15 @@ pub struct OAuth2File {
     pub authorize: Pairs,
     #[serde(default)]
     pub pkce: Pkce,
+    /// How the app signs the query with which it sends people back.
+    pub redirect_signature: Option<SignatureFile>,
+    /// The header that the token is sent in; `Authorization` where it is not said.
+    pub header: Option<Template>,
+    /// `Bearer` where it is not said; empty for none.
+    pub scheme: Option<Template>,
+    /// Whether people are offered this way at the connect page; the API takes it in any case.
+    #[serde(default = "yes")]
+    pub connect_page: bool,
     #[serde(default)]
     pub scopes: Vec<Template>,
     /// A space where it is not said (RFC 6749, section 3.3); some apps take commas.
@@ -93,6 +105,13 @@ pub struct OAuth2File {
     pub grants: Vec<Grant>,
     #[serde(default)]
     pub client_auth: ClientAuth,
+    /// What the client says who it is with, for `clientAuth: assertion`.
+    pub assertion: Option<JwtFile>,
+    /// What a token is asked for with, for the grant `jwt-bearer`.
+    pub jwt: Option<JwtFile>,
+    /// Where an account is that is opened in this way, whatever `baseUri` says: for clients of the integration's own,
+    /// whose token must go nowhere that an end user names.
+    pub at: Option<Template>,
     /// `{{parameters.clientId}}` where it is not said.
     pub client_id: Option<Template>,
     /// `{{parameters.clientSecret}}` where it is not said.
@@ -102,10 +121,26 @@ pub struct OAuth2File {
     pub form: Pairs,
 }
 
+fn yes() -> bool {
+    true
+}
+
 impl OAuth2File {
+    /// How its tokens are sent.
+    pub fn bearer(&self) -> BearerFile {
+        BearerFile { header: self.header.clone(), scheme: self.scheme.clone() }
+    }
     /// Whether a token may be asked for in that way; where nothing is said, in any.
     pub fn allows(&self, grant: Grant) -> bool {
         self.grants.is_empty() || self.grants.contains(&grant)
+    }
+    /// Whether the integration's own client can open an account in this way, as far as it is set up.
+    pub fn opens_by_itself(&self) -> bool {
+        self.allows(Grant::ClientCredentials) || self.bears_jwt()
+    }
+    /// Whether a signed token is exchanged for a token.
+    pub fn bears_jwt(&self) -> bool {
+        self.jwt.is_some() && self.allows(Grant::JwtBearer)
     }
     /// The scopes as one text; empty for none.
     pub fn scope(&self, env: &Env<'_>) -> String {
@@ -114,16 +149,18 @@ impl OAuth2File {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Grant {
     AuthorizationCode,
     RefreshToken,
     ClientCredentials,
+    /// A signed token for a token (RFC 7523, section 2.1), on behalf of the subject.
+    JwtBearer,
 }
 
 /// Whether the code is bound to a secret of ours (RFC 7636).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 pub enum Pkce {
     #[default]
     S256,
@@ -154,7 +191,7 @@ impl<'de> Deserialize<'de> for Paths {
 
 /// A request that makes the token worthless: to `url` (RFC 7009 unless the method says otherwise), or to a `path` of the
 /// account's own API, with its credentials.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RevokeFile {
     pub url: Option<Template>,
@@ -163,7 +200,7 @@ pub struct RevokeFile {
     pub method: RevokeMethod,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 pub enum RevokeMethod {
     #[default]
     #[serde(rename = "POST")]
@@ -173,10 +210,12 @@ pub enum RevokeMethod {
 }
 
 /// Where the token request carries the client's id and secret (RFC 6749, section 2.3.1).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ClientAuth {
     #[default]
     Body,
     Basic,
+    /// A signed token in place of a secret (RFC 7523, section 2.2).
+    Assertion,
 }

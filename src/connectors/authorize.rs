@@ -12,10 +12,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 use url::Url;
 
-use super::auth_files::{AuthFile, Grant, OAuth2File, Pkce, RevokeMethod};
+use super::auth_files::{AuthFile, ClientAuth, Grant, OAuth2File, Pkce, RevokeMethod};
 use super::caller::{Caller, Outgoing};
 use super::mapping::Env;
-use super::refresh::{address, ask_token, client, missing, read_token, with_client};
+use super::refresh::{address, ask_token, client_id, is_set_up, missing, read_token, with_client};
 use super::spec::Connector;
 use super::{CallError, Credentials, Parameters, Session, auth};
 use crate::clock::Clock;
@@ -122,10 +122,10 @@ impl Connector {
                 AuthFile::ApiKey(_) => vec![Door::ApiKey],
                 AuthFile::Basic | AuthFile::Login(_) => vec![Door::Login],
                 AuthFile::Oauth1(_) => vec![Door::OAuth1],
-                AuthFile::Oauth2(file) if client(file, &env).is_err() => Vec::new(),
+                AuthFile::Oauth2(file) if !file.connect_page || !is_set_up(file, &env) => Vec::new(),
                 AuthFile::Oauth2(file) => {
-                    let own = file.allows(Grant::ClientCredentials)
-                        && file.token_url.render_url(&env).is_some_and(|url| !url.is_empty());
+                    let own =
+                        file.opens_by_itself() && file.token_url.render_url(&env).is_some_and(|url| !url.is_empty());
                     let consent = file.authorizes().then_some(Door::Consent);
                     // Where nothing is said of grants, the consent page is what the app means.
                     let own = (own && !(file.grants.is_empty() && consent.is_some())).then_some(Door::Open);
@@ -139,7 +139,20 @@ impl Connector {
 
     /// Whether that way in brings this parameter, so that nobody need be asked for it.
     pub fn door_brings(&self, door: Door, parameter: &str) -> bool {
-        door == Door::Consent && self.consents().is_some_and(|file| file.brings().any(|name| name == parameter))
+        match door {
+            Door::Consent => self
+                .consents()
+                .is_some_and(|file| file.brings().any(|name| name == parameter) && !self.leads_by(file, parameter)),
+            Door::Open => parameter == "baseUri" && self.oauth2s().any(|file| file.at.is_some()),
+            Door::ApiKey | Door::Token | Door::Login | Door::OAuth1 => false,
+        }
+    }
+
+    /// Whether the way to the consent page depends on this parameter.
+    fn leads_by(&self, file: &OAuth2File, parameter: &str) -> bool {
+        let url = file.authorize_url.as_ref();
+        let base = self.base_uri.default.as_ref().filter(|_| url.is_some_and(|url| url.uses("baseUri")));
+        [url, base].into_iter().flatten().any(|template| template.uses_parameter(parameter))
     }
 
     /// Where the app asks the person. `parameters` are all that are known, with defaults; `state` binds the redirect.
@@ -156,7 +169,7 @@ impl Connector {
         if !matches!(address.scheme(), "https" | "http") {
             return Err("the address of the app's consent page is no web address".to_owned());
         }
-        let (id, _) = client(file, &env).map_err(told)?;
+        let id = client_id(file, &env).map_err(told)?;
         let verifier = match file.pkce {
             Pkce::S256 => Some(verifier()?),
             Pkce::Off => None,
@@ -192,6 +205,11 @@ impl Connector {
     }
 
     fn revocation(&self, credentials: &Credentials) -> Option<&OAuth2File> {
+        let refreshes = credentials.token().is_some_and(|token| token.refresh_token.is_some());
+        if !refreshes && self.auth.iter().any(|way| matches!(way, AuthFile::Bearer(_))) {
+            // A token that a person made in the app is not ours to take back.
+            return None;
+        }
         match auth::choose(&self.auth, credentials, None) {
             Some(AuthFile::Oauth2(file)) if file.revoke.is_some() => Some(file),
             _ => None,
@@ -200,11 +218,29 @@ impl Connector {
 
     /// What is wrong with `auth`: the field and a sentence.
     pub(super) fn wrong_auth(&self) -> Option<(&'static str, String)> {
-        let files = self.auth.iter().filter_map(|way| match way {
+        self.oauth2s().find_map(|file| self.wrong_oauth2(file).or_else(|| wrong_jwt(file)))
+    }
+
+    fn oauth2s(&self) -> impl Iterator<Item = &OAuth2File> {
+        self.auth.iter().filter_map(|way| match way {
             AuthFile::Oauth2(file) => Some(&**file),
             _ => None,
-        });
-        files.into_iter().find_map(|file| self.wrong_oauth2(file))
+        })
+    }
+
+    /// Where an account is that these credentials open. The error is one sentence.
+    pub fn address(&self, parameters: &Parameters, credentials: &Credentials) -> Result<Url, String> {
+        let whole = Value::Object(parameters.clone());
+        let variables = [("parameters", &whole)];
+        let env = Env::new(&Value::Null, &variables);
+        let at = match auth::choose(&self.auth, credentials, Some(&env)) {
+            Some(AuthFile::Oauth2(file)) => file.at.as_ref(),
+            _ => None,
+        };
+        let Some(at) = at else { return self.base_uri.choose(parameters) };
+        let text = at.render_url(&env).ok_or("the address of the account needs a parameter that is not set")?;
+        let fixed = Map::from_iter([("baseUri".to_owned(), Value::from(text))]);
+        self.base_uri.choose(&fixed)
     }
 
     fn wrong_oauth2(&self, file: &OAuth2File) -> Option<(&'static str, String)> {
@@ -228,6 +264,19 @@ impl Connector {
     }
 }
 
+/// What is wrong with signed tokens: the field and a sentence.
+fn wrong_jwt(file: &OAuth2File) -> Option<(&'static str, String)> {
+    if file.client_auth == ClientAuth::Assertion && file.assertion.is_none() {
+        return Some(("auth.oauth2.assertion", "clientAuth: assertion needs it".to_owned()));
+    }
+    if file.grants.contains(&Grant::JwtBearer) && file.jwt.is_none() {
+        return Some(("auth.oauth2.jwt", "the grant jwt-bearer needs it".to_owned()));
+    }
+    let wrong = |part: &Option<super::jwt::JwtFile>| part.as_ref().and_then(super::jwt::JwtFile::fault);
+    let assertion = wrong(&file.assertion).map(|(_, message)| ("auth.oauth2.assertion.claims", message));
+    assertion.or_else(|| wrong(&file.jwt).map(|(_, message)| ("auth.oauth2.jwt.claims", message)))
+}
+
 /// Exchanges a code for credentials. `parameters` are all that are known, with defaults. The call belongs on the runtime
 /// of `client`.
 ///
@@ -242,12 +291,17 @@ pub async fn exchange(
 ) -> Result<Granted, CallError> {
     let mut told = Parameters::new();
     let file = connector.consents().ok_or_else(|| CallError::NotSupported("a consent page".to_owned()))?.clone();
+    if let Some(signature) = &file.redirect_signature {
+        let whole = Value::Object(parameters.clone());
+        signature.check(&code.redirect, &Env::new(&Value::Null, &[("parameters", &whole)]))?;
+    }
     for (parameter, name) in &file.from_redirect.0 {
         let found = code.redirect.iter().find(|(n, value)| n == name && !value.is_empty());
         let (_, value) =
             found.ok_or_else(|| CallError::BadAnswer(format!("the redirect of the app does not carry {name}")))?;
         told.insert(parameter.clone(), value.as_str().into());
     }
+    connector.parameters.check_part(&told).map_err(CallError::BadAnswer)?;
     parameters.extend(told.clone());
     let base = base_or_token(&connector, &parameters, &file)?;
     let caller = Caller::elsewhere(connector, parameters, base, client, clock);
@@ -317,7 +371,8 @@ impl Session {
                             None => ("access_token", token.access_token.expose()),
                         };
                         let form = [("token", text), ("token_type_hint", hint)];
-                        with_client(file, &env, form.map(|(n, v)| (n.to_owned(), v.to_owned())).to_vec())?
+                        let form = form.map(|(n, v)| (n.to_owned(), v.to_owned())).to_vec();
+                        with_client(file, &env, form, self.caller.clock.wall())?
                     }
                 };
                 self.caller.call_elsewhere(outgoing, url).await

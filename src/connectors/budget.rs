@@ -1,4 +1,5 @@
-//! How many requests one connection may send: a token bucket over the clock, corrected by what the app's headers say.
+//! How many requests one connection may send: a token bucket over the clock, corrected by what the app's headers say. An
+//! app that counts some calls besides (HubSpot its searches) has further buckets, by name.
 //!
 //! Always true: pure but for its lock; nothing waits in here. Not here: who waits (`connectors::session`), and how often
 //! an app is looked at (the watcher).
@@ -8,6 +9,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::habits::Habits;
+use super::spec::Connector;
 use crate::domain::time::Millis;
 
 /// The longest wait that an app can impose through its headers.
@@ -24,9 +27,11 @@ pub struct BudgetSpec {
 }
 
 /// What an app calls its rate headers; names in lower case.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BudgetHeaders {
+    /// `used/limit` in one header.
+    pub usage: Option<UsageHeader>,
     /// How many requests are left.
     pub remaining: Option<String>,
     /// When there will be more.
@@ -35,8 +40,48 @@ pub struct BudgetHeaders {
     pub reset_in: ResetIn,
 }
 
+/// A header such as `api-usage=896/15000` (Salesforce's `Sforce-Limit-Info`) or `32/40` (Shopify's
+/// `X-Shopify-Shop-Api-Call-Limit`): what is used, and of how much.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UsageHeader {
+    pub header: String,
+    /// The name before `=`, where the header tells several things.
+    pub part: Option<String>,
+    /// How long to be silent when all is used; the budget's own stretch where it is not said.
+    #[serde(default, deserialize_with = "wait")]
+    #[schemars(with = "Option<super::files::Span>")]
+    pub wait: Option<Duration>,
+}
+
+fn wait<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    super::files::Span::deserialize(deserializer).map(|span| Some(span.0))
+}
+
+/// What is used, and of how much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    pub used: u64,
+    pub limit: u64,
+}
+
+impl UsageHeader {
+    /// Reads the header's value.
+    fn read(&self, value: &str) -> Option<Usage> {
+        let text = match &self.part {
+            None => value,
+            Some(part) => {
+                value.split([',', ';', ' ']).find_map(|item| item.trim().strip_prefix(part)?.strip_prefix('='))?
+            }
+        };
+        let (used, limit) = text.trim().split_once('/')?;
+        let limit: String = limit.chars().take_while(char::is_ascii_digit).collect();
+        Some(Usage { used: used.trim().parse().ok()?, limit: limit.parse().ok()? })
+    }
+}
+
 /// What the reset header counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ResetIn {
     /// Seconds from now, perhaps with a fraction.
@@ -50,8 +95,11 @@ pub enum ResetIn {
 /// One connection's requests.
 #[derive(Debug)]
 pub struct Budget {
+    /// What was learnt of the account's app beside its limits.
+    pub habits: Habits,
     spec: Option<BudgetSpec>,
     state: Mutex<State>,
+    named: Vec<(String, Budget)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -61,13 +109,30 @@ struct State {
     filled_at: Millis,
     /// The app asked for silence until then.
     blocked_until: Millis,
+    /// What the app last said of its limit, where it does.
+    usage: Option<Usage>,
 }
 
 impl Budget {
+    /// The full budgets of one connection to an app.
+    pub fn of(connector: &Connector, now: Millis) -> Self {
+        let named = connector.budgets.iter().map(|(name, spec)| (name.clone(), Self::new(Some(spec.clone()), now)));
+        Self { named: named.collect(), ..Self::new(connector.budget.clone(), now) }
+    }
+    /// For an app that is not asked in earnest.
+    pub fn unlimited(now: Millis) -> Self {
+        Self::new(None, now)
+    }
     /// A full budget. None: only the app's own answers slow it down.
-    pub fn new(spec: Option<BudgetSpec>, now: Millis) -> Self {
+    fn new(spec: Option<BudgetSpec>, now: Millis) -> Self {
         let full = spec.as_ref().map_or(0, |s| u64::from(s.requests) * 1000);
-        Self { spec, state: Mutex::new(State { tokens_milli: full, filled_at: now, blocked_until: Millis(0) }) }
+        let state = Mutex::new(State { tokens_milli: full, filled_at: now, blocked_until: Millis(0), usage: None });
+        Self { habits: Habits::default(), spec, state, named: Vec::new() }
+    }
+    /// The budgets that a call spends: the one of that name first, which is the smaller, and the connection's.
+    pub fn spent_by<'b>(&'b self, name: Option<&str>) -> impl Iterator<Item = &'b Self> + use<'b> {
+        let named = name.and_then(|name| self.named.iter().find(|(known, _)| known == name));
+        named.map(|(_, budget)| budget).into_iter().chain([self])
     }
     /// Takes one request, or says how long to wait for it.
     pub fn take(&self, now: Millis) -> Result<(), Duration> {
@@ -94,6 +159,16 @@ impl Budget {
     /// Takes note of what an answer's headers say.
     pub fn heed<'h>(&self, header: impl Fn(&str) -> Option<&'h str>, now: Millis) {
         let Some(spec) = &self.spec else { return };
+        if let Some(told) = &spec.headers.usage
+            && let Some(usage) = header(&told.header).and_then(|value| told.read(value))
+        {
+            let mut state = self.lock();
+            state.usage = Some(usage);
+            if usage.used >= usage.limit {
+                let wait = told.wait.unwrap_or(spec.per).min(WAIT_MAX);
+                state.blocked_until = state.blocked_until.max(now.after(wait));
+            }
+        }
         let read =
             |name: &Option<String>| name.as_deref().and_then(&header).and_then(|text| text.trim().parse::<f64>().ok());
         let (Some(remaining), reset) = (read(&spec.headers.remaining), read(&spec.headers.reset)) else { return };
@@ -106,6 +181,11 @@ impl Budget {
             let wait = reset.and_then(|reset| reset_wait(spec.headers.reset_in, reset, now)).unwrap_or(spec.per);
             state.blocked_until = state.blocked_until.max(now.after(wait.min(WAIT_MAX)));
         }
+    }
+    /// What the app last said of its limit, in words for people.
+    pub fn told(&self) -> Option<String> {
+        let usage = self.lock().usage?;
+        Some(format!("{} of {} requests are used", usage.used, usage.limit))
     }
     /// The app said 429 (or the like): silence for so long.
     pub fn block(&self, wait: Duration, now: Millis) {
@@ -177,6 +257,45 @@ mod tests {
         budget.heed(header, Millis(0));
         assert_eq!(budget.take(Millis(0)), Err(Duration::from_millis(2_500)));
         assert!(budget.take(Millis(2_600)).is_ok());
+    }
+
+    #[test]
+    fn a_call_that_counts_twice_spends_its_own_budget_first_and_the_connections_too() {
+        let search = ("search".to_owned(), budget(2, 1));
+        let both = Budget { named: vec![search], ..budget(3, 10) };
+        let take = |name: Option<&str>| both.spent_by(name).try_for_each(|one| one.take(Millis(0)));
+        assert_eq!(take(Some("search")), Ok(()));
+        assert_eq!(take(Some("search")), Ok(()));
+        assert_eq!(take(Some("search")), Err(Duration::from_millis(500)), "its own is used up");
+        assert_eq!(take(None), Ok(()), "the others go on");
+        assert_eq!(take(None), Err(Duration::from_millis(3_334)), "all of them count for the connection");
+        assert_eq!(both.spent_by(Some("unknown")).count(), 1);
+    }
+
+    #[test]
+    fn used_of_a_limit_is_read_in_both_forms_and_silences_when_all_is_used() {
+        let read = |part: Option<&str>, value: &str| {
+            let header = UsageHeader { header: "x".into(), part: part.map(str::to_owned), wait: None };
+            header.read(value).map(|usage| (usage.used, usage.limit))
+        };
+        assert_eq!(read(Some("api-usage"), "api-usage=896/15000"), Some((896, 15000)));
+        let both = "api-usage=25/5000; per-app-api-usage=17/250(appName=sample)";
+        assert_eq!(read(Some("api-usage"), both), Some((25, 5000)));
+        assert_eq!(read(Some("per-app-api-usage"), both), Some((17, 250)));
+        assert_eq!(read(None, "32/40"), Some((32, 40)));
+        for bad in ["", "896", "a/b", "other=1/2"] {
+            assert_eq!(read(Some("api-usage"), bad), None, "{bad}");
+        }
+        let usage = UsageHeader { header: "used".into(), part: None, wait: Some(Duration::from_secs(900)) };
+        let headers = BudgetHeaders { usage: Some(usage), ..Default::default() };
+        let spec = BudgetSpec { requests: 10, per: Duration::from_secs(1), headers };
+        let budget = Budget::new(Some(spec), Millis(0));
+        budget.heed(|_| Some("39/40"), Millis(0));
+        assert!(budget.take(Millis(0)).is_ok());
+        budget.heed(|_| Some("40/40"), Millis(0));
+        assert_eq!(budget.take(Millis(0)), Err(Duration::from_secs(900)));
+        assert_eq!(budget.told().as_deref(), Some("40 of 40 requests are used"));
+        assert!(budget.take(Millis(900_001)).is_ok(), "after the silence one request tries again");
     }
 
     #[test]

@@ -10,15 +10,21 @@ use std::time::Duration;
 use serde_json::Value;
 use url::Url;
 
+use super::exchange::{Asked, Exchange, Tap, Wire};
+use super::habits::query_key;
 use super::mapping::Env;
 use super::paging::{Position, stays};
 use super::spec::Connector;
-use super::{Budget, CallError, Credentials, Parameters, auth, verdict};
+use super::{Budget, CallError, Credentials, Parameters, auth, graphql, verdict};
 use crate::clock::Clock;
 use crate::outbound::{self, Bytes, HeaderName, HeaderValue, Method};
 
 /// The longest a call waits for its own budget; beyond it the engine is told to come back.
 const BUDGET_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Times a query is sent that the app has no points left for.
+const TRIES_MAX: u32 = 3;
+/// How much of a warning is kept.
+const WARNING_CHARS_MAX: usize = 300;
 /// The longest name and value of a header that a connector may send.
 const HEADER_BYTES_MAX: usize = 8 * 1024;
 
@@ -36,13 +42,15 @@ pub struct Outgoing {
     pub body: Option<Value>,
     /// Sent as it is, with its content type, instead of `body`.
     pub raw_body: Option<(String, Bytes)>,
+    /// The budget that it spends besides the connection's.
+    pub budget: Option<String>,
 }
 
 impl Outgoing {
     /// A request without query, headers and body.
     pub fn new(method: Method, path: String) -> Self {
         let (query, headers) = (Vec::new(), Vec::new());
-        Self { method, path, from_root: false, query, headers, body: None, raw_body: None }
+        Self { method, path, from_root: false, query, headers, body: None, raw_body: None, budget: None }
     }
     /// The same at the address of a page, where it has one of its own.
     pub fn at(self, position: &Position) -> Self {
@@ -103,9 +111,11 @@ pub struct Caller {
     /// The connection's parameters, as an object.
     pub parameters: Value,
     credentials: RwLock<Arc<Credentials>>,
-    client: outbound::Client,
+    wire: Wire,
     budget: Arc<Budget>,
     pub clock: Clock,
+    /// None, but for whoever writes a connector.
+    pub tap: Option<Tap>,
 }
 
 impl Caller {
@@ -115,7 +125,7 @@ impl Caller {
         base_uri: &Url,
         parameters: Parameters,
         credentials: Credentials,
-        client: outbound::Client,
+        wire: impl Into<Wire>,
         budget: Arc<Budget>,
         clock: Clock,
     ) -> Result<Self, String> {
@@ -123,7 +133,8 @@ impl Caller {
         let base = connector.base_uri.whole(base_uri, &parameters)?;
         let base_value = Value::from(base.as_str().trim_end_matches('/'));
         let credentials = RwLock::new(Arc::new(credentials));
-        Ok(Self { connector, base, base_value, parameters, credentials, client, budget, clock })
+        let wire = wire.into();
+        Ok(Self { connector, base, base_value, parameters, credentials, wire, budget, clock, tap: None })
     }
     /// For calls to addresses of the spec alone, before it is known where the account is.
     pub fn elsewhere(
@@ -135,13 +146,18 @@ impl Caller {
     ) -> Self {
         let base_value = Value::from(base.as_str().trim_end_matches('/'));
         let credentials = RwLock::new(Arc::new(Credentials::Integration { session: None }));
-        let budget = Arc::new(Budget::new(connector.budget.clone(), clock.now()));
+        let budget = Arc::new(Budget::of(&connector, clock.now()));
         let parameters = Value::Object(parameters);
-        Self { connector, base, base_value, parameters, credentials, client, budget, clock }
+        let wire = client.into();
+        Self { connector, base, base_value, parameters, credentials, wire, budget, clock, tap: None }
     }
     /// The credentials of the moment.
     pub fn credentials(&self) -> Arc<Credentials> {
         self.credentials.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+    /// What the app last said of its limit on requests, in words for people.
+    pub fn limit_told(&self) -> Option<String> {
+        self.budget.told()
     }
     /// Uses other credentials from now on.
     pub fn adopt(&self, credentials: Credentials) {
@@ -152,7 +168,38 @@ impl Caller {
         vec![("parameters", &self.parameters), ("baseUri", &self.base_value)]
     }
     /// A call with the connection's credentials.
-    pub async fn call(&self, mut outgoing: Outgoing) -> Result<Incoming, CallFailure> {
+    pub async fn call(&self, outgoing: Outgoing) -> Result<Incoming, CallFailure> {
+        // Before the credentials are added.
+        let asked = self.is_seen().then(|| Asked::of(&outgoing));
+        if let Some(graphql) = &self.connector.graphql
+            && self.is_query(&outgoing)
+        {
+            return self.ask(graphql, outgoing, asked).await;
+        }
+        let (outgoing, url) = self.prepare(outgoing).await?;
+        self.send(outgoing, url, asked).await
+    }
+    /// The same with whatever the app answers, and what that would mean to a connector. What the request sets itself must
+    /// not be what carries the credentials, or what the connector sends with each call.
+    pub async fn pass(&self, outgoing: Outgoing) -> Result<(outbound::Answer, Option<CallError>), CallError> {
+        let (headers, query) = (outgoing.headers.clone(), outgoing.query.clone());
+        let (outgoing, url) = self.prepare(outgoing).await?;
+        for (name, _) in &headers {
+            if times(&headers, name) < times(&outgoing.headers, name) {
+                return Err(CallError::NotSupported(format!("extraHeaders: the connection itself sets `{name}`")));
+            }
+        }
+        for (name, _) in &query {
+            if times(&query, name) < times(&outgoing.query, name) {
+                return Err(CallError::NotSupported(format!("query: the connection itself sets `{name}`")));
+            }
+        }
+        let answer = self.exchange(outgoing, url, None).await?;
+        let judged = self.judge(answer.clone(), None);
+        Ok((answer, judged.err().map(CallError::from)))
+    }
+    /// Adds the credentials, and waits for the budget.
+    async fn prepare(&self, mut outgoing: Outgoing) -> Result<(Outgoing, Url), CallFailure> {
         let credentials = self.credentials();
         let variables = self.variables();
         let env = Env::new(&Value::Null, &variables);
@@ -166,17 +213,76 @@ impl Caller {
         let now = self.clock.now();
         auth::apply(way, &credentials, &mut outgoing, &env, now).map_err(CallFailure::silent)?;
         let url = self.address(&outgoing).map_err(CallFailure::silent)?;
-        self.spend().await.map_err(CallFailure::silent)?;
+        self.spend(outgoing.budget.as_deref()).await.map_err(CallFailure::silent)?;
         // Signed after the wait: the timestamp must be the attempt's own.
         let signature = auth::sign(way, &credentials, outgoing.method.as_str(), &url, &env, self.clock.now())
             .map_err(CallFailure::silent)?;
         outgoing.headers.extend(signature.map(|value| ("authorization".to_owned(), value)));
-        self.send(outgoing, url).await
+        Ok((outgoing, url))
+    }
+    /// What is left of the connection's requests.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+    fn is_query(&self, outgoing: &Outgoing) -> bool {
+        let variables = self.variables();
+        let env = Env::new(&Value::Null, &variables);
+        let path = self.connector.graphql.as_ref().and_then(|graphql| graphql.path.render_path(&env));
+        outgoing.method == Method::POST && path.is_some_and(|path| path == outgoing.path)
+    }
+    /// A query: waits until there is enough for it, and judges what is inside a good answer.
+    async fn ask(
+        &self,
+        graphql: &graphql::GraphqlFile,
+        outgoing: Outgoing,
+        asked: Option<Asked>,
+    ) -> Result<Incoming, CallFailure> {
+        let query = outgoing.body.as_ref().and_then(|body| body.get("query")?.as_str()).map(query_key);
+        let mut tries = 1;
+        loop {
+            self.afford(query).await.map_err(CallFailure::silent)?;
+            let (attempt, url) = self.prepare(outgoing.clone()).await?;
+            let incoming = self.send(attempt, url, asked.clone()).await?;
+            let (judged, cost) = graphql::judge(graphql, self.connector.cost.as_ref(), incoming);
+            let now = self.clock.now();
+            if let Some(cost) = cost {
+                self.budget.habits.heed(query, cost, now);
+            }
+            match judged {
+                Err(CallFailure { error: CallError::RateLimited { retry_after: Some(wait) }, .. })
+                    if tries < TRIES_MAX && wait <= BUDGET_WAIT_MAX =>
+                {
+                    // It did not run: the walk that it belongs to need not break off.
+                    self.budget.block(wait, now);
+                    tries += 1;
+                }
+                Err(failure) => {
+                    if let CallError::RateLimited { retry_after: Some(wait) } = failure.error {
+                        self.budget.block(wait, now);
+                    }
+                    return Err(failure);
+                }
+                good => return good,
+            }
+        }
+    }
+    async fn afford(&self, query: Option<u64>) -> Result<(), CallError> {
+        let Some(query) = query else { return Ok(()) };
+        let mut waited = Duration::ZERO;
+        while let Err(wait) = self.budget.habits.spend(query, self.clock.now()) {
+            if waited + wait > BUDGET_WAIT_MAX {
+                return Err(CallError::RateLimited { retry_after: Some(wait) });
+            }
+            waited += wait;
+            tokio::time::sleep(wait).await;
+        }
+        Ok(())
     }
     /// A call to an address of the spec's, with nothing but what is in the request.
     pub async fn call_elsewhere(&self, outgoing: Outgoing, url: Url) -> Result<Incoming, CallFailure> {
-        self.spend().await.map_err(CallFailure::silent)?;
-        self.send(outgoing, url).await
+        let asked = self.is_seen().then(|| Asked::elsewhere(&outgoing, &url));
+        self.spend(None).await.map_err(CallFailure::silent)?;
+        self.send(outgoing, url, asked).await
     }
     /// The address of a request on the base URI. Absolute addresses and ways out of the base are refused.
     pub fn address(&self, outgoing: &Outgoing) -> Result<Url, CallError> {
@@ -200,18 +306,39 @@ impl Caller {
             false => refused("it leaves the connection's base URI"),
         }
     }
-    async fn spend(&self) -> Result<(), CallError> {
+    async fn spend(&self, named: Option<&str>) -> Result<(), CallError> {
         let mut waited = Duration::ZERO;
-        while let Err(wait) = self.budget.take(self.clock.now()) {
-            if waited + wait > BUDGET_WAIT_MAX {
-                return Err(CallError::RateLimited { retry_after: Some(wait) });
+        for budget in self.budget.spent_by(named) {
+            while let Err(wait) = budget.take(self.clock.now()) {
+                if waited + wait > BUDGET_WAIT_MAX {
+                    return Err(CallError::RateLimited { retry_after: Some(wait) });
+                }
+                waited += wait;
+                tokio::time::sleep(wait).await;
             }
-            waited += wait;
-            tokio::time::sleep(wait).await;
         }
         Ok(())
     }
-    async fn send(&self, outgoing: Outgoing, url: Url) -> Result<Incoming, CallFailure> {
+    /// Whether somebody looks on, or plays the app.
+    fn is_seen(&self) -> bool {
+        self.tap.is_some() || matches!(self.wire, Wire::Replay(_))
+    }
+    async fn send(&self, outgoing: Outgoing, url: Url, asked: Option<Asked>) -> Result<Incoming, CallFailure> {
+        let started = self.clock.now();
+        let budget = outgoing.budget.clone();
+        let answer = self.exchange(outgoing, url, asked.as_ref()).await;
+        let done = answer.and_then(|answer| self.judge(answer, budget.as_deref()));
+        if let (Some(tap), Some(asked)) = (&self.tap, asked) {
+            tap(Exchange::new(asked, &done, self.clock.now().since(started)));
+        }
+        done
+    }
+    async fn exchange(
+        &self,
+        outgoing: Outgoing,
+        url: Url,
+        asked: Option<&Asked>,
+    ) -> Result<outbound::Answer, CallFailure> {
         let mut request = outbound::Request::new(outgoing.method, url);
         request.timeout = self.connector.deadline;
         request.read_limit = self.connector.answer_bytes_max;
@@ -226,14 +353,44 @@ impl Caller {
         if !outgoing.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("accept")) {
             request.headers.push((outbound::header::ACCEPT, HeaderValue::from_static("application/json")));
         }
-        let answer = self.client.send(request).await.map_err(verdict::of_failure)?;
+        let answer = match (&self.wire, asked) {
+            (Wire::App(client), _) => client.send(request).await.map_err(verdict::of_failure)?,
+            (Wire::Replay(replay), Some(asked)) => replay.answer(asked)?,
+            (Wire::Replay(_), None) => return Err(CallFailure::silent(CallError::unavailable("nothing was asked"))),
+        };
         let now = self.clock.now();
-        self.budget.heed(|name| answer.header(name), now);
+        self.budget
+            .spent_by(outgoing.budget.as_deref())
+            .for_each(|budget| budget.heed(|name| answer.header(name), now));
+        Ok(answer)
+    }
+    fn judge(&self, answer: outbound::Answer, budget: Option<&str>) -> Result<Incoming, CallFailure> {
+        let now = self.clock.now();
+        self.note_warnings(|name| answer.header(name));
         let judged = verdict::judge(&self.connector, answer, now);
         if let Err(CallFailure { error: CallError::RateLimited { retry_after: Some(wait) }, .. }) = &judged {
-            self.budget.block(*wait, now);
+            // Which of the counts is used up is the app's secret.
+            self.budget.spent_by(budget).for_each(|budget| budget.block(*wait, now));
         }
         judged
+    }
+}
+
+/// How often a name is among the pairs.
+fn times(pairs: &[(String, String)], name: &str) -> usize {
+    pairs.iter().filter(|(other, _)| other.eq_ignore_ascii_case(name)).count()
+}
+
+impl Caller {
+    /// What the app is about to change stands in the log once per account and text.
+    fn note_warnings<'h>(&self, header: impl Fn(&str) -> Option<&'h str>) {
+        for name in &self.connector.warnings {
+            let Some(text) = header(name) else { continue };
+            let text: String = text.chars().filter(|c| !c.is_control()).take(WARNING_CHARS_MAX).collect();
+            if self.budget.habits.is_news(&format!("{name}: {text}")) {
+                tracing::warn!(connector = self.connector.key, header = name, "the app warns: {text}");
+            }
+        }
     }
 }
 

@@ -33,6 +33,12 @@ pub enum CallError {
     /// The page's mark is no longer good: start the walk again.
     #[error("the app no longer knows the page: {0}")]
     PageExpired(String),
+    /// The page is too large for the app, and could not be made smaller.
+    #[error("the app finds the query too costly: {0}")]
+    TooCostly(String),
+    /// A field that was asked for is not there any more, or hidden from this account: read the fields again.
+    #[error("the app does not know a field that was asked for: {0}")]
+    FieldsChanged(String),
     /// The connector's script threw, or hit a limit.
     #[error("the connector's script failed: {0}")]
     Script(String),
@@ -54,6 +60,8 @@ impl CallError {
             Self::Refused { .. } => "refused",
             Self::BadAnswer(_) => "bad-answer",
             Self::PageExpired(_) => "page-expired",
+            Self::TooCostly(_) => "too-costly",
+            Self::FieldsChanged(_) => "fields-changed",
             Self::Script(_) => "script",
             Self::AddressForbidden(_) => "address-forbidden",
             Self::NotSupported(_) => "not-supported",

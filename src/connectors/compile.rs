@@ -3,7 +3,7 @@
 //! Always true: a connector that comes out of here has no broken file, no unknown one, and no name that leads nowhere;
 //! the error is one sentence that names file, line and field. Not here: which folders there are (`connectors::registry`).
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,14 +11,15 @@ use std::time::Duration;
 use aws_lc_rs::digest;
 
 use super::compile_parts as parts;
-use super::files::{ConnectorFile, HeadFile};
+use super::files::{BaseUriFile, ConnectorFile, HeadFile};
 use super::folder::{Folder, SpecError};
+use super::graphql::{self, GraphqlFile};
 use super::made::Made;
 use super::mapping::Mapping;
 use super::schema::{GivenBy, Property};
 use super::script::{self, Script};
 use super::spec::{Account, BaseUri, Connector, Method};
-use super::{Parameters, yaml};
+use super::{Parameters, absent, yaml};
 
 /// What every connector is compiled with.
 #[derive(Clone)]
@@ -53,7 +54,7 @@ pub fn specialised(connector: &Connector, parameters: &Parameters) -> Result<Con
         .map_err(|error| SpecError { connector: connector.key.clone(), ..error })
 }
 
-fn head(folder: &Folder) -> Result<HeadFile, SpecError> {
+pub(super) fn head(folder: &Folder) -> Result<HeadFile, SpecError> {
     yaml::read("spec.yml", folder.text("spec.yml")?)
 }
 
@@ -62,8 +63,11 @@ fn with_parameters(source: &Arc<Folder>, parameters: &Parameters, common: &Commo
         true => Folder::of(&source.key, source.files().map(|(path, bytes)| fill(path, bytes, parameters))),
         false => Folder::clone(source),
     };
-    let builder = Builder { folder: &filled, common, used: RefCell::default() };
+    let builder = Builder { folder: &filled, common, used: RefCell::default(), graphql: OnceCell::new() };
     let spec: ConnectorFile = builder.yaml("spec.yml")?;
+    if let Some(graphql) = &spec.graphql {
+        builder.graphql.get_or_init(|| graphql.clone());
+    }
     let wrong = |field: &str, message: String| Err(SpecError::in_file("spec.yml", message).field(field));
     if spec.key != filled.key {
         return wrong("key", format!("the key {:?} is not the folder's name {:?}", spec.key, filled.key));
@@ -80,27 +84,25 @@ fn with_parameters(source: &Arc<Folder>, parameters: &Parameters, common: &Commo
     let mut schema = spec.parameters_schema.clone();
     let told = spec.base_uri.description.as_deref().unwrap_or("Address of the app, where it is not the usual one.");
     schema.add("baseUri", Property::text("Base URI", told, spec.base_uri.given_by));
+    let collections = parts::collections(&builder, spec.templated)?;
     let connector = Connector {
         key: spec.key,
         name: spec.name,
         category: spec.category,
         description: spec.description,
         version: version(&filled),
-        collections: parts::collections(&builder, spec.templated)?,
+        not_supported: absent::topics(&spec.not_supported, &collections)?,
+        collections,
         webhook: parts::own_webhook(&builder)?,
         global_webhooks: parts::global_webhooks(&builder)?,
         events: parts::events(&builder)?,
         parameters: schema,
-        base_uri: BaseUri {
-            default: spec.base_uri.default,
-            given_by: spec.base_uri.given_by,
-            suffix: spec.base_uri.suffix,
-        },
-        budget: spec.budget.map(|budget| super::budget::BudgetSpec {
-            requests: budget.requests.get(),
-            per: budget.per.0,
-            headers: budget.headers,
-        }),
+        base_uri: base_uri(spec.base_uri),
+        cost: spec.budget.as_ref().and_then(|budget| budget.cost.clone()),
+        graphql: spec.graphql,
+        warnings: spec.warnings.iter().map(|name| name.to_ascii_lowercase()).collect(),
+        budget: spec.budget.map(Into::into),
+        budgets: spec.budgets.into_iter().map(|(name, budget)| (name, budget.into())).collect(),
         deadline: spec.deadline.map_or(common.deadline, |deadline| deadline.0),
         answer_bytes_max: common.answer_bytes_max,
         account: match spec.account {
@@ -127,8 +129,12 @@ fn with_parameters(source: &Arc<Folder>, parameters: &Parameters, common: &Commo
     }
 }
 
+fn base_uri(BaseUriFile { default, given_by, suffix, .. }: BaseUriFile) -> BaseUri {
+    BaseUri { default, given_by, suffix }
+}
+
 /// `${name}` becomes the parameter as JSON, which is YAML too. A parameter that is not set becomes null.
-fn fill(path: &str, bytes: &[u8], parameters: &Parameters) -> (String, Vec<u8>) {
+pub(super) fn fill(path: &str, bytes: &[u8], parameters: &Parameters) -> (String, Vec<u8>) {
     let text = std::str::from_utf8(bytes).ok().filter(|_| path.ends_with(".yml") && !path.starts_with("tests/"));
     let Some(text) = text else { return (path.to_owned(), bytes.to_vec()) };
     let mut filled = String::with_capacity(text.len());
@@ -183,6 +189,8 @@ pub struct Builder<'a> {
     pub folder: &'a Folder,
     common: &'a Common,
     used: RefCell<BTreeSet<String>>,
+    /// Where queries go, once spec.yml was read.
+    pub graphql: OnceCell<GraphqlFile>,
 }
 
 impl<'a> Builder<'a> {
@@ -190,6 +198,13 @@ impl<'a> Builder<'a> {
     pub fn text(&self, path: &str) -> Result<&'a str, SpecError> {
         self.used.borrow_mut().insert(path.to_owned());
         self.folder.text(path)
+    }
+    /// Where a method of a collection is written: in its own folder, else in `shared/` for all that have none.
+    pub fn place(&self, dir: &str, method: &str) -> String {
+        let own = format!("{dir}/{method}");
+        let shared = format!("shared/{method}");
+        let has = |path: &str| SUFFIXES.iter().any(|suffix| self.folder.has(&format!("{path}.{suffix}")));
+        if !has(&own) && has(&shared) { shared } else { own }
     }
     /// A typed YAML file.
     pub fn yaml<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, SpecError> {
@@ -224,17 +239,25 @@ impl<'a> Builder<'a> {
             ("js", ..) => self.script(&found).map(Method::Script),
             ("rest.yml", Some(rest), _) => rest(&found.path, found.text).map(Method::Rest),
             ("map.yml", _, Some(variables)) => Mapping::read(&found.path, found.text, variables).map(Method::Map),
-            ("graphql.yml", ..) => Err(SpecError::in_file(
-                found.path,
-                "GraphQL files are not supported yet: POST the query from a .rest.yml",
-            )),
             (suffix, ..) => Err(SpecError::in_file(found.path, format!("this method cannot be written as .{suffix}"))),
+        }
+    }
+    /// The same, where a query may be there too.
+    pub fn method_or_query<R>(
+        &self,
+        method: &str,
+        rest: &dyn Fn(&str, &str) -> Result<R, SpecError>,
+        query: &dyn Fn(&Found<'_>) -> Result<R, SpecError>,
+    ) -> Result<Method<R>, SpecError> {
+        match self.find(method)? {
+            Some(found) if found.suffix == "graphql.yml" => query(&found).map(Method::Rest),
+            _ => self.method(method, Some(rest), None),
         }
     }
     /// A call whose result is an expression.
     pub fn call(&self, method: &str) -> Result<Method<super::rest::CallRest>, SpecError> {
         let rest = |file: &str, text: &str| super::rest::CallRest::new(file, &yaml::read(file, text)?);
-        self.method(method, Some(&rest), None)
+        self.method_or_query(method, &rest, &|found| graphql::call(self, found))
     }
     fn script(&self, found: &Found<'_>) -> Result<Arc<Script>, SpecError> {
         let script = Script { file: format!("{}/{}", self.folder.key, found.path), source: found.text.to_owned() };

@@ -2,23 +2,25 @@
 
 use serde::Deserialize;
 
-use super::compile::Builder;
+use super::compile::{Builder, Found};
 use super::each::Each;
+use super::fields::FieldsRest;
 use super::files::{CollectionFile, ListFile, Span};
 use super::folder::SpecError;
 use super::mapping::Mapping;
+use super::mapping::path::Path;
 use super::record::RecordSpec;
 use super::rest::{FetchRest, ListRest};
 use super::schema::Schema;
-use super::spec::{Collection, Connector, ConnectorEvent, Cursor, Detection, GlobalWebhook, Method, OwnWebhook, Poll};
-use super::spec::{Detects, WebhookBody};
-use super::yaml::Placed;
-use super::{Handshake, verify, yaml};
+use super::spec::{Collection, Connector, ConnectorEvent, Cursor, Detection, GlobalWebhook, Method};
+use super::spec::{Detects, OfCollection, OwnWebhook, Poll, WebhookBody};
+use super::yaml::{Node, Placed};
+use super::{Handshake, Instructions, Parameters, budgets, graphql, verify, yaml};
 use crate::domain::models::Catalogue;
 use crate::domain::topic;
 
 /// What expressions of webhooks may use beside `$`.
-const WEBHOOK_VARIABLES: &[&str] = &["parameters", "state", "query", "headers"];
+const WEBHOOK_VARIABLES: &[&str] = &["parameters", "state", "query", "headers", "account"];
 
 /// `data/*`.
 pub fn collections(builder: &Builder<'_>, templated: bool) -> Result<Vec<Collection>, SpecError> {
@@ -32,10 +34,22 @@ fn collection(builder: &Builder<'_>, key: &str, templated: bool) -> Result<Colle
     let record = RecordSpec::new(&file.record);
     let list = |file: &str, text: &str| ListRest::new(file, &yaml::read::<ListFile>(file, text)?, &record);
     let fetch = |file: &str, text: &str| FetchRest::new(file, &yaml::read(file, text)?);
-    let pull = builder.method(&format!("{dir}/pull"), Some(&list), None)?;
+    let query = |found: &Found<'_>| graphql::list(builder, found, &record);
+    let at = |method: &str| builder.place(&dir, method);
+    let a_list = |name: &str| builder.method_or_query(&at(name), &list, &query);
+    let pull = a_list("pull")?;
+    let mut deleted = a_list("deleted")?;
+    if let Method::Rest(list) = &mut deleted {
+        // A list of what was deleted may be one of several kinds of records.
+        list.skips_others = true;
+    }
     let cursor = cursor(&file, &record, &pull);
     let map_path = format!("{dir}/record.map.yml");
-    let map = Mapping::read(&map_path, builder.text(&map_path)?, &["parameters"])?;
+    let besides = [Some(&file.record.id), file.record.created_at.as_ref(), file.record.updated_at.as_ref()];
+    let besides: Vec<&Path> = besides.into_iter().chain([file.record.deleted.as_ref()]).flatten().collect();
+    let map = Mapping::read(&map_path, builder.text(&map_path)?, &["parameters"])?.closed(&besides);
+    let fields = |file: &str, text: &str| FieldsRest::new(file, &yaml::read(file, text)?, &map, &besides);
+    let fields = builder.method(&at("fields"), Some(&fields), None)?;
     check_lists(&path, &pull)?;
     check_topic(&path, &file, templated)?;
     check_members(&map_path, &file.topic.value, &map)?;
@@ -50,13 +64,16 @@ fn collection(builder: &Builder<'_>, key: &str, templated: bool) -> Result<Colle
         webhook_body: file.webhook_body,
         each: file.each.as_ref().map(|each| Each::new(&path, each)).transpose()?,
         request_time: file.cursor.format.unwrap_or_else(|| record.time().clone()),
-        scan: builder.method(&format!("{dir}/scan"), Some(&list), None)?,
-        deleted: builder.method(&format!("{dir}/deleted"), Some(&list), None)?,
-        fetch: match builder.method(&format!("{dir}/fetch"), Some(&fetch), None)? {
+        object: file.object,
+        ties: a_list("ties")?,
+        scan: a_list("scan")?,
+        deleted,
+        fetch: match builder.method_or_query(&at("fetch"), &fetch, &|found| graphql::fetch(builder, found))? {
             Method::Rest(fetch) if fetch.has_no_path() => Method::NotSupported("no path is set".to_owned()),
             fetch => fetch,
         },
         pull,
+        fields,
         map,
         record,
     })
@@ -123,14 +140,19 @@ fn check_members(path: &str, topic: &str, map: &Mapping) -> Result<(), SpecError
 }
 
 /// `webhook/spec.yml`.
-#[derive(Deserialize)]
+#[derive(Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct WebhookFile {
+pub(super) struct WebhookFile {
     name: String,
+    instructions: Option<Instructions>,
+    #[serde(default)]
+    needs: Vec<String>,
     verify: Option<verify::Spec>,
     handshake: Option<Handshake>,
     deadline: Option<Span>,
     lifetime: Option<Span>,
+    #[serde(default)]
+    redact: Vec<String>,
 }
 
 /// `webhook/`.
@@ -152,7 +174,11 @@ pub fn own_webhook(builder: &Builder<'_>) -> Result<Option<OwnWebhook>, SpecErro
         handshake: file.handshake,
         deadline: file.deadline.map(|s| s.0),
         lifetime: file.lifetime.map(|s| s.0),
+        instructions: file.instructions,
+        needs: file.needs,
+        redact: file.redact,
         subscribe: builder.call("webhook/subscribe")?,
+        check: builder.call("webhook/check")?,
         handle,
         refresh: builder.call("webhook/refresh")?,
         unsubscribe: builder.call("webhook/unsubscribe")?,
@@ -174,7 +200,7 @@ fn check_handshake(path: &str, handshake: Option<&Handshake>) -> Result<(), Spec
 }
 
 /// `methods:` of global webhooks and events, as the contract has it; the file's suffix says the same.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Methods {
     handle: Option<Implementation>,
@@ -182,13 +208,13 @@ struct Methods {
     get_event_selector: Option<Implementation>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Implementation {
     implementation_type: ImplementationType,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum ImplementationType {
     Javascript,
@@ -208,12 +234,13 @@ fn agrees<R>(path: &str, said: Option<&Implementation>, method: &Method<R>, name
     Err(SpecError::in_file(path, format!("the file {dir}{name}.{suffix} is missing")).field(format!("methods.{name}")))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct GlobalWebhookFile {
+pub(super) struct GlobalWebhookFile {
     name: String,
     key: String,
     description: Option<String>,
+    instructions: Option<Instructions>,
     #[serde(default)]
     methods: Methods,
     verify: Option<verify::Spec>,
@@ -234,8 +261,8 @@ pub fn global_webhooks(builder: &Builder<'_>) -> Result<Vec<GlobalWebhook>, Spec
         agrees(&path, file.methods.handle.as_ref(), &handle, "handle")?;
         let deadline = file.deadline.map(|s| s.0);
         let (key, name, description) = (file.key, file.name, file.description);
-        let (verify, handshake) = (file.verify, file.handshake);
-        all.push(GlobalWebhook { key, name, description, verify, handshake, deadline, handle });
+        let (instructions, verify, handshake) = (file.instructions, file.verify, file.handshake);
+        all.push(GlobalWebhook { key, name, description, instructions, verify, handshake, deadline, handle });
     }
     Ok(all)
 }
@@ -249,9 +276,9 @@ fn same_key(path: &str, key: &str, folder: &str) -> Result<(), SpecError> {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct EventFile {
+pub(super) struct EventFile {
     name: String,
     key: String,
     description: Option<String>,
@@ -261,14 +288,20 @@ struct EventFile {
     methods: Methods,
     #[serde(default)]
     parameters_schema: Schema,
-    collection: Option<String>,
+    #[serde(default)]
+    default: bool,
+    #[schemars(with = "Option<super::schemas::Expression>")]
+    collection: Option<Placed>,
     #[serde(rename = "type")]
+    #[schemars(with = "Option<super::schemas::Expression>")]
     kind: Option<Placed>,
+    #[schemars(with = "Option<super::schemas::Expression>")]
     record: Option<Placed>,
+    #[schemars(with = "Option<super::schemas::Expression>")]
     id: Option<Placed>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 enum EventType {
     GlobalWebhook,
@@ -295,12 +328,20 @@ fn event(builder: &Builder<'_>, key: &str) -> Result<ConnectorEvent, SpecError> 
         (None, true) => return wrong("collection", "record and id need the collection they belong to"),
         _ => {}
     }
+    if file.default && file.parameters_schema.check(&Parameters::new()).is_err() {
+        return wrong("default", "an event that needs parameters cannot be switched on by itself");
+    }
+    let collection = match &file.collection {
+        Some(Placed { node: Node::Text(key), .. }) if !key.starts_with('$') => Some(OfCollection::Key(key.clone())),
+        told => expression(told)?.map(OfCollection::Told),
+    };
     Ok(ConnectorEvent {
         key: file.key,
         name: file.name,
         description: file.description,
         parameters: file.parameters_schema,
-        collection: file.collection,
+        default: file.default,
+        collection,
         kind,
         record,
         id,
@@ -313,6 +354,7 @@ pub fn across(connector: &Connector) -> Result<(), SpecError> {
     if let Some((field, message)) = connector.wrong_auth() {
         return Err(SpecError::in_file("spec.yml", message).field(field));
     }
+    check_webhooks(connector)?;
     for (index, collection) in connector.collections.iter().enumerate() {
         let wrong = |field: &str, message: String| {
             Err(SpecError::in_file(format!("data/{}/spec.yml", collection.key), message).field(field))
@@ -323,6 +365,9 @@ pub fn across(connector: &Connector) -> Result<(), SpecError> {
         if let Some((kind, needed)) = unfounded(connector, collection) {
             return wrong(&format!("detects.{kind}"), needed.to_owned());
         }
+        if let Some(why) = loose_ties(collection) {
+            return Err(SpecError::in_file(format!("data/{}/ties", collection.key), why));
+        }
     }
     for collection in &connector.collections {
         let partial = matches!(&collection.pull, Method::Rest(list) if list.partial);
@@ -332,9 +377,37 @@ pub fn across(connector: &Connector) -> Result<(), SpecError> {
         }
     }
     for event in &connector.events {
-        if let Some(key) = event.collection.as_ref().filter(|key| connector.collection(key).is_none()) {
+        if let Some(OfCollection::Key(key)) = &event.collection
+            && connector.collection(key).is_none()
+        {
             let path = format!("events/{}/spec.yml", event.key);
             return Err(SpecError::in_file(path, format!("there is no collection {key:?}")).field("collection"));
+        }
+    }
+    budgets::known(connector)
+}
+
+/// Why a list of ties would never be asked for.
+fn loose_ties(collection: &Collection) -> Option<&'static str> {
+    match collection.lists_ties() {
+        true if !collection.cursor.incremental => Some("ties belong to a pull that takes `since` and shows updatedAt"),
+        true if collection.cursor.breaks_ties => Some("cursor.breaksTies says that pull itself goes on after an id"),
+        _ => None,
+    }
+}
+
+/// What webhooks say of parameters.
+fn check_webhooks(connector: &Connector) -> Result<(), SpecError> {
+    let (own, schema) = (connector.webhook.as_ref(), &connector.parameters);
+    if let Some(name) = own.and_then(|own| own.needs.iter().find(|name| schema.property(name).is_none())) {
+        return Err(SpecError::in_file("webhook/spec.yml", format!("there is no parameter {name:?}")).field("needs"));
+    }
+    let own = own.map(|own| ("webhook/spec.yml".to_owned(), own.instructions.as_ref()));
+    let global = connector.global_webhooks.iter();
+    let global = global.map(|hook| (format!("global-webhooks/{}/spec.yml", hook.key), hook.instructions.as_ref()));
+    for (path, instructions) in own.into_iter().chain(global) {
+        if let Some(fault) = instructions.and_then(|instructions| instructions.fault(schema)) {
+            return Err(SpecError::in_file(path, fault).field("instructions"));
         }
     }
     Ok(())
@@ -352,6 +425,9 @@ fn unfounded(connector: &Connector, collection: &Collection) -> Option<(&'static
             Some("pull needs deleted.rest.yml, deleted.js, or record.deleted")
         }
         Detection::Pull if !is_delete && !collection.pulls() => Some("pull needs pull.rest.yml or pull.js"),
+        Detection::FullScan if is_delete && collection.scans_nested() => {
+            Some("full-scan needs a list of the records themselves, not of what they are inside of")
+        }
         Detection::FullScan if !collection.scans() => Some("full-scan needs scan.rest.yml, scan.js, or pull"),
         _ => None,
     };

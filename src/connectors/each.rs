@@ -18,11 +18,12 @@ const VALUES_MAX: usize = 100;
 const VALUE_BYTES_MAX: usize = 256;
 
 /// `each:` of `data/<collection>/spec.yml`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EachFile {
     /// An expression over `$parameters`: a list of texts.
     #[serde(rename = "in")]
+    #[schemars(with = "super::schemas::Expression")]
     list: Placed,
     /// The value's name: `{{each.<as>}}`.
     #[serde(rename = "as")]

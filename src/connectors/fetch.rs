@@ -3,12 +3,12 @@
 //! Always true: a record that the app does not have is None, not an error. Not here: when one is fetched (the watcher).
 
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::mapping::Env;
 use super::session::{Ask, is_gone, unsupported};
 use super::spec::Method;
-use super::{AppRecord, CallError, Collection, Part, PullQuery, Session};
+use super::{AppRecord, CallError, Collection, Part, PullQuery, Session, fields};
 
 impl Session {
     /// One record. None: the app says that it is gone.
@@ -33,28 +33,33 @@ impl Session {
         let record = json!({ "id": remote_id });
         let each = part.map(Part::variable).unwrap_or_default();
         let seen_at = self.caller.clock.now();
+        let (fields, object) = (self.fields_variable(c).await?, self.object_of(c));
         let found = match (&c.fetch, &c.pull) {
             (Method::Rest(fetch), _) => {
                 let mut variables = self.caller.variables();
-                variables.extend([("record", &record), ("each", &each)]);
+                variables.extend([("record", &record), ("each", &each), ("fields", &fields), ("object", &object)]);
                 let outgoing = fetch.request(&Env::new(&Value::Null, &variables))?;
                 match self.caller.call(outgoing).await {
-                    Ok(incoming) => fetch.record(&incoming.body)?.map(RawValue::to_owned),
+                    Ok(incoming) => match (fetch.record(&incoming.body)?, &fetch.joins) {
+                        (Some(first), Some(joins)) => Some(self.joined(fetch, joins, &record, first).await?),
+                        (found, _) => found.map(RawValue::to_owned),
+                    },
                     Err(failure) if is_gone(&failure, &fetch.gone) => None,
                     Err(failure) => return Err(failure.error),
                 }
             }
             (Method::Script(script), _) => {
-                let mut input = json!({ "record": record });
+                let mut input = Map::from_iter([("record".to_owned(), record)]);
                 if part.is_some() {
-                    input["each"] = each;
+                    input.insert("each".to_owned(), each);
                 }
-                let text = self.run(script, input).await?;
+                fields::put(&mut input, fields, object);
+                let text = self.run(script, Value::Object(input)).await?;
                 RawValue::from_string(text).ok().filter(|raw| raw.get() != "null")
             }
             (Method::Missing, Method::Rest(list)) if list.fetches => {
                 let ask = Ask { c, each, record, query: &PullQuery::default(), mark: None };
-                let page = self.list_rest(list, ask).await?;
+                let page = Box::pin(self.list_rest(list, ask)).await?;
                 return Ok(page.records.into_iter().find(|record| record.remote_id == remote_id));
             }
             (other, _) => return Err(unsupported(other, c, "fetch")),

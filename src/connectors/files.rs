@@ -9,10 +9,12 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 
-use super::auth_files::AuthFile;
+use super::auth_files::{AuthFile, Names};
 use super::budget::BudgetHeaders;
 use super::each::EachFile;
+use super::graphql::{CostFile, GraphqlFile};
 use super::join::JoinFile;
+use super::locator::Locator;
 use super::mapping::path::Path;
 use super::mapping::zones::Times;
 use super::schema::{GivenBy, Schema};
@@ -82,7 +84,7 @@ pub struct HeadFile {
 }
 
 /// `spec.yml` of the folder.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct ConnectorFile {
     pub key: String,
@@ -101,14 +103,26 @@ pub struct ConnectorFile {
     #[serde(default)]
     pub headers: Pairs,
     pub budget: Option<BudgetFile>,
+    /// Further budgets, which some calls spend besides.
+    #[serde(default, deserialize_with = "ordered")]
+    #[schemars(with = "std::collections::BTreeMap<String, BudgetFile>")]
+    pub budgets: Vec<(String, BudgetFile)>,
+    /// Where `*.graphql.yml` go.
+    pub graphql: Option<GraphqlFile>,
+    /// Headers of answers in which the app warns of what it is about to change.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     #[serde(default)]
     pub errors: Vec<ErrorRule>,
     pub error_message: Option<Path>,
     pub deadline: Option<Span>,
+    /// Topics that the app cannot give, each with the reason in a sentence.
+    #[serde(default)]
+    pub not_supported: Names,
 }
 
 /// Where the app is.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct BaseUriFile {
     /// The app's own address, where it has one.
@@ -120,17 +134,25 @@ pub struct BaseUriFile {
     pub description: Option<String>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BudgetFile {
     pub requests: std::num::NonZeroU32,
     pub per: Span,
     #[serde(default)]
     pub headers: BudgetHeaders,
+    /// What queries cost, where the app weighs them.
+    pub cost: Option<CostFile>,
+}
+
+impl From<BudgetFile> for super::budget::BudgetSpec {
+    fn from(file: BudgetFile) -> Self {
+        Self { requests: file.requests.get(), per: file.per.0, headers: file.headers }
+    }
 }
 
 /// What an answer of the app means, where its status alone does not say.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ErrorRule {
     pub status: Vec<u16>,
@@ -143,7 +165,7 @@ pub struct ErrorRule {
     pub wait: Option<Span>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Meaning {
     Unauthorized,
@@ -154,14 +176,21 @@ pub enum Meaning {
     Gone,
     /// The walk over the pages must start again.
     PageExpired,
+    /// The page is too large for the app: ask for fewer records.
+    TooCostly,
+    /// A field that was asked for is not there any more: the fields are read again.
+    FieldsChanged,
 }
 
 /// `data/<collection>/spec.yml`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct CollectionFile {
     pub name: String,
+    #[schemars(with = "String")]
     pub topic: serde_saphyr::Spanned<String>,
+    /// What the app calls such records: `{{object}}` in requests.
+    pub object: Option<Template>,
     pub detects: Detects,
     pub record: RecordFile,
     #[serde(default)]
@@ -177,10 +206,12 @@ pub struct CollectionFile {
 }
 
 /// Where a record of the app carries what every record has.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct RecordFile {
     pub id: Path,
+    /// What stands before the id itself, such as `gid://shopify/Order/`.
+    pub id_after: Option<String>,
     pub created_at: Option<Path>,
     pub updated_at: Option<Path>,
     /// A flag that says that the record is deleted.
@@ -189,7 +220,7 @@ pub struct RecordFile {
     pub time: Times,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct CursorFile {
     /// How times are written in requests, where it differs from the records.
@@ -206,7 +237,7 @@ pub struct CursorFile {
     pub breaks_ties: bool,
 }
 
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct PollFile {
     pub interval: Option<Span>,
@@ -214,7 +245,7 @@ pub struct PollFile {
 }
 
 /// What every `*.rest.yml` can say of its request.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct ListFile {
     #[serde(default)]
@@ -224,26 +255,32 @@ pub struct ListFile {
     pub query: Values,
     #[serde(default)]
     pub headers: Pairs,
+    #[schemars(with = "Option<super::schemas::Expression>")]
     pub body: Option<Placed>,
+    /// The budget that the call spends besides the connection's.
+    pub budget: Option<String>,
     /// More query parameters when there is a lower bound.
     #[serde(default)]
     pub since: Pairs,
     /// More query parameters when there is an upper bound.
     pub until: Option<Pairs>,
+    /// `deleted`: how far back the app's list goes. What went before that is found by a scan.
+    pub reach: Option<Span>,
+    /// `deleted`: where the answer says how far back its list goes.
+    pub earliest: Option<Path>,
     #[serde(default)]
     pub paging: PagingFile,
     /// Where the list is in the answer.
-    pub records: Path,
+    pub records: Locator,
+    /// What the list is sorted by, where the records are lists inside its items.
+    pub item: Option<RecordFile>,
+    /// Whether the records are only part of what `fetch` gives.
+    pub partial: Option<PartialFile>,
     #[serde(default)]
     pub ids_only: bool,
-    /// The records are only part of what `fetch` gives: each that changed is fetched before it is mapped.
-    #[serde(default)]
-    pub partial: bool,
     /// With `{{record.id}}` the same request gives one record: there is no `fetch` file.
     #[serde(default)]
     pub fetch: bool,
-    /// What of each item is the record, where it is not all of it.
-    pub item: Option<Path>,
     /// The records are inside the items.
     pub unwind: Option<UnwindFile>,
     /// What another request shows of the page's records.
@@ -252,8 +289,18 @@ pub struct ListFile {
     pub record: Option<RecordFile>,
 }
 
+/// Records that a list does not show whole: all of them, or those with a flag.
+#[derive(Clone, Debug, Deserialize, schemars::JsonSchema)]
+#[serde(untagged)]
+pub enum PartialFile {
+    /// True: each that changed is fetched before it is mapped.
+    All(bool),
+    /// A flag of those that are fetched.
+    Flag(Path),
+}
+
 /// How to get from one page to the next. Which of the fields count depends on `kind`.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct PagingFile {
     #[serde(default)]
@@ -268,9 +315,12 @@ pub struct PagingFile {
     pub next: Option<Path>,
     /// Where the answer says whether there are more pages (true, false).
     pub more: Option<Path>,
+    /// For `after-id`: the page begins with the record it is asked to start at.
+    #[serde(default)]
+    pub inclusive: bool,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PagingKind {
     /// One page is all.
@@ -292,7 +342,7 @@ pub enum PagingKind {
 }
 
 /// `fetch.rest.yml`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct FetchFile {
     #[serde(default)]
@@ -302,7 +352,10 @@ pub struct FetchFile {
     pub query: Values,
     #[serde(default)]
     pub headers: Pairs,
+    #[schemars(with = "Option<super::schemas::Expression>")]
     pub body: Option<Placed>,
+    /// The budget that the call spends besides the connection's.
+    pub budget: Option<String>,
     /// Where the record is in the answer; when it is not there, it is gone.
     pub record: Path,
     /// Statuses that say that it is gone; 404 and 410 where it is not said.
@@ -310,7 +363,7 @@ pub struct FetchFile {
 }
 
 /// `webhook/subscribe.rest.yml` and the other calls whose result is an expression.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct CallFile {
     #[serde(default)]
@@ -320,15 +373,19 @@ pub struct CallFile {
     pub query: Values,
     #[serde(default)]
     pub headers: Pairs,
+    #[schemars(with = "Option<super::schemas::Expression>")]
     pub body: Option<Placed>,
+    /// The budget that the call spends besides the connection's.
+    pub budget: Option<String>,
     /// What the call comes to, over the answer's body as `$`. Null where it is not said.
+    #[schemars(with = "Option<super::schemas::Expression>")]
     pub result: Option<Placed>,
     /// Statuses that count as done, for `unsubscribe`; 404 and 410 where it is not said.
     pub gone: Option<Vec<u16>>,
 }
 
 /// The methods a REST file may use.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum HttpMethod {
     #[default]

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::mapping::Env;
 use super::record::id_text;
 use super::session::parse;
-use super::spec::{ConnectorEvent, Method};
+use super::spec::{ConnectorEvent, Method, OfCollection};
 use super::{AppRecord, CallError, Change, ChangeKind, Collection, Parameters, Selector, Session, Subscribed};
 use crate::domain::time::Millis;
 
@@ -39,6 +39,23 @@ impl Session {
         let value = self.value_of(&hook.refresh, &variables, input, "refresh").await?;
         self.subscribed(value)
     }
+    /// Whether the app still has the webhook.
+    ///
+    /// # Errors
+    /// The app's or the script's failure; `NotSupported`: it cannot be asked.
+    pub async fn has_webhook(&self, webhook_uri: &str, state: &str) -> Result<bool, CallError> {
+        let hook = self.own_webhook()?;
+        let state = stored(state)?;
+        let webhook = json!({ "uri": webhook_uri });
+        let input = json!({ "webhookUri": webhook_uri, "state": state });
+        let variables = [("webhook", &webhook), ("state", &state)];
+        match self.value_of(&hook.check, &variables, input, "check").await {
+            Ok(Value::Null | Value::Bool(false)) | Err(CallError::Refused { status: 404 | 410, .. }) => Ok(false),
+            Ok(Value::Array(found)) => Ok(!found.is_empty()),
+            Ok(_) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
     /// Takes the webhook away at the app. One that is missing there counts as gone; so does one that the connector
     /// cannot take away.
     ///
@@ -65,13 +82,18 @@ impl Session {
     /// The event's expressions make no type, id or record of the payload.
     pub fn event_change(&self, event: &str, payload: &RawValue) -> Result<Option<Change>, CallError> {
         let event = self.event(event)?;
-        let Some(key) = &event.collection else { return Ok(None) };
-        let collection = self.connector().collection(key);
-        let collection = collection.ok_or_else(|| CallError::NotSupported(format!("there is no collection {key}")))?;
+        let Some(of) = &event.collection else { return Ok(None) };
         let payload: Value = serde_json::from_str(payload.get())
             .map_err(|error| CallError::BadAnswer(format!("the event is not JSON: {error}")))?;
         let variables = [("parameters", &self.caller.parameters)];
         let env = Env::new(&payload, &variables);
+        let key = match of {
+            OfCollection::Key(key) => key.clone(),
+            OfCollection::Told(told) => id_text(told.eval(&env))
+                .ok_or_else(|| CallError::BadAnswer("the event does not say which collection it is of".to_owned()))?,
+        };
+        let collection = self.connector().collection(&key);
+        let collection = collection.ok_or_else(|| CallError::NotSupported(format!("there is no collection {key}")))?;
         let kind = event.kind.as_ref().map_or(Ok(ChangeKind::Changed), |kind| change_kind(&kind.eval(&env)))?;
         let record = event.record.as_ref().map(|record| record.eval(&env)).filter(|record| !record.is_null());
         let id = event.id.as_ref().map(|id| id.eval(&env));

@@ -23,7 +23,7 @@ const PAGES_MAX: usize = 200;
 const ITEMS_MAX: usize = 100_000;
 
 /// `join:` of a list file.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JoinFile {
     /// Where an item names the record that it belongs to.

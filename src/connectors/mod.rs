@@ -5,11 +5,13 @@
 //! splitting, the snapshot, the delete scan, back-off (`domain::pull` and the watcher own them: a connector only declares
 //! and fetches pages); what is stored (a watcher joins a connector with the store).
 
+mod absent;
 mod api;
 mod auth;
 mod auth_files;
 mod authorize;
 mod budget;
+mod budgets;
 mod caller;
 mod calls;
 mod compare;
@@ -17,12 +19,21 @@ mod compile;
 mod compile_parts;
 mod credentials;
 mod each;
+mod exchange;
 mod fetch;
+mod fields;
 mod files;
 mod folder;
+mod forward;
+mod graphql;
+mod habits;
 mod handshake;
 mod hooks;
+mod instructions;
 mod join;
+mod joined;
+mod jwt;
+mod locator;
 mod made;
 pub mod mapping;
 mod oauth1;
@@ -30,21 +41,27 @@ mod pages;
 mod paging;
 mod pick;
 mod record;
+mod recording;
+mod redact;
+mod redirect;
 mod refresh;
 mod registry;
 mod rest;
 mod scaffold;
 mod schema;
+pub mod schemas;
 pub mod script;
 mod session;
 pub mod spec;
 mod template;
 mod testing;
+pub mod trial;
 mod unwind;
 mod verdict;
 pub mod verify;
 mod webhook;
 mod yaml;
+mod yaml_text;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -56,20 +73,26 @@ use serde_json::{Map, Value};
 
 use crate::domain::time::Millis;
 
+pub use absent::Absent;
 pub use authorize::{Code, Consent, Door, Granted, exchange};
 pub use budget::Budget;
 pub use calls::CallError;
 pub use credentials::{Credentials, Token};
 pub use each::Part;
+pub use exchange::{Exchange, Tap};
 pub use folder::SpecError;
+pub use forward::{Forward, Forwarded};
 pub use handshake::Handshake;
+pub use instructions::Instructions;
+pub use recording::{HEADER as RECORDED, Notebook, Scrub, Take, file as recorded_file};
+pub use redact::redact;
 pub use registry::Registry;
 pub use scaffold::scaffold;
 pub use schema::{GivenBy, Kind, Property, Schema};
 pub use session::Session;
 pub use spec::{Collection, Connector, ConnectorEvent, Detection, GlobalWebhook, OwnWebhook};
 pub use testing::{Report, TestFailure, run_tests};
-pub use webhook::{handle_global, handle_own};
+pub use webhook::{Of, handle_global, handle_own};
 
 /// The section `connectors` of the configuration.
 #[derive(Clone, Debug, Deserialize)]
@@ -109,6 +132,8 @@ pub struct Page {
     pub total: Option<u64>,
     /// The records hold their ids and perhaps times, but not the rest: they can be counted and compared, not mapped.
     pub ids_only: bool,
+    /// How far back a list of deleted records goes, where the app says so.
+    pub earliest: Option<Millis>,
     /// The records are only part of what a fetch gives: what is mapped must be fetched.
     pub partial: bool,
     /// What the list itself showed, where the records are parts of its items: a walk goes by this.
@@ -181,6 +206,16 @@ pub struct Change {
     pub remote_id: String,
     /// The record, where the webhook carries it.
     pub record: Option<AppRecord>,
+}
+
+/// The collection of an `erased` that is about everything of the connection.
+pub const EVERYTHING: &str = "*";
+
+impl Change {
+    /// Whether it is about everything of the connection.
+    pub fn is_everything(&self) -> bool {
+        self.collection == EVERYTHING
+    }
 }
 
 /// What a connection's own webhook was understood as.

@@ -8,8 +8,8 @@ use serde_json::value::RawValue;
 
 use super::caller::Incoming;
 use super::files::PagingKind;
-use super::paging::{Position, Seen};
-use super::pick::elements;
+use super::paging::{Paging, Position, Seen};
+use super::pick::{Picker, elements};
 use super::record::RecordSpec;
 use super::rest::{ListRest, not_json, value};
 use super::spec::Method;
@@ -38,45 +38,81 @@ struct Parts<'t> {
     total: Option<u64>,
     next: Option<Value>,
     more: Option<bool>,
+    /// How far back the list goes.
+    earliest: Option<Value>,
 }
 
+/// An answer: its body and its `Link` headers.
+#[derive(Clone, Copy, Debug)]
+pub struct Shown<'a> {
+    pub body: &'a str,
+    pub links: &'a [String],
+}
+
+type Taken = (Vec<AppRecord>, Option<Vec<Place>>);
+
 impl ListRest {
-    /// Reads a page out of an answer.
+    /// Reads a page out of an answer. `paging` is this list's own, perhaps with another size.
     pub fn page(
         &self,
-        body: &str,
-        links: &[String],
+        paging: &Paging,
+        incoming: Shown<'_>,
         position: &Position,
         base: &url::Url,
         reader: Reader<'_>,
     ) -> Result<Page, CallError> {
-        let parts = self.parts(body)?;
-        let items = self.items(&parts)?;
+        let parts = self.parts(incoming.body)?;
         let record = self.record.local(reader.parameters, reader.seen_at)?;
-        let read = |raw: &&RawValue| record.read(raw).map_err(CallError::BadAnswer);
-        let (records, places) = match &self.unwind {
-            None => (items.iter().map(read).collect::<Result<Vec<_>, _>>()?, None),
-            Some(unwind) => {
-                let parent = unwind.parent.local(reader.parameters, reader.seen_at)?;
-                let (mut records, mut places) = (Vec::new(), Vec::with_capacity(items.len()));
-                for item in &items {
-                    let whole = parent.read(item).map_err(CallError::BadAnswer)?;
-                    places.push(Place { id: whole.remote_id, updated_at: whole.updated_at });
-                    for part in unwind.parts(item, reader.parameters)? {
-                        records.push(record.read(&part).map_err(CallError::BadAnswer)?);
-                    }
-                }
-                (records, Some(places))
-            }
-        };
+        let (mut records, places) = self.taken(&parts, &record, reader)?;
         let ids = match &places {
             None => records.iter().map(|record| record.remote_id.as_str()).collect(),
             Some(places) => places.iter().map(|place| place.id.as_str()).collect(),
         };
-        let next = self.next(&parts, ids, links, position, base)?;
+        let next = next(paging, &parts, ids, incoming.links, position, base)?;
+        if let (true, Position::Cursor(after)) = (paging.inclusive, position) {
+            records.retain(|record| record.remote_id != *after);
+        }
         // After the first page such a list is only what is left of the whole.
         let total = parts.total.filter(|_| self.paging.kind != PagingKind::AfterId || *position == Position::First);
-        Ok(Page { records, next, total, ids_only: self.ids_only, partial: self.partial, places })
+        let earliest = match parts.earliest {
+            None => None,
+            Some(time) => self.record.read_time(&time, reader.parameters)?,
+        };
+        Ok(Page { records, next, total, ids_only: self.ids_only, partial: self.partial, places, earliest })
+    }
+    /// The records of an answer; with what the list itself showed, where they are lists inside its items.
+    fn taken(&self, parts: &Parts<'_>, record: &RecordSpec, reader: Reader<'_>) -> Result<Taken, CallError> {
+        let place = |whole: AppRecord| Place { id: whole.remote_id, updated_at: whole.updated_at };
+        if let Some(unwind) = &self.unwind {
+            let parent = unwind.parent.local(reader.parameters, reader.seen_at)?;
+            let (mut records, mut places) = (Vec::new(), Vec::with_capacity(parts.items.len()));
+            for item in &parts.items {
+                places.push(place(parent.read(item).map_err(CallError::BadAnswer)?));
+                for part in unwind.parts(item, reader.parameters)? {
+                    records.push(record.read(&part).map_err(CallError::BadAnswer)?);
+                }
+            }
+            return Ok((records, Some(places)));
+        }
+        let Some(inner) = &self.inner else {
+            return Ok((read_all(&parts.items, record, self.skips_others)?, None));
+        };
+        let sorted_by = self.item.as_ref().map(|spec| spec.local(reader.parameters, reader.seen_at)).transpose()?;
+        let (mut records, mut places) = (Vec::new(), sorted_by.as_ref().map(|_| Vec::new()));
+        for item in &parts.items {
+            if let (Some(spec), Some(places)) = (&sorted_by, &mut places) {
+                places.push(place(spec.read(item).map_err(CallError::BadAnswer)?));
+            }
+            match inside(inner, item)? {
+                Some(raw) if raw.get().starts_with('[') && places.is_some() => {
+                    let (items, _) = items(raw, &self.records)?;
+                    records.extend(read_all(&items, record, self.skips_others)?);
+                }
+                Some(raw) => records.push(record.read(raw).map_err(CallError::BadAnswer)?),
+                None => {}
+            }
+        }
+        Ok((records, places))
     }
     /// The items of an answer as they came.
     pub fn raw_page<'t>(
@@ -86,40 +122,47 @@ impl ListRest {
         base: &url::Url,
     ) -> Result<RawPage<'t>, CallError> {
         let parts = self.parts(&incoming.body)?;
-        let next = self.next(&parts, Vec::new(), &incoming.links(), position, base)?;
-        Ok(RawPage { items: self.items(&parts)?, next })
+        let next = next(&self.paging, &parts, Vec::new(), &incoming.links(), position, base)?;
+        let items = match &self.inner {
+            None => parts.items,
+            Some(inner) => parts
+                .items
+                .iter()
+                .map(|item| inside(inner, item))
+                .filter_map(Result::transpose)
+                .collect::<Result<_, _>>()?,
+        };
+        Ok(RawPage { items, next })
     }
     fn parts<'t>(&self, body: &'t str) -> Result<Parts<'t>, CallError> {
         let found = self.picker.pick(body).map_err(|error| not_json(body, &error))?;
-        let [list, total, next, more] = found[..] else {
+        let [list, total, next, more, earliest] = found[..] else {
             return Err(CallError::BadAnswer("the answer cannot be read".to_owned()));
         };
         let list = list.ok_or_else(|| CallError::BadAnswer(format!("the answer has no list at {}", self.records)))?;
         let total = total.and_then(value).and_then(|total| total.as_u64().or_else(|| total.as_str()?.parse().ok()));
         let (next, more) = (next.and_then(value), more.and_then(value).and_then(|more| more.as_bool()));
         let (items, count) = items(list, &self.records)?;
-        Ok(Parts { items, count, total, next, more })
+        Ok(Parts { items, count, total, next, more, earliest: earliest.and_then(value) })
     }
-    fn items<'t>(&self, parts: &Parts<'t>) -> Result<Vec<&'t RawValue>, CallError> {
-        let Some(picker) = &self.item else { return Ok(parts.items.clone()) };
-        let inner = |raw: &&'t RawValue| {
-            let found = picker.pick(raw.get()).map_err(|error| not_json(raw.get(), &error))?;
-            let found = found.first().copied().flatten();
-            found.ok_or_else(|| CallError::BadAnswer(format!("an item of {} holds no record", self.records)))
-        };
-        parts.items.iter().map(inner).collect()
-    }
-    fn next(
-        &self,
-        parts: &Parts<'_>,
-        ids: Vec<&str>,
-        links: &[String],
-        position: &Position,
-        base: &url::Url,
-    ) -> Result<Option<PageMark>, CallError> {
-        let Parts { count, total, more, .. } = *parts;
-        self.paging.next(position, &Seen { count, total, next: parts.next.clone(), more, links, ids }, base)
-    }
+}
+
+fn next(
+    paging: &Paging,
+    parts: &Parts<'_>,
+    ids: Vec<&str>,
+    links: &[String],
+    position: &Position,
+    base: &url::Url,
+) -> Result<Option<PageMark>, CallError> {
+    let Parts { count, total, more, .. } = *parts;
+    paging.next(position, &Seen { count, total, next: parts.next.clone(), more, links, ids }, base)
+}
+
+/// What stands inside an item, unless it is null.
+fn inside<'t>(inner: &Picker, item: &&'t RawValue) -> Result<Option<&'t RawValue>, CallError> {
+    let found = inner.pick(item.get()).map_err(|error| not_json(item.get(), &error))?;
+    Ok(found.first().copied().flatten().filter(|raw| raw.get() != "null"))
 }
 
 /// The items of a list, null ones left out, and how many there were with these.
@@ -129,11 +172,22 @@ fn items<'t>(list: &'t RawValue, at: &str) -> Result<(Vec<&'t RawValue>, usize),
     Ok((items, all.len()))
 }
 
-/// The records of a list, and how many items it had, null ones included.
-pub fn read_records(list: &RawValue, spec: &RecordSpec, at: &str) -> Result<(Vec<AppRecord>, usize), CallError> {
-    let (items, count) = items(list, at)?;
-    let read = |raw: &&RawValue| spec.read(raw).map_err(CallError::BadAnswer);
-    Ok((items.iter().map(read).collect::<Result<_, _>>()?, count))
+/// Reads records. `skips_others`: one whose id is not of this kind of record is left out.
+fn read_all(items: &[&RawValue], spec: &RecordSpec, skips_others: bool) -> Result<Vec<AppRecord>, CallError> {
+    let read = |raw: &RawValue| match skips_others {
+        true => spec.read_own(raw),
+        false => spec.read(raw).map(Some),
+    };
+    let mut records = Vec::with_capacity(items.len());
+    for item in items {
+        records.extend(read(item).map_err(CallError::BadAnswer)?);
+    }
+    Ok(records)
+}
+
+/// The records of a list.
+pub fn read_records(list: &RawValue, spec: &RecordSpec, at: &str) -> Result<Vec<AppRecord>, CallError> {
+    read_all(&items(list, at)?.0, spec, false)
 }
 
 impl Collection {

@@ -15,6 +15,7 @@ use super::{CallError, PageMark};
 pub struct Paging {
     pub kind: PagingKind,
     pub size: u32,
+    pub inclusive: bool,
     first: u64,
 }
 
@@ -60,7 +61,16 @@ impl Paging {
             return Err(("paging.size", message.to_owned()));
         }
         let first = file.first.unwrap_or(u64::from(file.kind == PagingKind::Page));
-        Ok(Self { kind: file.kind, size: file.size.map_or(0, std::num::NonZeroU32::get), first })
+        Ok(Self {
+            kind: file.kind,
+            size: file.size.map_or(0, std::num::NonZeroU32::get),
+            inclusive: file.inclusive,
+            first,
+        })
+    }
+    /// Whether a page may have another size than the one before.
+    pub fn adapts(&self) -> bool {
+        self.size > 0 && matches!(self.kind, PagingKind::Cursor | PagingKind::Offset)
     }
     /// Reads a mark that [`Self::next`] wrote.
     pub fn position(&self, mark: Option<&PageMark>) -> Result<Position, CallError> {
@@ -120,14 +130,21 @@ impl Paging {
     }
     fn after_id(&self, position: &Position, seen: &Seen<'_>) -> Result<Option<String>, CallError> {
         if let Position::Cursor(after) = position
-            && seen.ids.contains(&after.as_str())
+            && seen.ids.iter().skip(usize::from(self.inclusive)).any(|id| *id == after.as_str())
         {
             return Err(CallError::BadAnswer(format!(
                 "the list was asked for records after {after}, and holds {after}"
             )));
         }
         let short = self.size > 0 && seen.count < self.size as usize;
-        Ok(seen.ids.last().filter(|_| !short).map(|last| format!("c:{last}")))
+        let last = seen.ids.last().filter(|_| !short);
+        match (last, position) {
+            // A page of the record that it starts at alone would come for ever.
+            (Some(last), Position::Cursor(after)) if *last == after => {
+                Err(CallError::BadAnswer(format!("the list goes no further than {after}, and has no end")))
+            }
+            _ => Ok(last.map(|last| format!("c:{last}"))),
+        }
     }
     fn next_number(&self, position: &Position, seen: &Seen<'_>) -> Option<String> {
         let number = match position {

@@ -25,6 +25,8 @@ pub struct RecordSpec {
     local: Option<(Local, Millis)>,
     /// The path of the id, for messages.
     id: String,
+    /// What stands before the id itself.
+    id_after: Option<String>,
     pub has_updated_at: bool,
     pub has_deleted: bool,
 }
@@ -38,6 +40,7 @@ impl RecordSpec {
             time: file.time.clone(),
             local: None,
             id: file.id.to_string(),
+            id_after: file.id_after.clone(),
             has_updated_at: file.updated_at.is_some(),
             has_deleted: file.deleted.is_some(),
         }
@@ -57,8 +60,23 @@ impl RecordSpec {
         let local = self.time.local(parameters).map_err(CallError::BadAnswer)?;
         Ok(Cow::Owned(Self { local: Some((local, seen_at)), ..self.clone() }))
     }
+    /// Reads a time that stands beside records, as theirs are written.
+    ///
+    /// # Errors
+    /// As [`Self::local`].
+    pub fn read_time(&self, value: &Value, parameters: &Value) -> Result<Option<Millis>, CallError> {
+        if !self.time.has_zone() {
+            return Ok(self.time.format().read(value));
+        }
+        Ok(self.time.local(parameters).map_err(CallError::BadAnswer)?.read(value, None))
+    }
     /// Reads one record. The error is one sentence.
     pub fn read(&self, raw: &RawValue) -> Result<AppRecord, String> {
+        let prefix = self.id_after.as_deref().unwrap_or_default();
+        self.read_own(raw)?.ok_or_else(|| format!("the id at {} does not begin with {prefix}", self.id))
+    }
+    /// The same; None where the id is one of another kind of record.
+    pub fn read_own(&self, raw: &RawValue) -> Result<Option<AppRecord>, String> {
         let found = self.picker.pick(raw.get()).map_err(|e| format!("a record is not JSON: {e}"))?;
         let [id, created_at, updated_at, deleted] = found[..] else { return Err("a record cannot be read".to_owned()) };
         if self.local.is_none() && self.time.has_zone() {
@@ -72,13 +90,19 @@ impl RecordSpec {
             }
         };
         let remote_id = id.and_then(value).and_then(id_text);
-        Ok(AppRecord {
-            remote_id: remote_id.ok_or_else(|| format!("a record has no id at {}", self.id))?,
+        let remote_id = remote_id.ok_or_else(|| format!("a record has no id at {}", self.id))?;
+        let remote_id = match &self.id_after {
+            None => Some(remote_id),
+            Some(prefix) => remote_id.strip_prefix(prefix.as_str()).filter(|id| !id.is_empty()).map(str::to_owned),
+        };
+        let Some(remote_id) = remote_id else { return Ok(None) };
+        Ok(Some(AppRecord {
+            remote_id,
             raw: raw.to_owned(),
             created_at: time(created_at),
             updated_at: time(updated_at),
             deleted: deleted.and_then(value).is_some_and(|flag| is_set(&flag)),
-        })
+        }))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Fresh tokens: OAuth 2 (refresh token, client credentials) and logins that give a token.
+//! Fresh tokens: OAuth 2 (refresh token, client credentials, signed tokens) and logins that give a token.
 //!
 //! Always true: the fresh credentials are handed back, not used: the caller stores them first, since some apps make the
 //! old refresh token worthless at once, then calls [`Session::adopt`]. Client and refresh token go only to the token
@@ -11,6 +11,7 @@ use url::Url;
 
 use super::auth_files::{AuthFile, ClientAuth, Grant, LoginFile, OAuth2File};
 use super::caller::{CallFailure, Caller, Outgoing};
+use super::jwt::JwtFile;
 use super::mapping::{Env, Mapping};
 use super::rest::not_json;
 use super::template::Template;
@@ -64,7 +65,8 @@ impl Session {
     async fn renew(&self, oauth2: &OAuth2File, credentials: &Credentials) -> Result<Token, CallError> {
         let variables = self.caller.variables();
         let env = Env::new(&Value::Null, &variables);
-        let mut form = grant(oauth2, credentials)?;
+        let now = self.caller.clock.wall();
+        let mut form = grant(oauth2, credentials, &env, now)?;
         let scope = oauth2.scope(&env);
         if credentials.token().and_then(|token| token.refresh_token.as_ref()).is_none() && !scope.is_empty() {
             form.push(("scope".to_owned(), scope));
@@ -84,7 +86,7 @@ pub(super) async fn ask_token(
     let env = Env::new(&Value::Null, &variables);
     form.extend(oauth2.form.0.iter().filter_map(|(name, value)| Some((name.clone(), value.render(&env)?))));
     let url = address(&oauth2.token_url, &env, "auth.oauth2.tokenUrl")?;
-    let outgoing = with_client(oauth2, &env, form)?;
+    let outgoing = with_client(oauth2, &env, form, caller.clock.wall())?;
     let incoming = caller.call_elsewhere(outgoing, url).await.map_err(refused)?;
     serde_json::from_str(&incoming.body).map_err(|error| not_json(&incoming.body, &error))
 }
@@ -94,16 +96,35 @@ pub(super) fn with_client(
     oauth2: &OAuth2File,
     env: &Env<'_>,
     mut form: Vec<(String, String)>,
+    now: Millis,
 ) -> Result<Outgoing, CallError> {
-    let (id, secret) = client(oauth2, env)?;
     let mut outgoing = Outgoing::new(Method::POST, String::new());
+    let is_jwt = form.iter().any(|(name, value)| name == "grant_type" && value == JWT_BEARER);
     match oauth2.client_auth {
-        ClientAuth::Basic => outgoing.headers.push(("authorization".to_owned(), auth::basic(&id, &secret))),
-        ClientAuth::Body => form.extend([("client_id".to_owned(), id), ("client_secret".to_owned(), secret)]),
+        ClientAuth::Assertion => form.extend(assertion(oauth2, env, now)?),
+        // The signed token says who asks; a secret is sent beside it only where there is one (RFC 7523, section 3.1).
+        _ if is_jwt && client(oauth2, env).is_err() => {}
+        ClientAuth::Basic => {
+            let (id, secret) = client(oauth2, env)?;
+            outgoing.headers.push(("authorization".to_owned(), auth::basic(&id, &secret)));
+        }
+        ClientAuth::Body => {
+            let (id, secret) = client(oauth2, env)?;
+            form.extend([("client_id".to_owned(), id), ("client_secret".to_owned(), secret)]);
+        }
     }
     let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(&form).finish();
     outgoing.raw_body = Some(("application/x-www-form-urlencoded".to_owned(), Bytes::from(body)));
     Ok(outgoing)
+}
+
+/// The form fields of a client assertion (RFC 7521, section 4.2).
+fn assertion(oauth2: &OAuth2File, env: &Env<'_>, now: Millis) -> Result<[(String, String); 2], CallError> {
+    let file = oauth2.assertion.as_ref().ok_or_else(|| missing("auth.oauth2.assertion"))?;
+    let url = address(&oauth2.token_url, env, "auth.oauth2.tokenUrl")?;
+    let token = file.token(env, &client_id(oauth2, env)?, url.as_str(), now)?;
+    let kind = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer".to_owned();
+    Ok([("client_assertion_type".to_owned(), kind), ("client_assertion".to_owned(), token)])
 }
 
 /// An address of the spec's.
@@ -125,13 +146,27 @@ fn refused(failure: CallFailure) -> CallError {
     }
 }
 
-fn grant(oauth2: &OAuth2File, credentials: &Credentials) -> Result<Vec<(String, String)>, CallError> {
+/// The grant type of RFC 7523.
+const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+
+fn grant(
+    oauth2: &OAuth2File,
+    credentials: &Credentials,
+    env: &Env<'_>,
+    now: Millis,
+) -> Result<Vec<(String, String)>, CallError> {
     let allowed = |grant: Grant| oauth2.allows(grant);
     let field = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let refresh_token = credentials.token().and_then(|token| token.refresh_token.as_ref());
     match (refresh_token, credentials) {
         (Some(refresh_token), _) if allowed(Grant::RefreshToken) => {
             Ok(vec![field("grant_type", "refresh_token"), field("refresh_token", refresh_token.expose())])
+        }
+        (_, Credentials::Integration { .. }) if bears(oauth2, env).is_some() => {
+            let file = bears(oauth2, env).ok_or_else(|| missing("auth.oauth2.jwt"))?;
+            let url = address(&oauth2.token_url, env, "auth.oauth2.tokenUrl")?;
+            let token = file.token(env, &client_id(oauth2, env)?, url.as_str(), now)?;
+            Ok(vec![field("grant_type", JWT_BEARER), field("assertion", &token)])
         }
         (_, Credentials::Integration { .. }) if allowed(Grant::ClientCredentials) => {
             Ok(vec![field("grant_type", "client_credentials")])
@@ -140,12 +175,33 @@ fn grant(oauth2: &OAuth2File, credentials: &Credentials) -> Result<Vec<(String, 
     }
 }
 
-pub(super) fn client(oauth2: &OAuth2File, env: &Env<'_>) -> Result<(String, String), CallError> {
-    let usual = |text: &str| Template::parse(text).ok();
-    let part = |own: &Option<Template>, text: &str| own.clone().or_else(|| usual(text)).and_then(|t| t.render(env));
-    let id = part(&oauth2.client_id, "{{parameters.clientId}}").ok_or_else(|| missing("auth.oauth2.clientId"))?;
-    let secret = part(&oauth2.client_secret, "{{parameters.clientSecret}}");
-    Ok((id, secret.ok_or_else(|| missing("auth.oauth2.clientSecret"))?))
+/// The signed token that is exchanged for one, where it is set up.
+fn bears<'f>(oauth2: &'f OAuth2File, env: &Env<'_>) -> Option<&'f JwtFile> {
+    oauth2.jwt.as_ref().filter(|file| oauth2.bears_jwt() && file.is_set_up(env))
+}
+
+/// Whether the client is set up: with a secret, or with a key to sign with.
+pub(super) fn is_set_up(oauth2: &OAuth2File, env: &Env<'_>) -> bool {
+    client_id(oauth2, env).is_ok()
+        && (client(oauth2, env).is_ok()
+            || bears(oauth2, env).is_some()
+            || oauth2.client_auth == ClientAuth::Assertion
+                && oauth2.assertion.as_ref().is_some_and(|file| file.is_set_up(env)))
+}
+
+fn part(own: &Option<Template>, usual: &str, env: &Env<'_>) -> Option<String> {
+    own.clone().or_else(|| Template::parse(usual).ok()).and_then(|template| template.render(env))
+}
+
+/// The client's id.
+pub(super) fn client_id(oauth2: &OAuth2File, env: &Env<'_>) -> Result<String, CallError> {
+    part(&oauth2.client_id, "{{parameters.clientId}}", env).ok_or_else(|| missing("auth.oauth2.clientId"))
+}
+
+/// The client's id and secret.
+fn client(oauth2: &OAuth2File, env: &Env<'_>) -> Result<(String, String), CallError> {
+    let secret = part(&oauth2.client_secret, "{{parameters.clientSecret}}", env);
+    Ok((client_id(oauth2, env)?, secret.ok_or_else(|| missing("auth.oauth2.clientSecret"))?))
 }
 
 /// The token of an answer (RFC 6749, section 5.1). Some apps refuse inside a 200.

@@ -3,26 +3,42 @@
 //! Always true: a query parameter or a header whose hole has no value is left out; a path without a value is an error.
 //! Not here: credentials, budgets, the wire (`connectors::caller`), what is done with the records (the engine).
 
+use std::time::Duration;
+
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::CallError;
 use super::caller::Outgoing;
-use super::files::{CallFile, FetchFile, HttpMethod, ListFile, Pairs, Values};
+use super::files::{CallFile, FetchFile, HttpMethod, ListFile, Pairs, PartialFile, Values};
 use super::folder::SpecError;
 use super::join::Join;
+use super::mapping::path::Path;
 use super::mapping::{Env, Mapping};
 use super::paging::{Paging, Position};
 use super::pick::Picker;
 use super::record::RecordSpec;
+use super::spec::{Collection, Method as Written};
 use super::template::Template;
 use super::unwind::Unwind;
 use super::yaml::{Node, Placed};
+use super::{AppRecord, CallError};
 use crate::outbound::Method;
 
 /// What `$…` may begin with in a request's body.
-const BODY_VARIABLES: &[&str] =
-    &["parameters", "since", "until", "page", "record", "records", "each", "webhook", "state", "baseUri"];
+pub(super) const BODY_VARIABLES: &[&str] = &[
+    "parameters",
+    "since",
+    "until",
+    "page",
+    "record",
+    "records",
+    "each",
+    "webhook",
+    "state",
+    "baseUri",
+    "fields",
+    "object",
+];
 
 /// Statuses that say that a thing is gone, where the file does not name them.
 const GONE: &[u16] = &[404, 410];
@@ -35,6 +51,7 @@ pub struct Rest {
     query: Vec<(String, Filled)>,
     headers: Pairs,
     body: Option<Mapping>,
+    budget: Option<String>,
 }
 
 /// The value of a query parameter: a text with holes, or an expression.
@@ -44,25 +61,35 @@ enum Filled {
     Expression(Mapping),
 }
 
-/// `pull`, `scan` and `deleted`.
+/// `pull`, `ties`, `scan` and `deleted`.
 #[derive(Clone, Debug)]
 pub struct ListRest {
+    /// The file's, as what is learnt of it is remembered by.
+    pub name: String,
     rest: Rest,
     since: Pairs,
     until: Pairs,
     pub takes_until: bool,
     pub ids_only: bool,
-    /// The records are parts of what `fetch` gives.
+    /// How far back the list goes.
+    pub reach: Option<Duration>,
+    /// All records are parts of what `fetch` gives.
     pub partial: bool,
+    /// The flag of a record that is not shown whole.
+    flag: Option<Picker>,
     /// With `{{record.id}}` the same request gives one record.
     pub fetches: bool,
     pub join: Option<Join>,
     pub paging: Paging,
     pub(super) record: RecordSpec,
     pub(super) unwind: Option<Unwind>,
-    /// What of an item is the record, where it is not all of it.
-    pub(super) item: Option<Picker>,
-    /// The list, the total, the next page, whether there is more.
+    /// Inside an item of the list: the record, or a list of them.
+    pub(super) inner: Option<Picker>,
+    /// What the list is sorted by, where its items hold lists.
+    pub(super) item: Option<RecordSpec>,
+    /// Records of another kind are left out, not refused.
+    pub skips_others: bool,
+    /// The list, the total, the next page, whether there is more, how far back the list goes.
     pub(super) picker: Picker,
     pub(super) records: String,
 }
@@ -72,6 +99,8 @@ pub struct ListRest {
 pub struct FetchRest {
     rest: Rest,
     record: Picker,
+    /// A connection of GraphQL inside the record, whose further pages are added.
+    pub joins: Option<Path>,
     pub gone: Vec<u16>,
 }
 
@@ -96,7 +125,21 @@ impl HttpMethod {
 }
 
 impl Rest {
-    fn outgoing(&self, env: &Env<'_>) -> Result<Outgoing, CallError> {
+    /// Compiles a request.
+    pub(super) fn new(
+        file: &str,
+        method: HttpMethod,
+        path: &Template,
+        query: &Values,
+        headers: &Pairs,
+        of_body: Option<&Placed>,
+    ) -> Result<Self, SpecError> {
+        let query = Filled::all(file, query)?;
+        let body = body(file, of_body)?;
+        Ok(Self { method, path: path.clone(), query, headers: headers.clone(), body, budget: None })
+    }
+    /// The request.
+    pub(super) fn outgoing(&self, env: &Env<'_>) -> Result<Outgoing, CallError> {
         let path = self.path.render_path(env).ok_or_else(|| {
             CallError::BadAnswer(
                 "the request's path has a hole without a value; see the connector's parameters".to_owned(),
@@ -107,6 +150,7 @@ impl Rest {
         outgoing.query = values.collect();
         outgoing.headers = rendered(&self.headers, env);
         outgoing.body = self.body.as_ref().map(|body| body.eval(env));
+        outgoing.budget = self.budget.clone();
         Ok(outgoing)
     }
 }
@@ -153,32 +197,59 @@ fn rendered(pairs: &Pairs, env: &Env<'_>) -> Vec<(String, String)> {
     named.filter_map(|(name, template)| Some((name.clone(), template.render(env)?))).collect()
 }
 
+/// A call that may spend a budget of its own.
+pub trait Spends {
+    /// The budget's name.
+    fn budget(&self) -> Option<&str>;
+}
+
+impl Spends for ListRest {
+    fn budget(&self) -> Option<&str> {
+        self.rest.budget.as_deref()
+    }
+}
+
+impl Spends for FetchRest {
+    fn budget(&self) -> Option<&str> {
+        self.rest.budget.as_deref()
+    }
+}
+
+impl Spends for CallRest {
+    fn budget(&self) -> Option<&str> {
+        self.rest.budget.as_deref()
+    }
+}
+
 impl ListRest {
     /// Compiles a file of the collection whose records are `record`.
     pub fn new(file: &str, list: &ListFile, record: &RecordSpec) -> Result<Self, SpecError> {
         let paging =
             Paging::new(&list.paging).map_err(|(field, message)| SpecError::in_file(file, message).field(field))?;
-        let paths =
-            [Some(&list.records), list.paging.total.as_ref(), list.paging.next.as_ref(), list.paging.more.as_ref()];
+        let (total, next) = (list.paging.total.as_ref(), list.paging.next.as_ref());
+        let paths = [Some(&list.records.list), total, next, list.paging.more.as_ref(), list.earliest.as_ref()];
+        let rest = Rest::new(file, list.method, &list.path, &list.query, &list.headers, list.body.as_ref())?;
         Ok(Self {
-            rest: Rest {
-                method: list.method,
-                path: list.path.clone(),
-                query: Filled::all(file, &list.query)?,
-                headers: list.headers.clone(),
-                body: body(file, list.body.as_ref())?,
-            },
+            name: file.rsplit('/').next().unwrap_or(file).to_owned(),
+            rest: Rest { budget: list.budget.clone(), ..rest },
             since: list.since.clone(),
             until: list.until.clone().unwrap_or_default(),
             takes_until: list.until.is_some(),
             ids_only: list.ids_only,
+            reach: list.reach.map(|span| span.0),
             paging,
-            partial: list.partial,
+            partial: matches!(list.partial, Some(PartialFile::All(true))),
+            flag: match &list.partial {
+                Some(PartialFile::Flag(flag)) => Some(Picker::new(&[Some(flag)])),
+                _ => None,
+            },
             fetches: list.fetch,
             join: list.join.as_ref().map(|join| Join::new(file, join, record)).transpose()?,
             unwind: list.unwind.as_ref().map(|unwind| Unwind::new(file, unwind)).transpose()?,
-            item: list.item.as_ref().map(|item| Picker::new(&[Some(item)])),
             record: list.record.as_ref().map_or_else(|| record.clone(), RecordSpec::new),
+            inner: list.records.inner.as_ref().map(|inner| Picker::new(&[Some(inner)])),
+            item: list.item.as_ref().map(RecordSpec::new),
+            skips_others: false,
             picker: Picker::new(&paths),
             records: list.records.to_string(),
         })
@@ -208,6 +279,29 @@ impl ListRest {
     pub fn request_at(&self, env: &Env<'_>, position: &Position) -> Result<Outgoing, CallError> {
         Ok(self.rest.outgoing(env)?.at(position))
     }
+    /// Whether the app has not shown the whole of a record.
+    pub fn is_partial(&self, record: &AppRecord) -> bool {
+        let flag = self.flag.as_ref().and_then(|flag| flag.pick(record.raw.get()).ok()?.first().copied().flatten());
+        flag.is_some_and(|flag| flag.get() == "true")
+    }
+    /// Whether the records are lists inside the items of the list.
+    pub fn is_nested(&self) -> bool {
+        self.item.is_some()
+    }
+}
+
+impl Collection {
+    /// Whether there is a walk over all records beside the list of changes, at times that the connector names.
+    pub fn names_scans(&self) -> bool {
+        self.scan.is_there() && self.poll.full_scan_interval.is_some()
+    }
+    /// How far back the app's list of deleted records goes, and whether it takes an upper bound.
+    pub fn deleted_bounds(&self) -> (Option<Duration>, bool) {
+        match &self.deleted {
+            Written::Rest(list) => (list.reach, list.takes_until),
+            _ => (None, false),
+        }
+    }
 }
 
 impl FetchRest {
@@ -215,13 +309,11 @@ impl FetchRest {
     pub fn new(file: &str, fetch: &FetchFile) -> Result<Self, SpecError> {
         Ok(Self {
             rest: Rest {
-                method: fetch.method,
-                path: fetch.path.clone(),
-                query: Filled::all(file, &fetch.query)?,
-                headers: fetch.headers.clone(),
-                body: body(file, fetch.body.as_ref())?,
+                budget: fetch.budget.clone(),
+                ..Rest::new(file, fetch.method, &fetch.path, &fetch.query, &fetch.headers, fetch.body.as_ref())?
             },
             record: Picker::new(&[Some(&fetch.record)]),
+            joins: None,
             gone: fetch.gone.clone().unwrap_or_else(|| GONE.to_vec()),
         })
     }
@@ -246,11 +338,8 @@ impl CallRest {
         let result = call.result.as_ref().map(|result| Mapping::compile(file, result, BODY_VARIABLES)).transpose()?;
         Ok(Self {
             rest: Rest {
-                method: call.method,
-                path: call.path.clone(),
-                query: Filled::all(file, &call.query)?,
-                headers: call.headers.clone(),
-                body: body(file, call.body.as_ref())?,
+                budget: call.budget.clone(),
+                ..Rest::new(file, call.method, &call.path, &call.query, &call.headers, call.body.as_ref())?
             },
             result,
             gone: call.gone.clone().unwrap_or_else(|| GONE.to_vec()),
@@ -259,6 +348,10 @@ impl CallRest {
     /// The request.
     pub fn request(&self, env: &Env<'_>) -> Result<Outgoing, CallError> {
         self.rest.outgoing(env)
+    }
+    /// Whether it says what it comes to.
+    pub fn has_result(&self) -> bool {
+        self.result.is_some()
     }
     /// What the call comes to.
     pub fn result(&self, body: &str, variables: &[(&str, &Value)]) -> Result<Value, CallError> {

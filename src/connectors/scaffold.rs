@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::SpecError;
+use super::{SpecError, schemas};
 
 /// The files of a new connector; `KEY` stands for its key.
 const FILES: &[(&str, &str)] = &[
@@ -38,5 +38,16 @@ pub fn scaffold(dir: &Path, key: &str) -> Result<PathBuf, SpecError> {
         }
         std::fs::write(&file, text.replace("KEY", key)).map_err(wrong)?;
     }
+    for_editors(&folder, key)?;
     Ok(folder)
+}
+
+/// The schemas of the files, and where VS Code looks for them. Hidden folders are no part of the connector.
+fn for_editors(folder: &Path, key: &str) -> Result<(), SpecError> {
+    schemas::write(&folder.join(schemas::FOLDER))?;
+    let settings = folder.join(".vscode/settings.json");
+    let wrong = |error: std::io::Error| SpecError::in_file(settings.to_string_lossy(), error.to_string());
+    std::fs::create_dir_all(folder.join(".vscode")).map_err(wrong)?;
+    let text = schemas::editor_settings(&format!("./{}", schemas::FOLDER), key);
+    std::fs::write(&settings, format!("{text:#}\n")).map_err(wrong)
 }

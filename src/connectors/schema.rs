@@ -3,6 +3,7 @@
 //! Always true: what passes has its defaults filled in; a secret is marked `writeOnly`, as JSON Schema has it. Not here:
 //! the unified models' schemas (`domain::models`).
 
+use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -10,8 +11,11 @@ use super::Parameters;
 use super::mapping::zones;
 use super::yaml::Placed;
 
+/// The most memory of one compiled pattern.
+const PATTERN_BYTES_MAX: usize = 256 * 1024;
+
 /// An object's schema: `parametersSchema` of a connector or of an event.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Schema {
     #[serde(default, rename = "type")]
@@ -22,7 +26,7 @@ pub struct Schema {
     required: Vec<String>,
 }
 
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum ObjectType {
     #[default]
@@ -30,7 +34,7 @@ enum ObjectType {
 }
 
 /// One parameter.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Property {
     #[serde(rename = "type")]
@@ -44,6 +48,8 @@ pub struct Property {
     max_length: Option<usize>,
     minimum: Option<i64>,
     maximum: Option<i64>,
+    /// What a text must look like.
+    pattern: Option<Pattern>,
     /// A hint for forms, e.g. `uri`; `time-zone` is checked.
     format: Option<String>,
     /// A secret: never shown again.
@@ -52,10 +58,32 @@ pub struct Property {
     /// Who gives it: the ISV on the integration, or each connection. Both may where it is not said.
     #[serde(rename = "x-givenBy")]
     pub given_by: Option<GivenBy>,
+    /// What a key must be allowed, to set it on an integration: where secrets go, or whose word counts.
+    #[serde(rename = "x-scope")]
+    scope: Option<NeededScope>,
+}
+
+/// What setting a parameter needs beyond the usual.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum NeededScope {
+    Admin,
+}
+
+/// A regular expression, matched in linear time.
+#[derive(Clone, Debug, schemars::JsonSchema)]
+struct Pattern(#[schemars(with = "String")] Regex);
+
+impl<'de> Deserialize<'de> for Pattern {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let built = RegexBuilder::new(&text).size_limit(PATTERN_BYTES_MAX).build();
+        built.map(Self).map_err(|error| serde::de::Error::custom(format!("{text:?} is no pattern: {error}")))
+    }
 }
 
 /// Who may set something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum GivenBy {
     Integration,
@@ -63,7 +91,7 @@ pub enum GivenBy {
 }
 
 /// The JSON types a parameter can have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     String,
@@ -76,7 +104,7 @@ pub enum Kind {
 
 /// Parameters in the order of the file.
 #[derive(Clone, Debug, Default)]
-struct Properties(Vec<(String, Property)>);
+pub(super) struct Properties(Vec<(String, Property)>);
 
 impl<'de> Deserialize<'de> for Properties {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -167,10 +195,16 @@ impl Property {
             max_length: None,
             minimum: None,
             maximum: None,
+            pattern: None,
             format: None,
             write_only: false,
             given_by: Some(given_by),
+            scope: None,
         }
+    }
+    /// Whether only a key with scope `admin` may set it.
+    pub fn needs_admin(&self) -> bool {
+        self.scope == Some(NeededScope::Admin)
     }
     /// What it may be, where it is one of a list.
     pub fn choices(&self) -> &[String] {
@@ -215,6 +249,11 @@ impl Property {
         {
             return Err(format!("must have at most {max} characters"));
         }
+        if let (Some(text), Some(Pattern(pattern))) = (value.as_str(), &self.pattern)
+            && !pattern.is_match(text)
+        {
+            return Err(format!("must look like {pattern}"));
+        }
         let number = value.as_i64();
         if let (Some(number), Some(min)) = (number, self.minimum)
             && number < min
@@ -243,9 +282,11 @@ impl Property {
         put("maxLength", self.max_length.map(Value::from));
         put("minimum", self.minimum.map(Value::from));
         put("maximum", self.maximum.map(Value::from));
+        put("pattern", self.pattern.as_ref().map(|Pattern(pattern)| pattern.as_str().into()));
         put("format", self.format.as_deref().map(Value::from));
         put("writeOnly", self.write_only.then_some(Value::Bool(true)));
         put("x-givenBy", self.given_by.map(|by| json!(by)));
+        put("x-scope", self.scope.map(|scope| json!(scope)));
         all
     }
 }

@@ -12,25 +12,31 @@ use serde_json::{Map, Value, json};
 use url::Url;
 
 use super::caller::{CallFailure, Caller};
+use super::exchange::{Replay, Tap, Wire};
 use super::mapping::Env;
 use super::mapping::path::Path;
 use super::mapping::zones::Local;
-use super::pages::{Reader, read_records};
+use super::pages::{Reader, Shown, read_records};
+use super::paging::Paging;
 use super::pick::Picker;
 use super::record::{RecordSpec, id_text};
 use super::rest::{CallRest, ListRest, not_json};
 use super::script::Script;
 use super::spec::{Account, Collection, Connector, Cursor, Method};
-use super::{AppRecord, Budget, CallError, Credentials, Page, PageMark, Parameters, Part, PullQuery};
+use super::{AppRecord, Budget, CallError, Credentials, Page, PageMark, Parameters, Part, PullQuery, fields};
 use crate::clock::Clock;
 use crate::domain::models::Catalogue;
 use crate::domain::record::Unified;
 use crate::domain::time::Millis;
 use crate::outbound;
 
+/// Pages of a list of several kinds of records that hold none of the wanted kind.
+const SKIPPED_MAX: u32 = 100;
+
 /// A connector with one connection's parameters and credentials.
 pub struct Session {
     pub(super) caller: Caller,
+    pub(super) fields: fields::Kept,
 }
 
 /// What a list is asked for, as templates and scripts see it.
@@ -40,7 +46,7 @@ struct Bounds {
 }
 
 impl Session {
-    /// Joins the parts. `connector` is already specialised; `base_uri` comes from `Connector::base_uri.choose`, the
+    /// Joins the parts. `connector` is already specialised; `base_uri` comes from `Connector::address`, the
     /// parameters from `Connector::parameters.check`. The error is one sentence.
     ///
     /// # Errors
@@ -54,7 +60,28 @@ impl Session {
         budget: Arc<Budget>,
         clock: Clock,
     ) -> Result<Self, String> {
-        Ok(Self { caller: Caller::new(connector, base_uri, parameters, credentials, client, budget, clock)? })
+        let caller = Caller::new(connector, base_uri, parameters, credentials, client, budget, clock)?;
+        Ok(Self { caller, fields: fields::Kept::default() })
+    }
+    /// The same against an app that is played back, by credentials that fit. The error is one sentence.
+    pub(super) fn replayed(
+        connector: Arc<Connector>,
+        parameters: Parameters,
+        replay: Arc<Replay>,
+    ) -> Result<Self, String> {
+        let nowhere = || Url::parse("https://app.invalid").map_err(|error| error.to_string());
+        let base = connector.base_uri.choose(&parameters).or_else(|_| nowhere())?;
+        let credentials = super::auth::any(&connector.auth);
+        let clock = Clock::still(Millis(0));
+        let (wire, budget) = (Wire::Replay(replay), Arc::new(Budget::unlimited(clock.now())));
+        let caller = Caller::new(connector, &base, parameters, credentials, wire, budget, clock)?;
+        Ok(Self { caller, fields: fields::Kept::default() })
+    }
+    /// The same with somebody who looks on.
+    #[must_use]
+    pub fn seen_by(mut self, tap: Tap) -> Self {
+        self.caller.tap = Some(tap);
+        self
     }
     /// The connector behind it.
     pub fn connector(&self) -> &Arc<Connector> {
@@ -63,6 +90,14 @@ impl Session {
     /// The credentials in use.
     pub fn credentials(&self) -> Arc<Credentials> {
         self.caller.credentials()
+    }
+    /// The connection's parameters, its integration's and defaults included: an object.
+    pub fn parameters(&self) -> &Value {
+        &self.caller.parameters
+    }
+    /// What the app last said of its limit on requests, in words for people.
+    pub fn limit_told(&self) -> Option<String> {
+        self.caller.limit_told()
     }
     /// Uses these credentials from now on.
     pub fn adopt(&self, credentials: Credentials) {
@@ -92,6 +127,18 @@ impl Session {
         mark: Option<&PageMark>,
     ) -> Result<Page, CallError> {
         self.list(&c.pull, c, part, query, mark).await
+    }
+    /// One page of the records of one tick, sorted by id: those between the query's two bounds, after its id.
+    ///
+    /// # Errors
+    /// The app's or the script's failure.
+    pub async fn ties_page_of(
+        &self,
+        c: &Collection,
+        part: Option<&Part>,
+        query: &PullQuery,
+    ) -> Result<Page, CallError> {
+        self.list(&c.ties, c, part, query, None).await
     }
     /// One page of a walk over all records: `scan`, or `pull` without bounds.
     ///
@@ -177,8 +224,12 @@ impl Session {
                 variables.extend_from_slice(more);
                 let outgoing = call.request(&Env::new(&Value::Null, &variables))?;
                 match self.caller.call(outgoing).await {
+                    // That it is there is all that was asked.
+                    Ok(_) if name == "check" && !call.has_result() => Ok(Value::Bool(true)),
                     Ok(incoming) => call.result(&incoming.body, &variables),
-                    Err(failure) if name == "unsubscribe" && is_gone(&failure, &call.gone) => Ok(Value::Null),
+                    Err(failure) if matches!(name, "check" | "unsubscribe") && is_gone(&failure, &call.gone) => {
+                        Ok(Value::Null)
+                    }
                     Err(failure) => Err(failure.error),
                 }
             }
@@ -222,23 +273,60 @@ impl Session {
         }
     }
     pub(super) async fn list_rest(&self, list: &ListRest, ask: Ask<'_>) -> Result<Page, CallError> {
-        let position = list.paging.position(ask.mark)?;
-        let page = list.paging.variable(&position);
+        let name = format!("{}/{}", ask.c.key, list.name);
+        let (habits, usual) = (&self.caller.budget().habits, list.paging.size);
+        let (mut mark, mut skipped) = (ask.mark.cloned(), 0);
+        loop {
+            let size = if list.paging.adapts() { habits.size(&name, usual) } else { usual };
+            let mut paging = list.paging;
+            paging.size = size;
+            match self.list_page(list, &paging, &ask, mark.as_ref()).await {
+                Err(CallError::TooCostly(why)) if paging.adapts() && habits.shrink(&name, size) => {
+                    tracing::info!(collection = ask.c.key, size, why, "a page is too large for the app: half of it");
+                }
+                // An empty page would be the last one: this is only one of other kinds of records.
+                Ok(page) if list.skips_others && page.records.is_empty() && page.next.is_some() => {
+                    skipped += 1;
+                    if skipped > SKIPPED_MAX {
+                        return Err(CallError::BadAnswer(format!("{SKIPPED_MAX} pages hold no such record")));
+                    }
+                    mark = page.next;
+                }
+                Ok(page) => {
+                    habits.went_well(&name, usual);
+                    return Ok(page);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    async fn list_page(
+        &self,
+        list: &ListRest,
+        paging: &Paging,
+        ask: &Ask<'_>,
+        mark: Option<&PageMark>,
+    ) -> Result<Page, CallError> {
+        let position = paging.position(mark)?;
+        let page = paging.variable(&position);
         let parameters = &self.caller.parameters;
         let local = ask.c.request_time.local(parameters).map_err(CallError::BadAnswer)?;
         let bounds = bounds(ask.query, &ask.c.cursor, &local);
+        let (fields, object) = (self.fields_variable(ask.c).await?, self.object_of(ask.c));
         let mut variables = self.caller.variables();
         variables.extend([("page", &page), ("since", &bounds.since), ("until", &bounds.until)]);
-        variables.extend([("each", &ask.each), ("record", &ask.record)]);
+        variables.extend([("each", &ask.each), ("record", &ask.record), ("fields", &fields), ("object", &object)]);
         let env = Env::new(&Value::Null, &variables);
         let outgoing = list.request(&env, ask.query.since.is_some(), ask.query.until.is_some())?.at(&position);
         let seen_at = self.caller.clock.now();
         let incoming = self.caller.call(outgoing).await?;
         let reader = Reader { parameters, seen_at };
-        let mut page = list.page(&incoming.body, &incoming.links(), &position, &self.caller.base, reader)?;
+        let shown = Shown { body: &incoming.body, links: &incoming.links() };
+        let mut page = list.page(paging, shown, &position, &self.caller.base, reader)?;
         if let Some(join) = &list.join {
             self.join(join, &mut page.records).await?;
         }
+        page.records = self.whole(list, ask.c, page.records).await?;
         Ok(page)
     }
     async fn list_script(&self, script: &Arc<Script>, ask: Ask<'_>) -> Result<Page, CallError> {
@@ -259,6 +347,7 @@ impl Session {
                 page.ok_or_else(|| CallError::PageExpired("the stored page mark is of another kind".to_owned()))?,
             );
         }
+        fields::put(&mut input, self.fields_variable(ask.c).await?, self.object_of(ask.c));
         let seen_at = self.caller.clock.now();
         let text = self.run(script, Value::Object(input)).await?;
         let record = ask.c.record.local(&self.caller.parameters, seen_at)?;
@@ -286,7 +375,7 @@ pub(super) fn script_page(text: &str, record: &RecordSpec) -> Result<Page, CallE
     let [Some(list), next, total, ids_only] = found[..] else {
         return Err(CallError::Script("the script returned no records".to_owned()));
     };
-    let (records, _) = read_records(list, record, "records")?;
+    let records = read_records(list, record, "records")?;
     let next = next.map(RawValue::get).filter(|next| !matches!(*next, "null" | "\"\"" | "false"));
     Ok(Page {
         records,

@@ -1,13 +1,13 @@
 //! Texts with holes: `/rest/{{parameters.store}}/V1/orders/{{record.id}}`.
 //!
 //! Always true: a hole that has no value makes the whole text absent, so that a query parameter or a header with an empty
-//! hole is left out. In a path, what fills a hole is percent-encoded (`{{parameters.prefix|raw}}` is not). Not here:
+//! hole is left out; a list of texts fills one with commas between. In a path, what fills a hole is percent-encoded (`{{parameters.prefix|raw}}` is not). Not here:
 //! conditions and arithmetic (`connectors::mapping` has them).
 
 use serde_json::Value;
 
 use super::mapping::Env;
-use super::mapping::path::Path;
+use super::mapping::path::{Path, Step};
 
 /// What a hole may begin with.
 pub const VARIABLES: &[&str] = &[
@@ -22,6 +22,8 @@ pub const VARIABLES: &[&str] = &[
     "state",
     "baseUri",
     "connection",
+    "fields",
+    "object",
 ];
 
 /// A text with holes, read once.
@@ -108,10 +110,21 @@ impl Template {
     pub fn uses(&self, variable: &str) -> bool {
         self.roots().any(|root| root == variable)
     }
+    /// Whether a hole is that parameter.
+    pub fn uses_parameter(&self, name: &str) -> bool {
+        let is = |path: &Path| {
+            path.root == "parameters" && matches!(path.steps.first(), Some(Step::Key(key)) if key == name)
+        };
+        self.parts.iter().any(|part| matches!(part, Part::Hole { path, .. } if is(path)))
+    }
     /// What its holes begin with.
     pub fn roots(&self) -> impl Iterator<Item = &str> {
+        self.holes().map(|path| path.root.as_str())
+    }
+    /// Where its holes lead.
+    pub fn holes(&self) -> impl Iterator<Item = &Path> {
         self.parts.iter().filter_map(|part| match part {
-            Part::Hole { path, .. } => Some(path.root.as_str()),
+            Part::Hole { path, .. } => Some(path),
             Part::Text(_) => None,
         })
     }
@@ -122,10 +135,10 @@ impl Template {
                 Part::Text(text) => filled.push_str(text),
                 Part::Hole { path, filters } => {
                     let text = match env.find(path)? {
-                        Value::String(text) => text.clone(),
-                        Value::Number(number) => number.to_string(),
-                        Value::Bool(flag) => flag.to_string(),
-                        Value::Null | Value::Array(_) | Value::Object(_) => return None,
+                        Value::Array(items) if !items.is_empty() => {
+                            items.iter().map(plain).collect::<Option<Vec<_>>>()?.join(",")
+                        }
+                        value => plain(value)?,
                     };
                     let text = filters.iter().fold(text, |text, filter| filter.apply(text));
                     filled.push_str(&if filters.contains(&Filter::Raw) { text } else { encode(place, &text) });
@@ -139,6 +152,16 @@ impl Template {
 impl<'de> serde::Deserialize<'de> for Template {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Self::parse(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
+
+/// What is one text.
+fn plain(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(flag) => Some(flag.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
 }
 
@@ -217,6 +240,16 @@ mod tests {
     fn a_hole_without_a_value_makes_the_text_absent() {
         let env = Env::new(&Value::Null, &[]);
         assert_eq!(Template::parse("after={{since.id}}").unwrap().render(&env), None);
+    }
+
+    #[test]
+    fn a_list_of_texts_fills_a_hole_with_commas_and_an_empty_one_does_not() {
+        let fields = json!({"names": ["Id", "Name"], "none": [], "odd": [{}]});
+        let variables = [("fields", &fields)];
+        let env = Env::new(&Value::Null, &variables);
+        let made = |text: &str| Template::parse(text).unwrap().render(&env);
+        assert_eq!(made("SELECT {{fields.names}} FROM A").as_deref(), Some("SELECT Id,Name FROM A"));
+        assert_eq!((made("{{fields.none}}"), made("{{fields.odd}}")), (None, None));
     }
 
     #[test]

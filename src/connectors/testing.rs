@@ -1,7 +1,9 @@
 //! A connector's own tests: given this answer of the app or this webhook, these unified records or events.
 //!
-//! Always true: nothing is called; a script's `apiClient` gets the case's answer. Not here: signature checks of the
+//! Always true: nothing is called; a script's `apiClient` gets the case's answers. Not here: signature checks of the
 //! requests (they have their own tests), the engine's diff.
+
+mod replay;
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,13 +14,15 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use serde_saphyr::Spanned;
 
+use self::replay::{AnswerCase, CaseMethod, played};
 use super::compare::difference;
-use super::pages::Reader;
+use super::graphql::faults;
+use super::pages::{Reader, Shown};
 use super::paging::Position;
 use super::script::{ApiCaller, ApiOutcome, ApiReply, ApiRequest};
 use super::session::{map_record, script_page};
 use super::spec::{Method, WebhookBody};
-use super::webhook::{handle_global, handle_own};
+use super::webhook::{Of, handle_global, handle_own};
 use super::yaml::{self, Placed};
 use super::{AppRecord, Change, Collection, Connector, GlobalHandled, Parameters, SpecError, WebhookRequest};
 use crate::domain::record::Unified;
@@ -47,31 +51,42 @@ impl fmt::Display for TestFailure {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct TestFile {
+pub(super) struct TestFile {
     parameters: Option<Placed>,
+    #[schemars(with = "Vec<Case>")]
     cases: Vec<Spanned<Case>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Case {
     name: String,
     parameters: Option<Placed>,
     collection: Option<String>,
+    /// What is run against the answers, with its requests. Without it `answer` is only read, as a page of the list.
+    method: Option<CaseMethod>,
+    /// The record's, for `fetch`.
+    id: Option<String>,
+    /// The lower bound, for `pull` and `deleted`: a time as RFC 3339 has it.
+    since: Option<String>,
     /// What the app answers to `pull`, or to `scan` where there is no `pull`.
     answer: Option<Placed>,
     /// The same as text, for answers that are not JSON.
     answer_text: Option<String>,
+    /// The answers to the requests of `method`, in their order.
+    answers: Option<Vec<AnswerCase>>,
     webhook: Option<WebhookCase>,
     records: Option<Vec<ExpectedRecord>>,
     events: Option<Vec<Placed>>,
+    /// What `account` must come to.
+    account: Option<String>,
     /// A part of the error that must come.
     error: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct WebhookCase {
     /// The key of a global webhook; without it, the connection's own.
@@ -82,9 +97,11 @@ struct WebhookCase {
     body: Option<Placed>,
     raw_body: Option<String>,
     state: Option<Placed>,
+    /// What identifies the account whose webhook it is.
+    account: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct ExpectedRecord {
     remote_id: String,
@@ -98,6 +115,7 @@ struct ExpectedRecord {
 #[derive(Default)]
 struct Outcome {
     answered: Option<Vec<(AppRecord, Unified)>>,
+    account: Option<String>,
     changes: Option<Vec<Change>>,
     hooked: Vec<(AppRecord, Unified)>,
     global: Option<GlobalHandled>,
@@ -118,7 +136,8 @@ pub async fn run_tests(connector: &Arc<Connector>) -> Result<Report, SpecError> 
             match run_case(connector, file.parameters.as_ref(), case).await {
                 Ok(()) => {
                     report.passed += 1;
-                    let both = (case.answer.is_some() && case.webhook.is_some()).then(|| case.collection.clone());
+                    let listed = case.answer.is_some() || case.answers.is_some();
+                    let both = (listed && case.webhook.is_some()).then(|| case.collection.clone());
                     shown.extend(both.flatten());
                 }
                 Err(message) => report.failures.push(TestFailure {
@@ -169,22 +188,32 @@ async fn play(connector: &Arc<Connector>, parameters: Parameters, case: &Case) -
     let mut outcome = Outcome::default();
     let parameter_value = Value::Object(parameters.clone());
     let answer = (case.answer_text.clone()).or_else(|| case.answer.as_ref().map(|a| a.node.to_json().to_string()));
-    if let Some(answer) = answer {
+    if case.answers.is_some() && case.method.is_none() {
+        return Err("answers belong to a method: say method: pull, scan, deleted, fetch or account".to_owned());
+    }
+    if let Some(method) = case.method {
+        let walked = played(connector, &parameters, case, method).await?;
+        outcome.account = walked.account;
+        outcome.answered = Some(walked.found.into_iter().map(|found| (found.record, found.unified)).collect());
+    } else if let Some(answer) = answer {
         let key = case.collection.as_deref().ok_or("a case with an answer needs its collection")?;
         let collection = connector.collection(key).ok_or_else(|| format!("there is no collection {key:?}"))?;
         let records = answered(connector, collection, &answer, &parameter_value).await?;
         outcome.answered = Some(mapped(collection, records, &parameter_value)?);
     }
     let Some(webhook) = &case.webhook else { return Ok(outcome) };
-    let request = request(webhook);
+    let mut request = request(webhook);
     if let Some(key) = &webhook.global {
         let handled = handle_global(connector, key, &request, &parameters).await.map_err(|e| e.to_string())?;
         outcome.global = Some(handled);
         return Ok(outcome);
     }
+    if let Some(own) = &connector.webhook {
+        request.body = super::redact(&request.body, &own.redact);
+    }
     let state = webhook.state.as_ref().map(|state| state.node.to_json().to_string());
-    let handled =
-        handle_own(connector, &request, &parameter_value, state.as_deref()).await.map_err(|e| e.to_string())?;
+    let of = Of { state: state.as_deref(), account: webhook.account.as_deref() };
+    let handled = handle_own(connector, &request, &parameter_value, of).await.map_err(|e| e.to_string())?;
     for change in &handled.changes {
         let collection = connector.collection(&change.collection).ok_or("the webhook names an unknown collection")?;
         outcome.hooked.extend(mapped(collection, change.record.clone().into_iter().collect(), &parameter_value)?);
@@ -209,8 +238,12 @@ async fn answered(
     let page = match method {
         Method::Rest(list) => {
             let base = url::Url::parse("https://app.invalid/").map_err(|e| e.to_string())?;
-            let reader = Reader { parameters, seen_at: Millis(u64::MAX) };
-            list.page(answer, &[], &Position::First, &base, reader)
+            if let Some(error) = connector.graphql.as_ref().and_then(|graphql| faults(graphql, None, answer).0) {
+                return Err(error.to_string());
+            }
+            let (reader, shown) =
+                (Reader { parameters, seen_at: Millis(u64::MAX) }, Shown { body: answer, links: &[] });
+            list.page(&list.paging, shown, &Position::First, &base, reader)
         }
         Method::Script(script) => {
             let canned = Canned(answer.to_owned());
@@ -267,6 +300,12 @@ fn judge(case: &Case, outcome: &Outcome) -> Result<(), String> {
         if listed != hooked {
             return Err(format!("the list and the webhook differ: {} and {}", listed.join(", "), hooked.join(", ")));
         }
+    }
+    if let Some(expected) = case.account.as_ref().filter(|expected| outcome.account.as_ref() != Some(*expected)) {
+        return Err(format!(
+            "the account is {:?}, expected {expected:?}",
+            outcome.account.as_deref().unwrap_or_default()
+        ));
     }
     if let Some(expected) = &case.records {
         let actual = outcome.answered.as_ref().unwrap_or(&outcome.hooked);

@@ -19,7 +19,7 @@ use super::yaml::Placed;
 const PARTS_MAX: usize = 10_000;
 
 /// `unwind:` of a list file.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UnwindFile {
     /// Where the parts are: a list in each item.
@@ -28,6 +28,7 @@ pub struct UnwindFile {
     parent: RecordFile,
     /// More members of each part, over `$` (the part) and `$parent`.
     #[serde(rename = "as")]
+    #[schemars(with = "super::schemas::Expression")]
     members: Placed,
 }
 

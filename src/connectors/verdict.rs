@@ -66,6 +66,8 @@ fn error(meaning: Meaning, status: u16, message: String, retry_after: Option<Dur
         Meaning::RateLimited => CallError::RateLimited { retry_after },
         Meaning::Unavailable => CallError::Unavailable { reason: format!("status {status}: {message}"), retry_after },
         Meaning::PageExpired => CallError::PageExpired(message),
+        Meaning::TooCostly => CallError::TooCostly(message),
+        Meaning::FieldsChanged => CallError::FieldsChanged(message),
         Meaning::Refused | Meaning::Gone => CallError::Refused { status, message },
     }
 }

@@ -7,7 +7,10 @@
 //!
 //! Sources: `hubspot-v3` developers.hubspot.com "Validating requests" (v3); `shopify` shopify.dev "Verify webhook
 //! deliveries"; `slack-v0` api.slack.com "Verifying requests from Slack"; `stripe-t-v1` docs.stripe.com "Verify webhook
-//! signatures manually"; `standard-webhooks` the specification of that name.
+//! signatures manually"; `standard-webhooks` the specification of that name; `adobe-io` see `adobe`.
+
+mod adobe;
+mod fetched;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::{hmac, signature};
@@ -15,7 +18,9 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use url::Url;
 
+pub use self::fetched::{Answered, Keys, ask};
 use super::WebhookRequest;
 use crate::domain::secret::Secret;
 use crate::domain::time::Millis;
@@ -26,9 +31,12 @@ const TOLERANCE_SECONDS: u64 = 300;
 const SIGNATURES_MAX: usize = 16;
 
 /// The names that a connector's spec may say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
+    /// `X-Adobe-Digital-Signature-1` and `-2`: RSA signatures of the body with keys that Adobe publishes, on events for one
+    /// of the client ids that `secret` names.
+    AdobeIo,
     /// HMAC-SHA256 of the body, in `header`, as `encoding`, after `prefix`.
     HmacSha256,
     /// `X-HubSpot-Signature-v3`: base64 HMAC-SHA256 of method, decoded URL, body and `X-HubSpot-Request-Timestamp`.
@@ -52,7 +60,7 @@ pub enum Kind {
 }
 
 /// How bytes of a signature are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Encoding {
     #[default]
@@ -61,7 +69,7 @@ pub enum Encoding {
 }
 
 /// The `verify` section of a webhook's spec.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Spec {
     pub kind: Kind,
@@ -76,6 +84,10 @@ pub struct Spec {
     pub prefix: String,
     /// The parameter that holds the secret or the public key: a text, or a list of texts during a rotation.
     pub secret: Option<String>,
+    /// The parameter that holds another host of the keys, where the kind fetches them.
+    pub keys: Option<String>,
+    /// The parameter that holds the secret of before the last rotation, which is good as well.
+    pub former: Option<String>,
     /// While the parameter is not set, requests are believed as with `none`.
     #[serde(default)]
     pub optional: bool,
@@ -89,6 +101,8 @@ pub enum Verdict {
     Refused(Refusal),
     /// The script must judge.
     Unsigned,
+    /// The key could not be had: answered with a 503, so that the app sends it again.
+    Undecided,
 }
 
 impl Verdict {
@@ -98,6 +112,7 @@ impl Verdict {
             Self::Verified => "verified",
             Self::Refused(refusal) => refusal.slug(),
             Self::Unsigned => "unverified",
+            Self::Undecided => "key-unavailable",
         }
     }
 }
@@ -111,6 +126,10 @@ pub enum Refusal {
     Wrong,
     #[error("the signature's time is missing or more than five minutes off")]
     Stale,
+    #[error("the event is for another recipient than the client id that is set here")]
+    Foreign,
+    #[error("the key that the request names is not on the app's own host")]
+    KeyElsewhere,
     #[error("the secret that the signature is checked with is not set on the integration or connection")]
     NoSecret,
 }
@@ -122,6 +141,8 @@ impl Refusal {
             Self::Missing => "signature-missing",
             Self::Wrong => "signature-wrong",
             Self::Stale => "signature-stale",
+            Self::Foreign => "recipient-foreign",
+            Self::KeyElsewhere => "key-elsewhere",
             Self::NoSecret => "secret-not-set",
         }
     }
@@ -137,6 +158,7 @@ impl Spec {
                 Some(("secret", "this kind needs the parameter that holds the secret"))
             }
             _ if !secret && self.secret.is_some() => Some(("secret", "this kind uses no secret")),
+            _ if self.keys.is_some() && !self.fetches_keys() => Some(("keys", "this kind fetches no keys")),
             _ if header && self.header.is_none() => Some(("header", "this kind needs the header of the signature")),
             _ if self.kind == Kind::Token && self.header.is_some() == self.query.is_some() => {
                 Some(("header", "a token stands in a header or in a query parameter: name one of them"))
@@ -148,6 +170,24 @@ impl Spec {
         }
     }
 
+    /// Whether the keys must be fetched: see [`Keys::check`].
+    pub fn fetches_keys(&self) -> bool {
+        self.kind == Kind::AdobeIo
+    }
+
+    /// Where the keys are. The error is one sentence.
+    ///
+    /// # Errors
+    /// The parameter is no plain address of a host.
+    pub fn keys_at(&self, parameters: &Map<String, Value>) -> Result<Url, String> {
+        let given = self.keys.as_ref().and_then(|name| parameters.get(name)).and_then(Value::as_str);
+        let text = given.filter(|text| !text.is_empty()).unwrap_or(adobe::KEYS_AT);
+        let is_host =
+            |url: &Url| url.has_host() && url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+        let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "https" | "http") && is_host(url));
+        url.ok_or_else(|| "the address of the keys must be that of a host, without a path".to_owned())
+    }
+
     /// The secrets among these parameters; the first set of parameters that has any counts.
     pub fn secrets(&self, parameters: &[&Map<String, Value>]) -> Vec<Secret> {
         let Some(name) = &self.secret else { return Vec::new() };
@@ -157,16 +197,21 @@ impl Spec {
             _ => Vec::new(),
         };
         let mut found = parameters.iter().filter_map(|map| map.get(name)).map(texts);
-        found.find(|secrets| !secrets.is_empty()).unwrap_or_default()
+        let mut all = found.find(|secrets| !secrets.is_empty()).unwrap_or_default();
+        if let (Some(name), false) = (&self.former, all.is_empty()) {
+            all.extend(parameters.iter().filter_map(|map| map.get(name)).flat_map(texts));
+        }
+        all
     }
 
-    /// Judges a request. Any of the secrets may have signed it.
+    /// Judges a request. Any of the secrets may have signed it. A kind that fetches its keys is left undecided here.
     pub fn check(&self, request: &WebhookRequest, secrets: &[Secret], now: Millis) -> Verdict {
         match self.kind {
             Kind::None => return Verdict::Verified,
             Kind::Script => return Verdict::Unsigned,
             _ if secrets.is_empty() && self.optional => return Verdict::Verified,
             _ if secrets.is_empty() => return Verdict::Refused(Refusal::NoSecret),
+            Kind::AdobeIo => return Verdict::Undecided,
             _ => {}
         }
         match self.judge(request, secrets, now) {
@@ -201,7 +246,7 @@ impl Spec {
             Kind::SlackV0 => slack(request, secrets, now),
             Kind::StripeTV1 => stripe(request, secrets, now),
             Kind::StandardWebhooks => standard(request, secrets, now),
-            Kind::None | Kind::Script => Ok(false),
+            Kind::AdobeIo | Kind::None | Kind::Script => Ok(false),
         }
     }
 

@@ -17,8 +17,8 @@ use super::record::id_text;
 use super::script::ScriptError;
 use super::spec::{Connector, Method};
 use super::{
-    CallError, Change, ChangeKind, GlobalEvent, GlobalHandled, Handled, Parameters, Session, WebhookRequest,
-    WebhookResponse,
+    CallError, Change, ChangeKind, EVERYTHING, GlobalEvent, GlobalHandled, Handled, Parameters, Session,
+    WebhookRequest, WebhookResponse,
 };
 use crate::domain::time::Millis;
 
@@ -42,6 +42,18 @@ struct HandleInput<'a> {
     parameters: &'a Value,
     #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<&'a RawValue>,
+    /// What identifies the account, on a connection's own webhook.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    account: Option<&'a str>,
+}
+
+/// What is known of the connection whose webhook it is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Of<'a> {
+    /// What `subscribe` gave, as JSON text.
+    pub state: Option<&'a str>,
+    /// What identifies the account at the app.
+    pub account: Option<&'a str>,
 }
 
 impl Understood {
@@ -60,12 +72,12 @@ impl Understood {
         Ok(Self { data, query, headers, raw_body: raw_body.to_owned() })
     }
 
-    /// The input of a `handle` script as JSON text. `state` is the webhook's own, as JSON text.
-    fn script_input(&self, parameters: &Value, state: Option<&str>) -> Result<String, CallError> {
+    /// The input of a `handle` script as JSON text.
+    fn script_input(&self, parameters: &Value, Of { state, account }: Of<'_>) -> Result<String, CallError> {
         let unreadable = |e: serde_json::Error| CallError::Script(format!("the webhook's state is not JSON: {e}"));
         let state = state.map(serde_json::from_str::<&RawValue>).transpose().map_err(unreadable)?;
         let Self { data, query, headers, raw_body } = self;
-        let input = HandleInput { query, data, headers, raw_body, parameters, state };
+        let input = HandleInput { query, data, headers, raw_body, parameters, state, account };
         serde_json::to_string(&input).map_err(unreadable)
     }
 }
@@ -191,13 +203,13 @@ struct OwnEvent {
 }
 
 impl Session {
-    /// Understands a request to the connection's own webhook. `state` is what `subscribe` gave.
+    /// Understands a request to the connection's own webhook.
     ///
     /// # Errors
     /// `BadAnswer`: the body cannot be read. `Script`: the method failed, or returned what it must not. `Unavailable`:
     /// no thread was free; try again.
-    pub async fn handle_webhook(&self, request: &WebhookRequest, state: Option<&str>) -> Result<Handled, CallError> {
-        handle_own(self.connector(), request, &self.caller.parameters, state).await
+    pub async fn handle_webhook(&self, request: &WebhookRequest, of: Of<'_>) -> Result<Handled, CallError> {
+        handle_own(self.connector(), request, &self.caller.parameters, of).await
     }
 }
 
@@ -209,10 +221,10 @@ pub async fn handle_own(
     connector: &Connector,
     request: &WebhookRequest,
     parameters: &Value,
-    state: Option<&str>,
+    of: Of<'_>,
 ) -> Result<Handled, CallError> {
     let hook = connector.webhook.as_ref().ok_or_else(|| missing("webhook/handle"))?;
-    let (text, log) = handle(connector, &hook.handle, hook.deadline, request, parameters, state).await?;
+    let (text, log) = handle(connector, &hook.handle, hook.deadline, request, parameters, of).await?;
     own_handled(connector, &text, log, (parameters, request.received_at))
 }
 
@@ -229,7 +241,7 @@ pub async fn handle_global(
     let of = format!("global-webhooks/{webhook_key}/handle");
     let hook = connector.global_webhook(webhook_key).ok_or_else(|| missing(&of))?;
     let parameters = Value::Object(parameters.clone());
-    let (text, log) = handle(connector, &hook.handle, hook.deadline, request, &parameters, None).await?;
+    let (text, log) = handle(connector, &hook.handle, hook.deadline, request, &parameters, Of::default()).await?;
     global_handled(&of, &text, log)
 }
 
@@ -240,19 +252,26 @@ async fn handle(
     deadline: Option<Duration>,
     request: &WebhookRequest,
     parameters: &Value,
-    state: Option<&str>,
+    of: Of<'_>,
 ) -> Result<(String, Vec<String>), CallError> {
     let understood = Understood::read(request)?;
     match method {
         Method::Script(script) => {
-            let input = understood.script_input(parameters, state)?;
+            let input = understood.script_input(parameters, of)?;
             let done = connector.scripts.call(script, input, None, deadline.unwrap_or(Duration::MAX)).await;
             Ok((done.result.map_err(|error| explained(error, &done.console))?, done.console))
         }
         Method::Map(map) => {
-            let state = serde_json::from_str(state.unwrap_or("null")).unwrap_or_default();
+            let state = serde_json::from_str(of.state.unwrap_or("null")).unwrap_or_default();
+            let account = of.account.map_or(Value::Null, Value::from);
             let Understood { data, query, headers, .. } = &understood;
-            let variables = [("parameters", parameters), ("state", &state), ("query", query), ("headers", headers)];
+            let variables = [
+                ("parameters", parameters),
+                ("state", &state),
+                ("query", query),
+                ("headers", headers),
+                ("account", &account),
+            ];
             Ok((map.eval(&Env::new(data, &variables)).to_string(), Vec::new()))
         }
         _ => Err(missing("handle")),
@@ -288,6 +307,9 @@ fn own_handled(
 
 fn change(connector: &Connector, event: OwnEvent, seen: (&Value, Millis)) -> Result<Change, String> {
     let OwnEvent { collection, kind, record, id } = event;
+    if kind == Some(ChangeKind::Erased) && collection == EVERYTHING {
+        return Ok(Change { collection, kind: ChangeKind::Erased, remote_id: String::new(), record: None });
+    }
     let spec = connector.collection(&collection).ok_or_else(|| format!("there is no collection {collection:?}"))?;
     let reader = spec.record.local(seen.0, seen.1).map_err(|error| error.to_string())?;
     let record = record.filter(|raw| raw.get() != "null").map(|raw| reader.read(&raw)).transpose()?;
@@ -345,12 +367,13 @@ mod tests {
     fn the_script_gets_all_parts() {
         let understood = Understood::read(&request("application/json", br#"{"id":12345678901234567890}"#)).unwrap();
         let parameters = json!({"p": 1});
-        let input = understood.script_input(&parameters, Some(r#"{"secret":"s"}"#)).unwrap();
+        let of = Of { state: Some(r#"{"secret":"s"}"#), account: Some("acc_1") };
+        let input = understood.script_input(&parameters, of).unwrap();
         assert_eq!(
             input,
-            r#"{"query":{"a":["1","3"],"b":"2"},"data":{"id":12345678901234567890},"headers":{"content-type":"application/json"},"rawBody":"{\"id\":12345678901234567890}","parameters":{"p":1},"state":{"secret":"s"}}"#
+            r#"{"query":{"a":["1","3"],"b":"2"},"data":{"id":12345678901234567890},"headers":{"content-type":"application/json"},"rawBody":"{\"id\":12345678901234567890}","parameters":{"p":1},"state":{"secret":"s"},"account":"acc_1"}"#
         );
-        assert!(!understood.script_input(&parameters, None).unwrap().contains("state"));
+        assert!(!understood.script_input(&parameters, Of::default()).unwrap().contains("state"));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Always true: no secret is in these rows (`store::secrets` keeps them, encrypted). Not here: what a connector can do
 //! (`connectors::spec`), the snapshot rows (`domain::snapshot`).
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::id::{ConnectionId, IntegrationId, UserId, WorkspaceNo};
@@ -118,6 +120,41 @@ pub struct Farewell {
     pub due_at: Millis,
     /// The last failure, told in one sentence.
     pub error: String,
+}
+
+/// How the registration of a connection's own webhook is doing at its app.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct Registration {
+    /// When the app stops, unless it is renewed; as far as it is known.
+    pub expires_at: Option<Millis>,
+    /// When it was last seen at the app: made, renewed, or asked for.
+    pub seen_at: Option<Millis>,
+    /// When it is looked after again.
+    pub due_at: Option<Millis>,
+    /// Failures in a row; 0 after a success.
+    pub failures: u32,
+    pub failed_at: Option<Millis>,
+    /// The last failure, told in one sentence; empty after a success.
+    pub error: String,
+    /// Whether `webhook/expiring` has been told.
+    pub told: bool,
+}
+
+/// How long an address that a handshake wants to be called is good. Adobe says five minutes.
+pub const CONFIRM_WITHIN: Duration = Duration::from_secs(300);
+
+/// An address that must be called soon, so that an app believes that a webhook's URL is ours. The address itself is in
+/// the slot `WebhookState` of its id, since whoever has it can confirm in our name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confirmation {
+    pub id: [u8; 12],
+    /// The connection or integration whose webhook it is.
+    pub owner: [u8; 12],
+    pub workspace: WorkspaceNo,
+    pub due_at: Millis,
+    /// The address is no longer good then.
+    pub until: Millis,
+    pub tries: u32,
 }
 
 /// The wish that the selectors of the switched-on events be asked for again.

@@ -46,6 +46,10 @@ pub enum DeliveryState {
         at: Millis,
         by: Seq,
     },
+    /// Its event was erased before it was delivered.
+    Erased {
+        at: Millis,
+    },
 }
 
 impl DeliveryState {

@@ -101,6 +101,10 @@ ids! {
     PullId,
     /// A job that makes many deliveries again: log sequence (8 bytes) and lane number (4).
     ReplayId,
+    /// A job that erases.
+    ErasureId,
+    /// An entry of the audit log.
+    AuditId,
 }
 
 fn join(seq: Seq, number: u32) -> [u8; 12] {

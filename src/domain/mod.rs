@@ -1,9 +1,12 @@
 //! Nouns and pure rules: no I/O, no async, no clock, no actix. Everything here can be tested with a function call.
 
 pub mod address;
+pub mod app_field;
+pub mod audit;
 pub mod body;
 pub mod connection;
 pub mod delivery;
+pub mod erasure;
 pub mod event;
 pub mod failure;
 pub mod filter;

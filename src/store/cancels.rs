@@ -122,6 +122,12 @@ impl Rows {
 impl Tx<'_> {
     /// Cancels a delivery if it still stands where `due` says; `taken_in` is when its event was. False: it does not.
     pub fn cancel_delivery(&mut self, lane: LaneNo, due: &Due, taken_in: Millis) -> Result<bool> {
+        let at = self.now();
+        self.end_owed(lane, due, taken_in, DeliveryState::Cancelled { at })
+    }
+
+    /// Ends a delivery in this state, without an attempt.
+    pub(super) fn end_owed(&mut self, lane: LaneNo, due: &Due, taken_in: Millis, state: DeliveryState) -> Result<bool> {
         let mut row = match self.get::<DeliveryRow>(Table::Deliveries, Key::lane(lane).seq(due.seq))? {
             Some(row) => row,
             None => DeliveryRow::unattempted(due, taken_in),
@@ -130,7 +136,7 @@ impl Tx<'_> {
         if !is_owed || self.placed(&due.key(lane))?.is_none() {
             return Ok(false);
         }
-        row.state = DeliveryState::Cancelled { at: self.now() };
+        row.state = state;
         self.settle_delivery(&Settlement { lane, due: *due, row })?;
         Ok(true)
     }

@@ -261,7 +261,9 @@ impl Tx<'_> {
                 Some(Count::Dead)
             }
             DeliveryState::Delivered { .. } => Some(Count::Delivered),
-            DeliveryState::Cancelled { .. } | DeliveryState::Superseded { .. } => Some(Count::Cancelled),
+            DeliveryState::Cancelled { .. } | DeliveryState::Superseded { .. } | DeliveryState::Erased { .. } => {
+                Some(Count::Cancelled)
+            }
         };
         if let Some(count) = ended {
             self.count(lane, row.made_at, Count::Pending, -1)?;

@@ -67,7 +67,7 @@ pub struct InboxRow {
     pub log: Vec<String>,
     pub state: InboxState,
     /// Where it stands in the queue. None: it does not wait, or it is fresh and was not read from the queue.
-    queued_at: Option<Millis>,
+    pub(super) queued_at: Option<Millis>,
     is_fresh: bool,
 }
 

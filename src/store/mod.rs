@@ -5,12 +5,15 @@
 //! recovery is point-in-time, so after any crash the store is a prefix of what was committed; a commit that was
 //! answered as durable is in it. Not here: what to do about any of it (`actors`).
 
+mod audit;
 mod backup;
 mod cancels;
 mod codec;
 mod counts;
 mod deliveries;
 mod due;
+mod erase;
+mod erasures;
 mod events;
 mod glance;
 mod health;
@@ -23,12 +26,14 @@ mod numbers;
 mod open;
 mod order;
 mod pulls;
+mod registrations;
 mod registry;
 mod replays;
 mod resends;
 mod retention;
 mod returns;
 mod rows;
+mod scrub;
 mod secrets;
 mod selects;
 mod snapshots;
@@ -44,6 +49,7 @@ pub use cancels::OwedMark;
 pub use counts::{Count, LaneCounts};
 pub use deliveries::{DeliveryRow, Settlement};
 pub use due::{Due, Place, Turn};
+pub use erase::{ERASED, Held, SnapshotKey};
 pub use glance::Low;
 pub use health::{Health, inspect, upgrade_plan};
 pub use idempotency::{Answer, Remembered};

@@ -8,6 +8,7 @@ use super::keys::{self, Key};
 use super::rows::{Rows, Walk};
 use super::tables::Table;
 use super::tx::Tx;
+use crate::domain::app_field::AppFields;
 use crate::domain::connection::{CollectionState, Cursor, EventSwitch, Pull, Reselect, SyncRequest};
 use crate::domain::id::{ConnectionId, PullId};
 use crate::domain::time::Millis;
@@ -21,7 +22,11 @@ const SYNC: u8 = 2;
 const SWITCH: u8 = 3;
 const CUSTOM_FIELD: u8 = 4;
 const RESELECT: u8 = 5;
-const PART: u8 = 9;
+const APP_FIELDS: u8 = 6;
+/// How far one of the values of a collection has been pulled.
+const PART: u8 = 7;
+/// When something of the connection was erased: see `erasures`.
+pub(super) const ERASED: u8 = 9;
 
 impl Rows {
     /// What is remembered of a collection.
@@ -48,7 +53,8 @@ impl Rows {
         }
         let states = self.collection_states(connection)?;
         let reselect = self.reselect(connection)?.map(|wish| wish.due_at);
-        Ok(states.iter().flat_map(|state| [state.next_pull_at, state.next_scan_at]).flatten().chain(reselect).min())
+        let others = reselect.into_iter().chain(self.registration(connection)?.due_at);
+        Ok(states.iter().flat_map(|state| [state.next_pull_at, state.next_scan_at]).flatten().chain(others).min())
     }
 
     /// Syncs that were asked for and have not run, oldest first.
@@ -70,6 +76,11 @@ impl Rows {
     pub fn custom_fields(&self, connection: ConnectionId, collection: &str) -> Result<Vec<String>> {
         let key = Key::owner(&connection.0).u8(CUSTOM_FIELD).bytes(&keys::collection(collection));
         Ok(self.get(Table::Connections, key)?.unwrap_or_default())
+    }
+
+    /// The fields that the app says a collection has. None: it was never asked.
+    pub fn app_fields(&self, connection: ConnectionId, collection: &str) -> Result<Option<AppFields>> {
+        self.get(Table::Connections, app_fields_key(connection, collection))
     }
 
     fn all_of<T: serde::de::DeserializeOwned>(&self, connection: ConnectionId, what: u8) -> Result<Vec<T>> {
@@ -177,8 +188,29 @@ impl Tx<'_> {
         self.put(Table::Connections, key, &names)
     }
 
+    /// Writes the fields that the app says a collection has.
+    pub fn put_app_fields(&mut self, connection: ConnectionId, collection: &str, fields: &AppFields) -> Result<()> {
+        self.put(Table::Connections, app_fields_key(connection, collection), fields)
+    }
+
     /// Writes a pull, new or further on.
     pub fn put_pull(&mut self, pull: &Pull) -> Result<()> {
         self.put(Table::Pulls, Key::owner(&pull.connection.0).bytes(&pull.id.0), pull)
+    }
+}
+
+/// connection (12), 6, collection (4).
+fn app_fields_key(connection: ConnectionId, collection: &str) -> Key {
+    Key::owner(&connection.0).u8(APP_FIELDS).bytes(&keys::collection(collection))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bytes_of_the_key_of_an_apps_fields_are_pinned() {
+        let key = app_fields_key(ConnectionId([0xab; 12]), "contacts");
+        assert_eq!(hex::encode(key.as_ref()), "abababababababababababab06aa5af408");
     }
 }

@@ -200,7 +200,9 @@ impl Tx<'_> {
             DeliveryState::Due { .. } => None,
             DeliveryState::Delivered { .. } => Some(Came::Delivered),
             DeliveryState::Dead { .. } => Some(Came::Dead),
-            DeliveryState::Cancelled { .. } | DeliveryState::Superseded { .. } => Some(Came::Cancelled),
+            DeliveryState::Cancelled { .. } | DeliveryState::Superseded { .. } | DeliveryState::Erased { .. } => {
+                Some(Came::Cancelled)
+            }
         };
         if ended.is_some() {
             self.delete(Table::Queue, &row)?;

@@ -40,6 +40,8 @@ pub struct Cutoffs {
     pub unverified: Millis,
     pub pulls: Millis,
     pub tombstones: Millis,
+    /// Of the audit log and of erasures that have ended.
+    pub audit: Millis,
 }
 
 /// Where the sweeps go on at the next look; empty: at the start.
@@ -143,6 +145,7 @@ impl Rows {
         }
         self.plan_events(self.seq_at(needed_from)?, cutoffs, &lanes, &mut plan)?;
         self.plan_owners(cutoffs, swept_max, &mut plan)?;
+        plan.ranges.extend(self.audit_past(cutoffs.audit)?);
         self.sweep(cutoffs, marks, swept_max, &mut plan)?;
         Ok(plan)
     }

@@ -121,7 +121,9 @@ impl Rows {
                 DeliveryState::Due { .. } => Standing::Owed,
                 DeliveryState::Delivered { .. } => Standing::Delivered,
                 DeliveryState::Dead { .. } => Standing::Dead,
-                DeliveryState::Cancelled { .. } | DeliveryState::Superseded { .. } => Standing::Else,
+                DeliveryState::Cancelled { .. } | DeliveryState::Superseded { .. } | DeliveryState::Erased { .. } => {
+                    Standing::Else
+                }
             });
         }
         if self.untried(lane, newest)?.is_some() {

@@ -37,7 +37,8 @@ macro_rules! tables {
 tables! {
     /// One row per fact about the store itself: version, canary, clock, sequence, checkpoint.
     Meta = "meta", Lookup;
-    /// kind (1), id (12) → workspace, user, key, integration, connection, subscription, topic, farewell, return addresses.
+    /// kind (1), id (12) → workspace, user, key, integration, connection, subscription, topic, farewell, return addresses,
+    /// handshake to confirm.
     Objects = "objects", Lookup;
     /// kind (1), workspace (4), id (12) → nothing: lists.
     ByWorkspace = "by_workspace", Lookup;
@@ -60,7 +61,7 @@ tables! {
     /// connection (12), collection (4), record (16) → snapshot row.
     Snapshots = "snapshots", Lookup;
     /// connection (12), what (1), … → collection states, sync requests, event switches, custom fields, the
-    /// wish for new selectors.
+    /// wish for new selectors, how its webhook is doing, the fields that an app says it has.
     Connections = "connections", Lookup;
     /// connection (12), sequence (8) → one look at an app.
     Pulls = "pulls", Log;
@@ -84,6 +85,12 @@ tables! {
     ReplaysLive = "replays_live", Lookup;
     /// lane (4), sequence (8), what (1) → how many of the deliveries that a replay has made.
     ReplayCounts = "replay_counts", Count;
+    /// workspace (4), id (12) → erasure.
+    Erasures = "erasures", Lookup;
+    /// workspace (4), id (12) → nothing: erasures that have not ended.
+    ErasuresLive = "erasures_live", Lookup;
+    /// workspace (4), id (12) → entry of the audit log.
+    Audit = "audit", Log;
 }
 
 impl Table {

@@ -100,7 +100,7 @@ pub fn session(connector: &Arc<Connector>, url: &Url, parameters: Map<String, Va
     let policy = Policy::new(vec!["127.0.0.0/8".parse().unwrap()], false);
     let client = Client::new(&tidemill::outbound::Options::standard(), Arc::new(policy)).unwrap();
     let clock = Clock::start(Millis(0));
-    let budget = Arc::new(Budget::new(connector.budget.clone(), clock.now()));
+    let budget = Arc::new(Budget::of(connector, clock.now()));
     let connector = connector.specialise(&parameters).unwrap();
     let credentials = Credentials::read(&credentials).unwrap();
     Session::new(connector, url, parameters, credentials, client, budget, clock).unwrap()

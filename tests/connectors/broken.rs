@@ -137,10 +137,17 @@ fn a_misspelt_file_name_is_not_silently_ignored() {
 }
 
 #[test]
-fn graphql_is_refused_for_now() {
-    let error =
-        said(&[("data/contacts/fetch.rest.yml", None), ("data/contacts/fetch.graphql.yml", Some("query: x\n"))]);
-    assert!(error.contains("fetch.graphql.yml: GraphQL files are not supported yet"), "{error}");
+fn a_query_needs_the_path_that_it_goes_to_and_closed_brackets() {
+    let fetch = "query: 'query { person { id }'\nrecord: $.data.person\n";
+    let without = said(&[("data/contacts/fetch.rest.yml", None), ("data/contacts/fetch.graphql.yml", Some(fetch))]);
+    assert!(without.contains("spec.yml, field graphql: data/contacts/fetch.graphql.yml needs graphql"), "{without}");
+    let spec = edited("spec.yml", "budget:", "graphql: {path: /graphql}\nbudget:");
+    let open = said(&[
+        ("spec.yml", Some(&spec)),
+        ("data/contacts/fetch.rest.yml", None),
+        ("data/contacts/fetch.graphql.yml", Some(fetch)),
+    ]);
+    assert!(open.contains("a bracket of it is not closed"), "{open}");
 }
 
 #[test]
@@ -188,6 +195,35 @@ fn events_need_what_they_name() {
 }
 
 #[test]
+fn a_call_names_a_budget_that_is_there() {
+    let pull = edited("data/contacts/pull.rest.yml", "path:", "budget: search\npath:");
+    let error = said(&[("data/contacts/pull.rest.yml", Some(&pull))]);
+    assert_eq!(error, "connector broken: data/contacts/pull.rest.yml, field budget: spec.yml has no budget \"search\"");
+    let spec = edited("spec.yml", "category:", "budgets: {search: {requests: 4, per: 1s}}\ncategory:");
+    assert_eq!(said(&[("data/contacts/pull.rest.yml", Some(&pull)), ("spec.yml", Some(&spec))]), "it is accepted");
+}
+
+#[test]
+fn ties_need_a_list_of_changes_that_cannot_do_it_by_itself() {
+    let ties = ("data/contacts/ties.rest.yml", Some("path: /ties\nquery: {after: \"{{since.id}}\"}\nrecords: $\n"));
+    assert_eq!(said(&[ties]), "it is accepted");
+    let spec = edited("data/contacts/spec.yml", "lookback: 60s", "lookback: 60s, breaksTies: true");
+    let error = said(&[ties, ("data/contacts/spec.yml", Some(&spec))]);
+    assert!(error.contains("data/contacts/ties: cursor.breaksTies says that pull itself goes on"), "{error}");
+}
+
+#[test]
+fn an_event_that_needs_parameters_is_not_switched_on_by_itself() {
+    let event = "name: Changed\nkey: changed\nimplementationType: global-webhook\ndefault: true\nparametersSchema:\n  \
+                 properties: {board: {type: string}}\n  required: [board]\n";
+    let selector = "globalWebhookKey: all\nglobalWebhookEventSelector: x\n";
+    let files =
+        [("events/changed/spec.yml", Some(event)), ("events/changed/get-event-selector.map.yml", Some(selector))];
+    let error = said(&files);
+    assert!(error.contains("events/changed/spec.yml, field default: an event that needs parameters"), "{error}");
+}
+
+#[test]
 fn a_connectors_folder_adds_and_replaces() {
     let dir = tempfile::tempdir().unwrap();
     tidemill::connectors::scaffold(dir.path(), "extra").unwrap();
@@ -200,4 +236,22 @@ fn a_connectors_folder_adds_and_replaces() {
     fs::write(folder.join("spec.yml"), "key: generic\n").unwrap();
     let error = tidemill::connectors::Registry::load(&config.connectors, &config.scripts).err().unwrap();
     assert!(error.to_string().starts_with("connector generic: spec.yml"), "{error}");
+}
+
+#[test]
+fn what_an_app_cannot_give_is_said_of_topics_that_exist_and_with_a_reason() {
+    let with = |said: &str| said_of("spec.yml", "errorMessage:", &format!("notSupported: {said}\nerrorMessage:"));
+    assert_eq!(with("{crm/leads: There are none.}"), "it is accepted");
+    assert_eq!(
+        with("{crm/lead: There are none.}"),
+        "connector broken: spec.yml, field notSupported.crm/lead: unknown topic; did you mean crm/leads?"
+    );
+    assert_eq!(
+        with("{crm/contacts: There are none.}"),
+        "connector broken: spec.yml, field notSupported.crm/contacts: the collection contacts brings this topic"
+    );
+    assert_eq!(
+        with("{crm/leads: \"\"}"),
+        "connector broken: spec.yml, field notSupported.crm/leads: say in a sentence why"
+    );
 }

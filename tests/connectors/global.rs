@@ -94,6 +94,25 @@ async fn an_event_finds_the_right_one_of_two_connections() {
 }
 
 #[tokio::test]
+async fn an_event_can_say_itself_which_collection_it_is_of() {
+    let dir = tempfile::tempdir().unwrap();
+    connector(dir.path(), HANDLE);
+    let folder = dir.path().join("chat");
+    fs::write(folder.join("events/event-key/spec.yml"), format!("{EVENT}default: true\ncollection: $.of\nid: $.id\n"))
+        .unwrap();
+    let connector = REGISTRY.read(&folder).unwrap();
+    let app = App::start(|_| Reply::json("{}")).await;
+    let session = app.session(&connector, json!({}), json!({"accessToken": "t"}));
+    let told = |payload: &str| {
+        session.event_change("event-key", &serde_json::value::RawValue::from_string(payload.to_owned()).unwrap())
+    };
+    let change = told(r#"{"of":"contacts","id":30000000001}"#).unwrap().unwrap();
+    assert_eq!((change.collection.as_str(), change.remote_id.as_str()), ("contacts", "30000000001"));
+    assert!(told(r#"{"of":"tickets","id":1}"#).unwrap_err().to_string().contains("there is no collection tickets"));
+    assert!(told(r#"{"id":1}"#).unwrap_err().to_string().contains("does not say which collection"));
+}
+
+#[tokio::test]
 async fn a_handle_that_throws_says_where_and_what_it_printed() {
     let dir = tempfile::tempdir().unwrap();
     let handle =

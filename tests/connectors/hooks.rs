@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::{Map, json};
-use tidemill::connectors::{CallError, ChangeKind, Connector, WebhookRequest};
+use tidemill::connectors::{CallError, ChangeKind, Connector, Of, WebhookRequest};
 use tidemill::domain::time::Millis;
 
 use super::REGISTRY;
@@ -96,7 +96,8 @@ async fn an_own_webhook_is_registered_renewed_and_taken_away() {
     assert_eq!(app.requests()[0].body, r#"{"url":"https://hooks.example/in/c/x","secret":"whisper"}"#);
     let renewed = session.refresh_webhook(uri, &subscribed.state).await.unwrap();
     assert_eq!(renewed.state, r#"{"id":"h 1","secret":"whisper","round":2}"#);
-    let handled = session.handle_webhook(&request(r#"{"id": 40}"#), Some(&renewed.state)).await.unwrap();
+    let of = Of { state: Some(&renewed.state), account: None };
+    let handled = session.handle_webhook(&request(r#"{"id": 40}"#), of).await.unwrap();
     assert_eq!((handled.changes[0].remote_id.as_str(), handled.changes[0].kind), ("42", ChangeKind::Updated));
     session.unsubscribe(uri, &renewed.state).await.unwrap();
     assert_eq!(app.requests().last().unwrap().method, "DELETE", "a webhook that is missing counts as gone");

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 use tidemill::config::Config;
-use tidemill::connectors::verify::{Encoding, Kind, Spec};
-use tidemill::connectors::{Credentials, Registry, WebhookRequest, handle_global, handle_own};
+use tidemill::connectors::verify::{Answered, Encoding, Keys, Kind, Spec};
+use tidemill::connectors::{Credentials, Of, Registry, WebhookRequest, handle_global, handle_own};
 use tidemill::domain::secret::Secret;
 use tidemill::domain::time::Millis;
 
@@ -55,6 +55,8 @@ fn webhooks_are_safe() {
     let registry = registry();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let secrets: Vec<Secret> = ["a-long-secret", "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTI="].map(Secret::new).into();
+    let adobe = serde_json::from_str(r#"{"kind": "adobe-io", "secret": "clientId"}"#).expect("a check");
+    let (keys, keys_at) = (Keys::default(), "https://keys.example".parse().expect("a URL"));
     let run = |input: &[u8]| {
         let request = request(input);
         for kind in KINDS {
@@ -66,16 +68,21 @@ fn webhooks_are_safe() {
                     encoding,
                     prefix: "sha256=".to_owned(),
                     secret: Some("secret".to_owned()),
+                    keys: None,
+                    former: None,
                     optional: false,
                 };
                 spec.check(&request, &secrets, NOW);
             }
         }
+        let fetch = |_: url::Url| std::future::ready(Answered::Missing);
+        let judged = keys.check(&adobe, (&request, &secrets), ([0; 12], &keys_at), NOW, fetch);
+        runtime.block_on(judged);
         for connector in registry.all() {
             let parameters = Value::Object(connector.parameters.defaults());
             runtime.block_on(async {
                 // An error is the connector's word on a webhook that it does not understand.
-                let _ = handle_own(connector, &request, &parameters, None).await;
+                let _ = handle_own(connector, &request, &parameters, Of::default()).await;
                 for hook in &connector.global_webhooks {
                     let _ = handle_global(connector, &hook.key, &request, &Map::new()).await;
                 }

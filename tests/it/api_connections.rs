@@ -77,7 +77,7 @@ async fn connectors_say_what_they_can() {
     let node = Node::start().await;
     let all = node.get(&at("connectors")).await.ok();
     let keys: Vec<String> = all["connectors"].as_array().expect("a list").iter().map(|c| text(&c["key"])).collect();
-    for key in ["adobe-commerce", "generic", "sandbox"] {
+    for key in ["adobe-commerce", "generic", "hubspot", "sandbox"] {
         assert!(keys.contains(&key.to_owned()), "{keys:?}");
     }
     let first = node.get(&at("connectors?limit=1")).await.ok();
@@ -90,6 +90,11 @@ async fn connectors_say_what_they_can() {
     let contacts = sandbox["collections"].as_array().expect("a list").iter().find(|c| c["key"] == "contacts");
     let all_ways = json!({"created": "webhook", "updated": "webhook", "deleted": "webhook"});
     assert_eq!(contacts.expect("contacts")["detects"], all_ways);
+    let users = sandbox["collections"].as_array().expect("a list").iter().find(|c| c["key"] == "users");
+    let reason = json!([{"method": "fetch", "reason": "Users are only ever scanned."}]);
+    assert_eq!(users.expect("users")["notSupported"], reason);
+    let absent = json!({"topic": "crm/leads", "reason": "The sandbox knows contacts only, from the first word on."});
+    assert_eq!((&sandbox["notSupported"][0], &sandbox["webhook"]["notSupported"]), (&absent, &json!([])));
     node.get(&at("connectors/nothing")).await.refused(404, "connector-not-found");
     node.stop().await;
 }

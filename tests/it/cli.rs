@@ -64,6 +64,8 @@ fn every_sub_command_has_help() {
         "connector",
         "connector new",
         "connector check",
+        "connector run",
+        "connector schemas",
         "connector test",
         "sandbox",
         "listen",

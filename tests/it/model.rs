@@ -1,11 +1,12 @@
 //! The delivery engine against a small model: random stories of publishing, answers of every kind, jumps of the clock,
-//! deaths of the process, switching off and on, skipped backlogs and resends.
+//! deaths of the process, switching off and on, skipped and cancelled backlogs, resends and replays.
 //!
 //! A story is drawn from a seed, told to a whole node (its store on disk, its receivers a postbox, its clock still until it
 //! is moved), and laid beside the model afterwards: every accepted event is owed to every lane exactly once; each of its
 //! attempts came when the pure rule of `domain::delivery` says, and led to what it says; nothing is sent twice at once;
 //! where order was asked for, a record's events came one after the other; what is dead has used up its schedule, what is
-//! cancelled was skipped, what is superseded was never sent; and the counts are what a scan finds.
+//! cancelled was skipped or cancelled by name, what is superseded was never sent; a replay sends each event of its range
+//! once, and none that was still owed; and the counts are what a scan finds.
 //!
 //! The usual run tells a handful of fixed seeds. `TIDEMILL_TEST_LONG=1` (`scripts/check --long`) tells two thousand;
 //! `TIDEMILL_TEST_SEED=7` tells that one.
@@ -23,7 +24,8 @@ use tidemill::app::Seams;
 use tidemill::clock::Clock;
 use tidemill::destinations::Parcel;
 use tidemill::domain::delivery::{Attempt, Cause, DeliveryState, Outcome, settle};
-use tidemill::domain::id::{EventId, LaneNo, Seq, WorkspaceNo};
+use tidemill::domain::id::{DeliveryId, EventId, LaneNo, ReplayId, Seq, WorkspaceNo};
+use tidemill::domain::replay::ReplayState;
 use tidemill::domain::retry::{Pace, Schedule};
 use tidemill::domain::time::Millis;
 use tidemill::store::{DeliveryRow, Stops, Store};
@@ -115,9 +117,24 @@ struct Sub {
     lane: LaneNo,
     wish: &'static Wish,
     is_enabled: bool,
-    /// Its backlog was skipped at least once.
+    /// Its backlog was skipped or cancelled at least once.
     skipped: bool,
+    /// Cancelled by name, and the answer said so.
+    cancelled: BTreeSet<Seq>,
     resent: BTreeSet<Seq>,
+    /// At most one in a story, and none where something was sent again by itself, so that an attempt that says that it is
+    /// a replay tells which delivery it is of.
+    replay: Option<Replayed>,
+}
+
+/// A replay of everything up to a moment.
+struct Replayed {
+    id: ReplayId,
+    /// What had ended when it was asked for: it must be sent again.
+    ended: BTreeSet<Seq>,
+    /// What was in the log by then: nothing else may be.
+    log: Seq,
+    cancelled: bool,
 }
 
 /// A process from its start to its death.
@@ -192,7 +209,9 @@ impl Story {
             wish,
             is_enabled: true,
             skipped: false,
+            cancelled: BTreeSet::new(),
             resent: BTreeSet::new(),
+            replay: None,
         });
         let story = Self {
             seed,
@@ -227,6 +246,7 @@ impl Story {
 
     fn ring(&self) {
         self.subs.iter().for_each(|sub| self.life.node.engine.rings.lane(sub.lane));
+        self.life.node.engine.rings.replays_changed();
     }
 
     fn pending(&self) -> u64 {
@@ -255,10 +275,13 @@ impl Story {
             0..40 => self.publish().await,
             40..55 => self.turn_weather(sub),
             55..78 => self.pass_time(),
-            78..83 => self.switch(sub).await,
-            83..86 => self.skip(sub).await,
-            86..93 => self.resend(sub).await,
-            93..97 => self.enable_all().await,
+            78..82 => self.switch(sub).await,
+            82..84 => self.skip(sub).await,
+            84..85 => self.cancel_all(sub).await,
+            85..87 => self.cancel_one(sub).await,
+            87..90 => self.resend(sub).await,
+            90..95 => self.replay(sub).await,
+            95..97 => self.enable_all().await,
             _ => self.die().await,
         }
         self.breathe().await;
@@ -325,8 +348,63 @@ impl Story {
         }
     }
 
+    /// Cancels what waits, all of it.
+    async fn cancel_all(&mut self, sub: usize) {
+        let id = self.subs[sub].id.clone();
+        self.tell(format!("{} cancels what waits", self.subs[sub].wish.address));
+        self.life.node.post(&at(&format!("webhooks/{id}/deliveries/cancel")), json!({})).await.ok();
+        self.subs[sub].skipped = true;
+    }
+
+    /// Cancels the first delivery of an event, if it still waits.
+    async fn cancel_one(&mut self, sub: usize) {
+        let known: Vec<EventId> = self.published.values().rev().take(10).copied().flatten().collect();
+        if known.is_empty() {
+            return;
+        }
+        let seq = known[self.rng.usize(..known.len())].parts().0;
+        let id = DeliveryId::new(seq, self.subs[sub].lane);
+        let answer = self.life.node.post(&at(&format!("deliveries/{id}/cancel")), json!({})).await;
+        self.tell(format!("{} cancels {id}: {}", self.subs[sub].wish.address, answer.status));
+        match answer.status {
+            200 => drop(self.subs[sub].cancelled.insert(seq)),
+            // It has ended or flies, or the router has not come to it.
+            409 | 404 => {}
+            other => panic!("{other}: {}", answer.text),
+        }
+    }
+
+    /// Sends everything so far again; once it is under way, stops it, lets it go on, or cancels it.
+    async fn replay(&mut self, sub: usize) {
+        let address = self.subs[sub].wish.address;
+        if let Some(replay) = &mut self.subs[sub].replay {
+            let what = ["pause", "resume", "resume", "cancel"][self.rng.usize(..4)];
+            let id = replay.id;
+            let answer = self.life.node.post(&at(&format!("replays/{id}/{what}")), json!({})).await;
+            assert!(matches!(answer.status, 200 | 409), "{what}: {}", answer.text);
+            replay.cancelled |= what == "cancel" && answer.status == 200;
+            self.tell(format!("the replay of {address}: {what}, {}", answer.status));
+            return;
+        }
+        if !self.subs[sub].resent.is_empty() {
+            return;
+        }
+        let (store, lane) = (self.store(), self.subs[sub].lane);
+        let rows = store.deliveries(lane, None, 100_000).expect("read");
+        let ended = rows.iter().filter(|(_, row)| !matches!(row.state, DeliveryState::Due { .. }));
+        let (ended, log) = (ended.map(|(_, row)| row.event).collect(), last(store));
+        let body = json!({"from": "2020-01-01T00:00:00Z", "to": "2100-01-01T00:00:00Z"});
+        let made = self.life.node.post(&at(&format!("webhooks/{}/replays", self.subs[sub].id)), body).await.ok();
+        let id = text(&made["replay"]["replayId"]).parse().expect("an id");
+        self.tell(format!("{address} wants everything again: {id}"));
+        self.subs[sub].replay = Some(Replayed { id, ended, log, cancelled: false });
+    }
+
     /// Asks for one delivery again that has ended, and was not asked for again before.
     async fn resend(&mut self, sub: usize) {
+        if self.subs[sub].replay.is_some() {
+            return;
+        }
         let lane = self.subs[sub].lane;
         let rows = self.store().deliveries(lane, None, 1_000).expect("read");
         let ended =
@@ -358,10 +436,14 @@ impl Story {
     async fn end(&mut self) {
         self.weather.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.enable_all().await;
+        for replay in self.subs.iter().filter_map(|sub| sub.replay.as_ref()) {
+            let answer = self.life.node.post(&at(&format!("replays/{}/resume", replay.id)), json!({})).await;
+            assert!(matches!(answer.status, 200 | 409), "{}", answer.text);
+        }
         for _ in 0..1_000 {
             self.breathe().await;
             let routed = self.store().routed().expect("read") >= last(self.store());
-            if routed && self.pending() == 0 {
+            if routed && self.pending() == 0 && self.store().live_replays().expect("read").is_empty() {
                 return;
             }
             self.postbox.advance(Duration::from_secs(10));
@@ -442,7 +524,11 @@ impl<'a> Model<'a> {
         let again: BTreeMap<Seq, &DeliveryRow> =
             rows.iter().filter(|(_, row)| row.replay).map(|(_, row)| (row.event, row)).collect();
         assert_eq!(first.len() + again.len(), rows.len(), "{}: an event is owed twice", sub.wish.address);
-        assert_eq!(again.keys().copied().collect::<BTreeSet<_>>(), sub.resent, "{}: resends", sub.wish.address);
+        let asked_again: BTreeSet<Seq> = again.keys().copied().collect();
+        match &sub.replay {
+            None => assert_eq!(asked_again, sub.resent, "{}: resends", sub.wish.address),
+            Some(replay) => self.replayed(sub, replay, &asked_again),
+        }
         for (event, number, ..) in &self.log {
             let seq = event.parts().0;
             let Some(row) = first.get(&seq) else { panic!("{}: {number} ({event}) is not owed", sub.wish.address) };
@@ -455,6 +541,25 @@ impl<'a> Model<'a> {
         one_at_a_time(&here, |came| (came.event, came.replay));
         if sub.wish.ordered {
             self.in_order(sub, &here);
+        }
+    }
+
+    /// A replay sent what had ended before it began, nothing that came later, and its counts are what a scan finds.
+    fn replayed(&self, sub: &Sub, replay: &Replayed, again: &BTreeSet<Seq>) {
+        let (address, store) = (sub.wish.address, self.story.store());
+        assert!(again.iter().all(|seq| *seq <= replay.log), "{address}: {again:?} after {:?}", replay.log);
+        let row = store.replay(replay.id).expect("read").expect("it is there");
+        assert_eq!(row.made, again.len() as u64, "{address}: {row:?}");
+        let counts = store.replay_counts(replay.id).expect("read");
+        assert_eq!(counts.ended(), row.made, "{address}: {counts:?}");
+        match row.state {
+            ReplayState::Completed { .. } => {
+                let data: BTreeSet<Seq> = self.log.iter().map(|(id, ..)| id.parts().0).collect();
+                let missing: Vec<_> = replay.ended.iter().filter(|s| data.contains(s) && !again.contains(s)).collect();
+                assert!(missing.is_empty(), "{address}: {missing:?} had ended and were not sent again");
+            }
+            ReplayState::Cancelled { .. } => assert!(replay.cancelled, "{address}: nobody cancelled it"),
+            other => panic!("{address}: the replay is {other:?}"),
         }
     }
 
@@ -479,6 +584,13 @@ impl<'a> Model<'a> {
             let ended = came.ended.expect("it is recorded, so it ended");
             state = settle(state, ended.outcome, &pace, ended.at, &mut fastrand::Rng::with_seed(0)).state;
         }
+        if !row.replay && sub.cancelled.contains(&row.event) {
+            assert!(
+                matches!(row.state, DeliveryState::Cancelled { .. }),
+                "{what} was cancelled, and is {:?}",
+                row.state
+            );
+        }
         match (&row.state, &state) {
             (DeliveryState::Delivered { .. }, DeliveryState::Delivered { .. }) => {}
             (DeliveryState::Dead { cause, .. }, DeliveryState::Dead { cause: expected, .. }) => {
@@ -486,7 +598,9 @@ impl<'a> Model<'a> {
                 assert!(matches!(cause, Cause::Exhausted(_)), "{what}: {cause:?}");
             }
             (DeliveryState::Cancelled { .. }, DeliveryState::Due { .. }) => {
-                assert!(sub.skipped, "{what} is cancelled, and nobody skipped");
+                let by_name = !row.replay && sub.cancelled.contains(&row.event);
+                let with_replay = row.replay && sub.replay.as_ref().is_some_and(|replay| replay.cancelled);
+                assert!(sub.skipped || by_name || with_replay, "{what} is cancelled, and nobody asked for it");
             }
             (DeliveryState::Superseded { by, .. }, DeliveryState::Due { attempts: 0, .. }) => {
                 // Without order one that is on its way for the first time may be overtaken by what replaces it.

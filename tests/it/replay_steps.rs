@@ -544,6 +544,7 @@ async fn an_event_outlives_its_time_while_a_replay_owes_it_and_an_erased_lane_le
         unverified: before(1),
         pulls: before(30),
         tombstones: before(30),
+        audit: before(30),
     };
     desk.store().drop_past(cutoffs, SweepMarks::default(), 100).await.expect("dropped");
     let there: Vec<bool> = events.iter().map(|seq| desk.store().event(*seq).expect("read").is_some()).collect();

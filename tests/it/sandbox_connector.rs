@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use tidemill::clock::Clock;
 use tidemill::config::Config;
 use tidemill::connectors::{
-    Budget, CallError, ChangeKind, Collection, Connector, Credentials, PageMark, PullQuery, Registry, Session,
+    Budget, CallError, ChangeKind, Collection, Connector, Credentials, Of, PageMark, PullQuery, Registry, Session,
     WebhookRequest, handle_global,
 };
 use tidemill::domain::address::Policy;
@@ -41,7 +41,7 @@ impl Desk {
         let parameters = self.connector.parameters.check(&given).expect("good parameters");
         let base = self.connector.base_uri.choose(&parameters).expect("an address");
         let credentials = Credentials::read(&json!({"apiKey": key})).expect("a key");
-        let budget = Arc::new(Budget::new(self.connector.budget.clone(), self.clock.now()));
+        let budget = Arc::new(Budget::of(&self.connector, self.clock.now()));
         let (connector, client, clock) = (self.connector.clone(), self.client.clone(), self.clock.clone());
         Session::new(connector, &base, parameters, credentials, client, budget, clock).expect("a session")
     }
@@ -163,7 +163,7 @@ async fn webhooks_are_understood_and_routed_to_their_account() {
     let desk = Desk::new().await;
     let (first, second) = (desk.session("sandbox-key-1"), desk.session("sandbox-key-2"));
     let request = webhook("contact.deleted", "acc_1", &json!({"id": "con_000001"}));
-    let handled = first.handle_webhook(&request, Some("{}")).await.expect("understood");
+    let handled = first.handle_webhook(&request, Of { state: Some("{}"), account: None }).await.expect("understood");
     let change = &handled.changes[0];
     assert_eq!((change.kind, change.remote_id.as_str()), (ChangeKind::Deleted, "con_000001"));
 

@@ -51,6 +51,7 @@ fn cutoffs(now: Millis, undelivered: Duration) -> Cutoffs {
         unverified: before(1),
         pulls: before(30),
         tombstones: before(30),
+        audit: before(400),
     }
 }
 

@@ -56,6 +56,7 @@ async fn drop_all(node: &Node) {
         unverified: never,
         pulls: never,
         tombstones: never,
+        audit: never,
     };
     node.engine.store.drop_past(cutoffs, SweepMarks::default(), 100).await.expect("dropped");
 }

@@ -84,9 +84,19 @@ impl Bodies {
         Ok(Some(made(event, found, version, include)))
     }
 
+    /// Forgets the bodies of events that were erased.
+    pub fn forget(&self, events: &[Seq]) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone: Vec<Shape> = kept.order.iter().filter(|shape| events.contains(&shape.event)).cloned().collect();
+        for shape in gone {
+            kept.order.retain(|other| *other != shape);
+            if let Some(body) = kept.bodies.remove(&shape) {
+                kept.bytes -= size(&body);
+            }
+        }
+    }
+
     fn keep(&self, shape: Shape, body: Body) {
-        // The event beside the body is about as large again.
-        let size = |body: &Body| 2 * body.bytes.len() + 512;
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.bytes += size(&body);
         if let Some(before) = kept.bodies.insert(shape.clone(), body) {
@@ -102,6 +112,11 @@ impl Bodies {
             }
         }
     }
+}
+
+/// The event beside the body is about as large again.
+fn size(body: &Body) -> usize {
+    2 * body.bytes.len() + 512
 }
 
 fn made(seq: Seq, event: Event, version: ApiVersion, include: &[Include]) -> Body {

@@ -25,7 +25,7 @@ use crate::clock::Clock;
 use crate::destinations::{Driver, Parcel, Report};
 use crate::domain::delivery::{Cause, DeliveryState, LaneSignal, settle};
 use crate::domain::flow::{Limits, Seen};
-use crate::domain::id::{DeliveryId, EventId, LaneNo};
+use crate::domain::id::{DeliveryId, EventId, LaneNo, Seq};
 use crate::domain::retry::Pace;
 use crate::domain::time::Millis;
 use crate::error::{Code, Error, Result};
@@ -111,6 +111,11 @@ impl Outlet {
     /// The driver that tests addresses and destinations; it belongs to the first runtime, whose handle comes with it.
     pub fn driver(&self) -> Option<(Handle, Arc<dyn Driver>)> {
         self.runtimes.first().map(|r| (r.handle.clone(), r.driver.clone()))
+    }
+
+    /// Events were erased: what was made of them is forgotten.
+    pub fn forget(&self, events: &[Seq]) {
+        self.bodies.forget(events);
     }
 
     /// Takes nothing more, and waits until the attempts under way have ended, but no longer than `patience`.

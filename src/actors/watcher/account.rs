@@ -1,7 +1,7 @@
 //! A connection, ready to be looked after: its connector, its parameters, its credentials.
 //!
-//! Always true: tokens are renewed by the one task that looks after the connection, once however many calls ask for it,
-//! stored before they are used, and never over newer ones that a person gave meanwhile; `connection/authentication_failure` is told once per set of
+//! Always true: a connection's tokens are renewed by one caller at a time, the one that looks after it or one that passes a
+//! call through, once however many calls ask for it; they are stored before they are used, and never over newer ones that a person gave meanwhile; `connection/authentication_failure` is told once per set of
 //! credentials. Not here: what is asked of the app.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use url::Url;
 
 use crate::actors::Deps;
-use crate::connectors::{CallError, Connector, Credentials, Parameters, Session};
+use crate::connectors::{CallError, Collection, Connector, Credentials, Parameters, Session};
 use crate::domain::connection::{Connection, ConnectionStatus, Integration};
 use crate::domain::models::system::{Fault, Subject, SystemEvent};
 use crate::domain::secret::Secret;
@@ -39,8 +39,8 @@ pub struct Account {
     stored: Mutex<Secret>,
     /// They are not renewed again before this time (milliseconds); never again after a refusal.
     renewed_until: AtomicU64,
-    /// Held by the one that renews: a refresh token may work once.
-    renewing: tokio::sync::Mutex<()>,
+    /// Held by the one that renews, whoever has opened the connection: a refresh token may work once.
+    renewing: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// What came of opening a connection.
@@ -64,7 +64,7 @@ impl Account {
             Err(why) => return Ok(Opened::Wrong(why)),
         };
         let stored = Mutex::new(stored);
-        let (renewed_until, renewing) = (AtomicU64::new(0), tokio::sync::Mutex::const_new(()));
+        let (renewed_until, renewing) = (AtomicU64::new(0), deps.memory.renewing(connection.id));
         let account = Self { connection, user, session, base_uri, mapping, stored, renewed_until, renewing };
         Ok(Opened::Ready(Arc::new(account)))
     }
@@ -72,6 +72,11 @@ impl Account {
     /// The connector, specialised for this connection.
     pub fn connector(&self) -> &Arc<Connector> {
         self.session.connector()
+    }
+
+    /// The version of a collection's mapping: with the fields that it is fed with, where the app was asked for them.
+    pub fn mapping_of(&self, c: &Collection) -> [u8; 16] {
+        self.session.known_fields(c).map_or(self.mapping, |known| known.version(&self.mapping))
     }
 
     /// Calls the app; renews the token before it ends, and once on a 401.
@@ -105,6 +110,9 @@ impl Account {
         if !Arc::ptr_eq(used, &self.session.credentials()) {
             return Ok(Ok(()));
         }
+        if self.adopt_newer(deps)? {
+            return Ok(Ok(()));
+        }
         if self.just_renewed(deps) {
             return Ok(Err(CallError::Unauthorized("they were renewed just now".to_owned())));
         }
@@ -132,10 +140,23 @@ impl Account {
                 Ok(fresh)
             })
             .await?;
-        let credentials = Credentials::from_text(now_stored.expose()).map_err(Error::internal)?;
-        *self.stored.lock().unwrap_or_else(PoisonError::into_inner) = now_stored;
-        self.session.adopt(credentials);
+        self.adopt(now_stored)?;
         Ok(Ok(()))
+    }
+
+    /// Uses what is stored now, if somebody else has renewed or changed it since. False: it is what is used already.
+    fn adopt_newer(&self, deps: &Deps) -> Result<bool> {
+        let stored = deps.store.credentials(&self.connection.id.0)?;
+        let Some(newer) = stored.filter(|stored| *stored != self.stored_text()) else { return Ok(false) };
+        self.adopt(newer)?;
+        Ok(true)
+    }
+
+    fn adopt(&self, stored: Secret) -> Result<()> {
+        let credentials = Credentials::from_text(stored.expose()).map_err(Error::internal)?;
+        *self.stored.lock().unwrap_or_else(PoisonError::into_inner) = stored;
+        self.session.adopt(credentials);
+        Ok(())
     }
 
     fn just_renewed(&self, deps: &Deps) -> bool {
@@ -188,9 +209,9 @@ fn join(
         .ok_or_else(|| format!("there is no connector {:?} on this node", connection.connector))?;
     let connector = connector.specialise(&given).map_err(|e| e.to_string())?;
     let parameters = connector.parameters.check(&given)?;
-    let base_uri = connector.base_uri.choose(&parameters)?;
     let credentials = Credentials::from_text(stored.expose())?;
     connector.accepts(&credentials)?;
+    let base_uri = connector.address(&parameters, &credentials)?;
     let budget = deps.memory.budget(connection.id, &connector, deps.clock.now());
     // Where the app is changes no record.
     let mut shaping = parameters.clone();

@@ -76,6 +76,8 @@ pub struct Judged {
     pub custom_fields: Option<Vec<String>>,
     /// Why records could not be mapped, each with the webhook that brought it; at most [`PROBLEMS_MAX`].
     pub problems: Vec<(Option<InboxId>, String)>,
+    /// Records in the snapshot when it was judged.
+    pub records_before: Option<u64>,
 }
 
 /// What a judgement depends on beside the rows.
@@ -83,6 +85,8 @@ pub struct Scope {
     pub collection: String,
     pub baseline: Baseline,
     pub wants_raw: bool,
+    /// The version of the mapping.
+    pub mapping: [u8; 16],
     pub now: Millis,
 }
 
@@ -96,7 +100,8 @@ impl Scope {
             (None, InitialSync::Emit) => Baseline::Emit,
         };
         let wants_raw = deps.memory.wants_raw(&deps.store, &deps.rings, connection.workspace)?;
-        Ok(Self { collection: c.key.clone(), baseline, wants_raw, now: deps.clock.now() })
+        let mapping = account.mapping_of(c);
+        Ok(Self { collection: c.key.clone(), baseline, wants_raw, mapping, now: deps.clock.now() })
     }
 }
 
@@ -111,7 +116,7 @@ pub fn judge(rows: &Rows, account: &Account, scope: &Scope, sightings: Vec<Sight
     let ignored = IgnoredFields::new(&c.ignored_fields);
     let context = Context {
         now: scope.now,
-        mapping: &account.mapping,
+        mapping: &scope.mapping,
         ignored: &ignored,
         baseline: scope.baseline,
         remap_emits: account.connection.remap == Remap::Emit,

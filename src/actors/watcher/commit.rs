@@ -5,14 +5,18 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::account::Account;
-use super::changes::{Judged, Scope, Sighting, Tally, judge};
+use super::changes::{Judged, Scope as Judgement, Sighting, Tally, Write, judge};
 use crate::actors::Deps;
-use crate::connectors::Collection;
+use crate::connectors::{Change, ChangeKind, Collection, Connector};
+use crate::domain::audit::{About, Act};
 use crate::domain::connection::{CollectionState, Connection, Cursor, Pull, SyncRequest};
+use crate::domain::erasure::{Cause, Erasure, Named, RECORDS_MAX as RECORDS_PER_JOB_MAX, Scope};
 use crate::domain::event::Event;
-use crate::domain::id::{EventId, InboxId};
+use crate::domain::id::{ConnectionId, ErasureId, EventId, InboxId};
+use crate::domain::snapshot::SnapshotRow;
 use crate::domain::time::Millis;
 use crate::error::Result;
 use crate::store::{InboxRow, InboxState, Slot, Tx, Wait};
@@ -20,6 +24,9 @@ use crate::telemetry::Metrics;
 
 /// Records of one commit.
 pub const RECORDS_MAX: usize = 500;
+
+/// What was seen before an erasure is committed within this time, or never: a look at an app takes less.
+const ERASED_FRESH: Duration = Duration::from_secs(3 * 3600);
 
 /// What goes into one commit.
 #[derive(Default)]
@@ -38,6 +45,31 @@ pub struct Commit {
     pub part: Option<(String, String, Cursor)>,
     /// The new state of the connection's own webhook.
     pub webhook_state: Option<crate::domain::secret::Secret>,
+    /// What webhooks ask to be erased: the erasure is made in the commit that settles them.
+    pub erase: Vec<(Wish, InboxId)>,
+}
+
+/// What an app asks to be erased.
+#[derive(Clone, Debug)]
+pub enum Wish {
+    Record(Named),
+    /// All of the connection.
+    Everything,
+}
+
+impl Wish {
+    /// What a change asks to be erased, also of a collection that is not wanted any more: something of it may be held. None:
+    /// it asks for no erasure, or names a collection that there is not.
+    pub fn of(connector: &Connector, change: &Change) -> Option<Self> {
+        if change.kind != ChangeKind::Erased {
+            return None;
+        }
+        if change.is_everything() {
+            return Some(Self::Everything);
+        }
+        let topic = connector.collection(&change.collection)?.topic.clone();
+        Some(Self::Record(Named { topic: Some(topic), remote_id: change.remote_id.clone() }))
+    }
 }
 
 /// Whether the connection is still there.
@@ -48,9 +80,17 @@ pub enum Standing {
 }
 
 impl Commit {
+    /// Keeps the wishes of webhooks that are done: one that is tried again asks again.
+    pub fn keep_wishes(&mut self) {
+        let done = self.inbox.iter().filter(|(_, row, _)| matches!(row.state, InboxState::Done { .. }));
+        let done: Vec<InboxId> = done.map(|(id, ..)| *id).collect();
+        self.erase.retain(|(_, id)| done.contains(id));
+    }
+
     /// Commits it all.
     pub async fn run(self, deps: &Deps, account: &Account) -> Result<Standing> {
         let connection = account.connection.clone();
+        let erases = !self.erase.is_empty();
         let connector = account.connector().key.clone();
         let metrics = deps.metrics.clone();
         let standing = deps
@@ -63,14 +103,23 @@ impl Commit {
                 Ok(Standing::There)
             })
             .await?;
+        if erases {
+            deps.rings.erasure_made();
+        }
         Ok(standing)
     }
 
     fn write(self, tx: &mut Tx<'_>, connection: &Connection, connector: &str, metrics: &Metrics) -> Result<()> {
         let mut by_inbox: HashMap<InboxId, Vec<EventId>> = HashMap::new();
-        for (key, judged, state) in self.collections {
+        let erased_at = tx.erased_at(connection.id)?.filter(|at| tx.now().since(*at) < ERASED_FRESH);
+        for (key, judged, mut state) in self.collections {
             count(metrics, &judged.tally);
-            write_judged(tx, connection, &key, judged, metrics, &mut by_inbox)?;
+            if let (Some(_), Some(before)) = (erased_at, judged.records_before) {
+                // The state was read before: what an erasure took away since is not there any more.
+                let erased = before.saturating_sub(tx.collection_state(connection.id, &key)?.records);
+                state.records = state.records.saturating_sub(erased);
+            }
+            write_judged(tx, connection, &key, judged, (metrics, erased_at.is_some()), &mut by_inbox)?;
             tx.put_collection_state(connection.id, &key, &state)?;
         }
         for (event, inbox) in self.told {
@@ -99,6 +148,7 @@ impl Commit {
         if let Some(request) = &self.done {
             tx.delete_sync_request(connection.id, request.pull)?;
         }
+        write_erasures(tx, connection, self.erase)?;
         if let Some((collection, value, cursor)) = &self.part {
             tx.put_part_cursor(connection.id, collection, value, cursor)?;
         }
@@ -114,11 +164,14 @@ fn write_judged(
     connection: &Connection,
     key: &str,
     judged: Judged,
-    metrics: &Metrics,
+    (metrics, was_erased): (&Metrics, bool),
     by_inbox: &mut HashMap<InboxId, Vec<EventId>>,
 ) -> Result<()> {
     let mut last_events = HashMap::new();
     for mut write in judged.writes {
+        if was_erased && is_older_than_erasure(tx, connection.id, key, &write)? {
+            continue;
+        }
         if let Some(event) = &write.event {
             let seq = tx.next_seq()?;
             let event_id = tx.append_event_at(seq, event)?;
@@ -135,6 +188,45 @@ fn write_judged(
     }
     if let Some(names) = &judged.custom_fields {
         tx.put_custom_fields(connection.id, key, names)?;
+    }
+    Ok(())
+}
+
+/// Whether a record was erased after it was seen: between its judgement and this commit.
+fn is_older_than_erasure(tx: &Tx<'_>, connection: ConnectionId, key: &str, write: &Write) -> Result<bool> {
+    let row = tx.snapshot(connection, key, &write.id)?.filter(SnapshotRow::is_erased);
+    Ok(row.is_some_and(|row| row.version.observed_at >= write.row.version.observed_at))
+}
+
+/// Makes the erasures that webhooks ask for, with their entries in the audit log.
+fn write_erasures(tx: &mut Tx<'_>, connection: &Connection, wishes: Vec<(Wish, InboxId)>) -> Result<()> {
+    let mut records = Vec::new();
+    let mut everything = false;
+    for (wish, _) in wishes {
+        match wish {
+            Wish::Record(named) if !records.contains(&named) => records.push(named),
+            Wish::Record(_) => {}
+            Wish::Everything => everything = true,
+        }
+    }
+    let pieces: Vec<Vec<Named>> = match everything {
+        true => vec![Vec::new()],
+        false => records.chunks(RECORDS_PER_JOB_MAX).map(<[Named]>::to_vec).collect(),
+    };
+    for records in pieces {
+        let scope = Scope {
+            user: None,
+            connections: vec![connection.id],
+            integrations: connection.integration.into_iter().collect(),
+            topic: None,
+            by_record: !records.is_empty(),
+            records,
+        };
+        let (id, cause) = (ErasureId(tx.fresh_id()?), Cause::Webhook(connection.id));
+        let job = Erasure::new(id, connection.workspace, scope, cause, tx.now());
+        tx.put_erasure(&job)?;
+        let act = Act::ErasureAsked { erasure: id, about: About::of(&job) };
+        tx.put_audit(connection.workspace, cause.into(), act)?;
     }
     Ok(())
 }
@@ -169,14 +261,15 @@ impl Absorb<'_> {
     /// Judges on a thread that may block.
     pub async fn judge(&self, sightings: Vec<Sighting>) -> Result<(Judged, CollectionState)> {
         let state = self.deps.store.collection_state(self.account.connection.id, &self.collection.key)?;
-        let scope = Scope::new(self.deps, self.account, self.collection, &state)?;
+        let scope = Judgement::new(self.deps, self.account, self.collection, &state)?;
         let account = self.account.clone();
         let judged = self.deps.store.blocking(move |rows| judge(rows, &account, &scope, sightings)).await?;
         if let Some((_, problem)) = judged.problems.first() {
             let (connection, collection) = (self.account.connection.id, &self.collection.key);
             tracing::warn!(%connection, collection, problems = judged.problems.len(), "{problem}");
         }
-        let mut state = state;
+        let (mut state, mut judged) = (state, judged);
+        judged.records_before = Some(state.records);
         state.records = state.records.saturating_add_signed(judged.tally.live);
         Ok((judged, state))
     }

@@ -1,7 +1,10 @@
-//! The life of a connection's own webhook at its app: registered, renewed, registered anew under another URL.
+//! The life of a connection's own webhook at its app: registered, renewed, asked after each day, registered anew when the
+//! app has dropped it or our address has changed, and taken away when it can no longer reach us.
 //!
 //! Always true: nothing is registered at an app that could not reach us; what the app is told to sign with is only in
-//! the encrypted state; a failure is tried again with growing waits and never stops the polls. Not here: what comes in.
+//! the encrypted state, and the door learns of it with the commit that stores it; a failure is told with the connection,
+//! tried again with growing waits, and never stops the polls; a registration that stands at the app is not forgotten
+//! while its renewal fails. Not here: what comes in (`inbox`), a deleted connection's (`farewell`), the row (`standing`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +13,11 @@ use url::Url;
 
 use super::account::Account;
 use super::commit::Standing;
-use super::told;
+use super::standing::{self, Note, expiring, note};
 use crate::actors::Deps;
-use crate::connectors::{CallError, Detection, Subscribed};
-use crate::domain::connection::{Connection, WebhookState};
-use crate::domain::models::system::{Subject, SystemEvent};
+use crate::connectors::spec::OwnWebhook;
+use crate::connectors::{CallError, Subscribed};
+use crate::domain::connection::{Registration, WebhookState};
 use crate::domain::secret::Secret;
 use crate::domain::time::Millis;
 use crate::error::{Error, Result};
@@ -24,55 +27,100 @@ const RETRY_START: Duration = Duration::from_secs(60);
 const RETRY_MAX: Duration = Duration::from_secs(6 * 3600);
 
 /// Why there is no webhook.
-const NO_PUBLIC_URL: &str = "no-public-url";
+pub const NO_PUBLIC_URL: &str = "no-public-url";
 const NO_WEBHOOK: &str = "no-webhook";
+/// A parameter that it needs is not set.
+pub const NOT_SET_UP: &str = "not-set-up";
 /// A person pastes the URL into the app.
-const PASTED: &str = "pasted";
+pub const PASTED: &str = "pasted";
+
+/// A registration as the connection's row has it.
+struct Held<'a> {
+    uri: &'a str,
+    renew_at: Option<Millis>,
+    since: Millis,
+}
 
 /// Does what is due; answers when something is due again.
 pub async fn tend(deps: &Deps, account: &Arc<Account>) -> Result<Option<Millis>> {
-    let now = deps.clock.now();
-    let registers = account.connector().webhook.as_ref().map(|hook| hook.registers());
-    // On loopback only an app on the same machine reaches us.
-    let reachable = |base: &&Url| !is_loopback(base) || is_loopback(&account.base_uri);
-    let wanted = match (registers, deps.public_url.as_ref().filter(reachable)) {
-        (None, _) => Err(NO_WEBHOOK),
-        (Some(_), None) => Err(NO_PUBLIC_URL),
-        (Some(false), Some(_)) => Err(PASTED),
-        (Some(true), Some(base)) => Ok(base.clone()),
-    };
-    let base = match (wanted, &account.connection.webhook) {
+    let base = match (wanted(deps, account), &account.connection.webhook) {
         (Err(reason), WebhookState::None { reason: known }) if reason == known => return Ok(None),
-        (Err(reason), _) => {
-            note(deps, account, WebhookState::None { reason: reason.to_owned() }, None, None).await?;
+        (Err(reason), former) => {
+            if let WebhookState::Registered { uri, .. } = former {
+                take_away(deps, account, uri).await?;
+            }
+            let webhook = WebhookState::None { reason: reason.to_owned() };
+            note(deps, account, Note::of(webhook, Registration::default())).await?;
             return Ok(None);
         }
         (Ok(base), _) => base,
     };
     let token = token(deps, account).await?;
     let uri = format!("{}/in/c/{token}", base.as_str().trim_end_matches('/'));
+    let row = deps.store.registration(account.connection.id)?;
     match &account.connection.webhook {
-        WebhookState::Registered { uri: known, refresh_at, listed_at, .. } if *known == uri => match refresh_at {
-            None => Ok(None),
-            Some(at) if *at > now => Ok(Some(*at)),
-            Some(at) => renew(deps, account, &uri, *at, *listed_at).await,
-        },
+        WebhookState::Registered { uri: known, refresh_at, listed_at, .. } if *known == uri => {
+            let held = Held { uri: known, renew_at: *refresh_at, since: *listed_at };
+            look_after(deps, account, held, row).await
+        }
         WebhookState::Registered { uri: former, .. } => {
             // Our address changed. A registration that cannot be taken away any more only misses us.
-            let state = deps.store.webhook_state(&account.connection.id.0)?;
-            let state = state.unwrap_or_else(|| Secret::new("null"));
-            if let Err(error) = account.call(deps, || account.session.unsubscribe(former, state.expose())).await? {
-                tracing::info!(connection = %account.connection.id, %error, "an old webhook could not be taken away");
-            }
+            take_away(deps, account, former).await?;
             register(deps, account, &uri, 0).await
         }
+        WebhookState::Wanted { tries: 0 } | WebhookState::None { .. } => register(deps, account, &uri, 0).await,
         WebhookState::Wanted { tries } => {
-            let tries = *tries;
-            let at = account.connection.updated_at.after(wait(tries));
-            if tries > 0 && at > now { Ok(Some(at)) } else { register(deps, account, &uri, tries).await }
+            let updated_at = account.connection.updated_at;
+            // Whoever has changed the connection since may have mended it.
+            let is_changed = row.failed_at.is_some_and(|failed_at| updated_at > failed_at);
+            let at = row.due_at.unwrap_or(updated_at.after(wait(*tries)));
+            if at > deps.clock.now() && !is_changed {
+                Ok(Some(at))
+            } else {
+                register(deps, account, &uri, *tries).await
+            }
         }
-        WebhookState::None { .. } => register(deps, account, &uri, 0).await,
     }
+}
+
+/// Our address, if the app shall have a webhook to it; else why not.
+fn wanted(deps: &Deps, account: &Account) -> std::result::Result<Url, &'static str> {
+    // On loopback only an app on the same machine reaches us.
+    let reachable = |base: &&Url| !is_loopback(base) || is_loopback(&account.base_uri);
+    let hook = account.connector().webhook.as_ref().ok_or(NO_WEBHOOK)?;
+    let base = deps.public_url.as_ref().filter(reachable).ok_or(NO_PUBLIC_URL)?;
+    match hook.lacks(account.session.parameters()) {
+        Some(_) => Err(NOT_SET_UP),
+        None if hook.registers() => Ok(base.clone()),
+        None => Err(PASTED),
+    }
+}
+
+/// Renews a registration, or asks whether it is still there, when that is due.
+async fn look_after(deps: &Deps, account: &Arc<Account>, held: Held<'_>, row: Registration) -> Result<Option<Millis>> {
+    let Some(hook) = account.connector().webhook.as_ref() else { return Ok(None) };
+    let now = deps.clock.now();
+    match due(account, hook, &held, &row) {
+        None => return Ok(None),
+        Some(at) if at > now => return Ok(Some(at)),
+        Some(_) => {}
+    }
+    let must_renew = held.renew_at.is_some_and(|at| at <= now);
+    if must_renew || !hook.checks() {
+        renew(deps, account, held, row).await
+    } else {
+        check(deps, account, held, row).await
+    }
+}
+
+/// When a registration is to be looked after.
+fn due(account: &Account, hook: &OwnWebhook, held: &Held<'_>, row: &Registration) -> Option<Millis> {
+    if row.failures > 0 {
+        return row.due_at;
+    }
+    let daily = (hook.checks() || hook.renews())
+        .then(|| row.seen_at.unwrap_or(held.since).after(standing::day_of(account.connection.id)));
+    held.renew_at.into_iter().chain(daily).min()
 }
 
 async fn register(deps: &Deps, account: &Arc<Account>, uri: &str, tries: u32) -> Result<Option<Millis>> {
@@ -82,97 +130,125 @@ async fn register(deps: &Deps, account: &Arc<Account>, uri: &str, tries: u32) ->
         Err(error) => {
             tracing::info!(connection = %account.connection.id, %error, "a webhook could not be registered");
             let tries = tries.saturating_add(1);
-            note(deps, account, WebhookState::Wanted { tries }, None, None).await?;
-            Ok(Some(deps.clock.now().after(wait(tries))))
+            let due_at = deps.clock.now().after(wait(tries));
+            let row = Registration { failures: tries, due_at: Some(due_at), ..failed(&error, Registration::default()) };
+            note(deps, account, Note::of(WebhookState::Wanted { tries }, row)).await?;
+            Ok(Some(due_at))
         }
     }
 }
 
-async fn renew(deps: &Deps, account: &Arc<Account>, uri: &str, at: Millis, since: Millis) -> Result<Option<Millis>> {
-    let renews = account.connector().webhook.as_ref().is_some_and(|hook| hook.renews());
-    if !renews {
-        return register(deps, account, uri, 0).await;
-    }
-    let state = deps.store.webhook_state(&account.connection.id.0)?;
-    let state = state.unwrap_or_else(|| Secret::new("null"));
-    let now = deps.clock.now();
-    match account.call(deps, || account.session.refresh_webhook(uri, state.expose())).await? {
-        Ok(subscribed) => registered(deps, account, uri, subscribed).await,
-        // It is not there any more: make it anew.
-        Err(CallError::Refused { status: 404 | 410, .. }) => register(deps, account, uri, 0).await,
-        Err(error) => {
-            // It is renewed by half of its life, so there is as much time again.
-            let life = at.since(since);
-            let (retry, ends) = (now.after(wait(1)), at.after(life));
-            let state = WebhookState::Registered {
-                uri: uri.to_owned(),
-                state: String::new(),
-                refresh_at: Some(retry),
-                listed_at: Millis(retry.0.saturating_sub(ends.since(retry).as_millis().try_into().unwrap_or(0))),
-            };
-            let told = expiring(account, &error, ends);
-            note(deps, account, state, None, Some(told)).await?;
-            Ok(Some(retry))
+/// Asks the app whether the registration is still there.
+async fn check(deps: &Deps, account: &Arc<Account>, held: Held<'_>, row: Registration) -> Result<Option<Millis>> {
+    let state = state(deps, account)?;
+    match account.call(deps, || account.session.has_webhook(held.uri, state.expose())).await? {
+        Ok(true) => {
+            let row = Registration { expires_at: row.expires_at, told: row.told, ..Registration::default() };
+            seen(deps, account, held, row).await
         }
+        Ok(false) => {
+            tracing::info!(connection = %account.connection.id, "the app has dropped a webhook: it is made anew");
+            register(deps, account, held.uri, 0).await
+        }
+        Err(error) => not_kept(deps, account, held, row, &error).await,
     }
+}
+
+/// Nothing has changed but that it was seen.
+async fn seen(deps: &Deps, account: &Arc<Account>, held: Held<'_>, row: Registration) -> Result<Option<Millis>> {
+    let row = Registration { seen_at: Some(deps.clock.now()), ..row };
+    let Some(hook) = account.connector().webhook.as_ref() else { return Ok(None) };
+    let next = due(account, hook, &held, &row);
+    let row = Registration { due_at: next, ..row };
+    note(deps, account, Note { webhook: None, row, state: None, told: None }).await?;
+    Ok(next)
+}
+
+async fn renew(deps: &Deps, account: &Arc<Account>, held: Held<'_>, row: Registration) -> Result<Option<Millis>> {
+    let renews = account.connector().webhook.as_ref().is_some_and(OwnWebhook::renews);
+    let state = state(deps, account)?;
+    let answer = if renews {
+        account.call(deps, || account.session.refresh_webhook(held.uri, state.expose())).await?
+    } else {
+        let secret = Secret::new(random_text()?);
+        account.call(deps, || account.session.subscribe(held.uri, secret.expose())).await?
+    };
+    match answer {
+        Ok(subscribed) => registered(deps, account, held.uri, subscribed).await,
+        // It is not there any more: make it anew.
+        Err(CallError::Refused { status: 404 | 410, .. }) if renews => register(deps, account, held.uri, 0).await,
+        Err(error) => not_kept(deps, account, held, row, &error).await,
+    }
+}
+
+/// The app could not be asked, or did not renew. The registration stands until its time is over.
+async fn not_kept(
+    deps: &Deps,
+    account: &Arc<Account>,
+    held: Held<'_>,
+    row: Registration,
+    error: &CallError,
+) -> Result<Option<Millis>> {
+    tracing::info!(connection = %account.connection.id, %error, "a webhook could not be renewed or asked for");
+    let now = deps.clock.now();
+    // It is renewed by half of its life, so there is as much time again.
+    let ends = row.expires_at.or(held.renew_at.map(|at| at.after(at.since(held.since))));
+    if ends.is_some_and(|ends| ends <= now) {
+        return register(deps, account, held.uri, row.failures).await;
+    }
+    let mut row = failed(error, row);
+    row.failures = row.failures.saturating_add(1);
+    row.expires_at = ends;
+    let most = ends.map_or(RETRY_MAX, |ends| (ends.since(now) / 4).max(RETRY_START));
+    let due_at = now.after(wait(row.failures).min(most));
+    row.due_at = Some(due_at);
+    let told = ends.filter(|ends| !row.told && standing::is_close(&row, held.since, *ends, now));
+    let told = told.map(|ends| expiring(account, error, ends));
+    row.told |= told.is_some();
+    note(deps, account, Note { webhook: None, row, state: None, told }).await?;
+    Ok(Some(due_at))
+}
+
+fn failed(error: &CallError, row: Registration) -> Registration {
+    Registration { error: error.to_string(), ..row }
 }
 
 async fn registered(deps: &Deps, account: &Arc<Account>, uri: &str, new: Subscribed) -> Result<Option<Millis>> {
-    let at = new.refresh_at;
-    let state = WebhookState::Registered {
+    let now = deps.clock.now();
+    let webhook = WebhookState::Registered {
         uri: uri.to_owned(),
         state: String::new(),
-        refresh_at: at,
-        listed_at: deps.clock.now(),
+        refresh_at: new.refresh_at,
+        listed_at: now,
     };
+    let expires_at = new.refresh_at.map(|at| at.after(at.since(now)));
+    let row = Registration { expires_at, seen_at: Some(now), ..Registration::default() };
+    let held = Held { uri, renew_at: new.refresh_at, since: now };
+    let next = account.connector().webhook.as_ref().and_then(|hook| due(account, hook, &held, &row));
+    let row = Registration { due_at: next, ..row };
     let secret = Secret::new(new.state);
-    if note(deps, account, state, Some(secret.clone()), None).await? == Standing::Gone {
+    let written = Note { webhook: Some(webhook), row, state: Some(secret.clone()), told: None };
+    if note(deps, account, written).await? == Standing::Gone {
         // The connection was deleted while the app was asked, so nobody else knows of this webhook.
         if let Err(error) = account.call(deps, || account.session.unsubscribe(uri, secret.expose())).await? {
             tracing::info!(connection = %account.connection.id, %error, "a webhook could not be taken away");
         }
         return Ok(None);
     }
-    Ok(at)
+    Ok(next)
 }
 
-fn expiring(account: &Account, error: &CallError, ends: Millis) -> SystemEvent {
-    let by_webhook =
-        |d: &crate::connectors::spec::Detects| [d.created, d.updated, d.deleted].contains(&Detection::Webhook);
-    let topics = account.connector().collections.iter().filter(|c| by_webhook(&c.detects)).map(|c| c.topic.clone());
-    SystemEvent::WebhookExpiring {
-        connection: account.connection.id,
-        connector: account.connection.connector.clone(),
-        topics: topics.collect(),
-        expires_at: ends,
-        error: told::fault(error),
+async fn take_away(deps: &Deps, account: &Arc<Account>, uri: &str) -> Result<()> {
+    let state = state(deps, account)?;
+    if let Err(error) = account.call(deps, || account.session.unsubscribe(uri, state.expose())).await? {
+        tracing::info!(connection = %account.connection.id, %error, "an old webhook could not be taken away");
     }
+    Ok(())
 }
 
-/// Writes how the webhook stands.
-async fn note(
-    deps: &Deps,
-    account: &Arc<Account>,
-    webhook: WebhookState,
-    state: Option<Secret>,
-    told: Option<SystemEvent>,
-) -> Result<Standing> {
-    let (id, workspace, user) = (account.connection.id, account.connection.workspace, account.user.clone());
-    deps.store
-        .change(move |tx| {
-            let Some(connection) = tx.connection(workspace, id)? else { return Ok(Standing::Gone) };
-            let now = tx.now();
-            let connection = Connection { webhook, updated_at: now, ..connection };
-            tx.put_object(&connection)?;
-            if let Some(state) = &state {
-                tx.put_secret_text(&id.0, Slot::WebhookState, state)?;
-            }
-            if let Some(what) = told {
-                tx.append_event(&what.event(Subject::Connection(&connection, user.as_ref()), now))?;
-            }
-            Ok(Standing::There)
-        })
-        .await
+fn state(deps: &Deps, account: &Account) -> Result<Secret> {
+    let state = deps.store.webhook_state(&account.connection.id.0)?;
+    Ok(state.unwrap_or_else(|| Secret::new("null")))
 }
 
 /// The token in the connection's own webhook URL; made where there is none.
@@ -212,5 +288,10 @@ fn random_text() -> Result<String> {
 
 /// How long to wait after so many tries.
 pub fn wait(tries: u32) -> Duration {
-    RETRY_START.saturating_mul(1 << tries.saturating_sub(1).min(10)).min(RETRY_MAX)
+    wait_from(RETRY_START, RETRY_MAX, tries)
+}
+
+/// The same from another first wait up to another longest one.
+pub fn wait_from(first: Duration, longest: Duration, tries: u32) -> Duration {
+    first.saturating_mul(1 << tries.saturating_sub(1).min(10)).min(longest)
 }

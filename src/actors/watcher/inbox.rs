@@ -13,11 +13,12 @@ use serde_json::value::RawValue;
 
 use super::account::Account;
 use super::changes::{Seen, Sighting};
-use super::commit::{Absorb, Commit, Standing};
+use super::commit::{Absorb, Commit, Standing, Wish};
+use super::fields;
 use super::request::{keep_log, request};
 use crate::actors::Deps;
 use crate::connectors::spec::WebhookBody;
-use crate::connectors::{CallError, Change, ChangeKind, Collection};
+use crate::connectors::{CallError, Change, ChangeKind, Collection, Of};
 use crate::domain::event::{Event, Payload, Source};
 use crate::domain::id::InboxId;
 use crate::domain::record::record_id;
@@ -107,7 +108,7 @@ async fn step(deps: &Deps, account: &Arc<Account>, rows: Vec<(InboxId, InboxRow)
     let mut commit = Commit::default();
     for (id, mut row) in rows {
         let fate = match understand(deps, account, id, &mut row, &mut commit).await? {
-            Ok(changes) => take(account, &mut jobs, id, &row, changes),
+            Ok(changes) => take(account, &mut jobs, &mut commit.erase, id, &row, changes),
             Err(error @ CallError::Unauthorized(_)) => {
                 account.give_up(deps, &error.to_string()).await?;
                 return Ok(Stepped::Stop);
@@ -152,8 +153,9 @@ async fn understand(
             None => deps.store.webhook_state(&account.connection.id.0)?,
         };
         let request = request(deps, row);
-        let state = state.as_ref().map(Secret::expose);
-        let handled = account.call(deps, || account.session.handle_webhook(&request, state)).await?;
+        let known = account.connection.account.as_deref();
+        let of = Of { state: state.as_ref().map(Secret::expose), account: known };
+        let handled = account.call(deps, || account.session.handle_webhook(&request, of)).await?;
         return Ok(handled.map(|handled| {
             keep_log(row, handled.log);
             if let Some(state) = handled.state {
@@ -192,10 +194,21 @@ fn plain(deps: &Deps, account: &Account, id: InboxId, row: &InboxRow, event: &st
 }
 
 /// Turns the changes of one row into jobs; hints of one record become one.
-fn take(account: &Account, jobs: &mut Vec<Job>, id: InboxId, row: &InboxRow, changes: Vec<Change>) -> Fate {
+fn take(
+    account: &Account,
+    jobs: &mut Vec<Job>,
+    erase: &mut Vec<(Wish, InboxId)>,
+    id: InboxId,
+    row: &InboxRow,
+    changes: Vec<Change>,
+) -> Fate {
     let wanted = &account.connection.collections;
     let mut notes = Vec::new();
     for change in changes {
+        if let Some(wish) = Wish::of(account.connector(), &change) {
+            erase.push((wish, id));
+            continue;
+        }
         let Some(c) = account.connector().collection(&change.collection) else {
             return Fate::Failed { reason: format!("the connector has no collection {:?}", change.collection) };
         };
@@ -205,7 +218,7 @@ fn take(account: &Account, jobs: &mut Vec<Job>, id: InboxId, row: &InboxRow, cha
         }
         let observed_at = row.received_at;
         let what = match (change.kind, change.record) {
-            (ChangeKind::Deleted | ChangeKind::Erased, record) => {
+            (ChangeKind::Deleted, record) => {
                 let remote_updated_at = record.and_then(|record| record.updated_at);
                 What::Seen(Seen::Gone { remote_updated_at, observed_at })
             }
@@ -266,8 +279,19 @@ async fn fetch(deps: &Deps, account: &Arc<Account>, jobs: Vec<Job>, items: &mut 
                 continue;
             }
             let sent_at = deps.clock.now();
-            let answer = account.call(deps, || account.session.fetch(c, &job.remote_id)).await?;
+            let answer = match fields::ready(deps, account, c).await? {
+                Ok(()) => fields::call(deps, account, c, || account.session.fetch(c, &job.remote_id)).await?,
+                Err(error) => Err(error),
+            };
             job.what = What::Seen(match answer {
+                Ok(Some(record)) if record.remote_id != job.remote_id => {
+                    // What was asked for was merged into another record (HubSpot), or has a longer id (Salesforce).
+                    let (collection, rows, remote_id) =
+                        (job.collection.clone(), job.rows.clone(), record.remote_id.clone());
+                    let what = What::Seen(Seen::Record { record, observed_at: sent_at });
+                    ready.push(Job { collection, remote_id, rows, what });
+                    Seen::Gone { remote_updated_at: None, observed_at: sent_at }
+                }
                 Ok(Some(record)) => Seen::Record { record, observed_at: sent_at },
                 Ok(None) => Seen::Gone { remote_updated_at: None, observed_at: sent_at },
                 Err(error @ CallError::Unauthorized(_)) => {
@@ -362,6 +386,7 @@ fn settle(deps: &Deps, items: Vec<Item>, commit: &mut Commit) {
         };
         commit.inbox.push((item.id, item.row, due));
     }
+    commit.keep_wishes();
     // What a postponed webhook brought besides is brought again, and then nothing has changed.
     commit.told.retain(|(_, inbox)| inbox.is_none_or(|id| !postponed.contains(&id)));
 }

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use super::account::{Account, Opened};
 use super::run::{Ended, FULL_WAIT, Run};
-use super::{farewell, global, hook, inbox, plan, pulls, scans, selectors};
+use super::{confirm, farewell, fields, global, hook, inbox, plan, pulls, scans, selectors};
 use crate::actors::Deps;
 use crate::actors::handle::Owner;
-use crate::connectors::Collection;
-use crate::domain::connection::{Connection, ConnectionStatus, Farewell, Integration, SyncRequest};
+use crate::connectors::{CallError, Collection};
+use crate::domain::connection::{CollectionState, Connection, ConnectionStatus, Farewell, Integration, SyncRequest};
 use crate::domain::pull::Task;
 use crate::domain::time::Millis;
 use crate::error::Result;
@@ -25,6 +25,13 @@ const WRONG_WAIT: Duration = Duration::from_secs(3600);
 /// # Errors
 /// Ours alone (the store): what an app does wrong is a recorded outcome.
 pub async fn look(deps: &Deps, owner: Owner) -> Result<Option<Millis>> {
+    // Before all else, since it has minutes; also where nothing is polled.
+    let confirms = confirm::tend(deps, owner).await?;
+    let next = look_for(deps, owner).await?;
+    Ok(confirms.into_iter().chain(next).min())
+}
+
+async fn look_for(deps: &Deps, owner: Owner) -> Result<Option<Millis>> {
     if let Some(connection) = deps.store.object_anywhere::<Connection>(&owner)? {
         return look_at(deps, connection).await;
     }
@@ -87,10 +94,19 @@ fn wanted(account: &Account) -> impl Iterator<Item = &Collection> {
 async fn due(deps: &Deps, account: &Arc<Account>, c: &Collection) -> Result<Ended> {
     let id = account.connection.id;
     let mut state = deps.store.collection_state(id, &c.key)?;
-    let remaps = state.baseline_at.is_some() && state.mapped_by != account.mapping;
     let now = deps.clock.now();
     let plan = plan::of(deps, account, c, &state);
-    let task = match plan.due(&state, now) {
+    let due = plan.due(&state, now);
+    if c.discovers_fields() {
+        // What fields there are is found out when something is due, not at each look.
+        let Some(task) = due else { return Ok(Ended::Done) };
+        if let Err(error) = fields::ready(deps, account, c).await? {
+            return unready(deps, account, c, task, &state, error).await;
+        }
+    }
+    let mapping = account.mapping_of(c);
+    let remaps = state.baseline_at.is_some() && state.mapped_by != mapping;
+    let task = match due {
         _ if remaps && state.failures == 0 && c.pulls() => Task::Pull,
         _ if remaps && state.failures == 0 && c.scans() => Task::Scan,
         Some(task) => task,
@@ -100,7 +116,7 @@ async fn due(deps: &Deps, account: &Arc<Account>, c: &Collection) -> Result<Ende
     if remaps && c.pulls() && task == Task::Pull {
         // Everything is read and mapped again; should it break off, it goes on where it was, as any first pull.
         state.cursor = None;
-        state.mapped_by = account.mapping;
+        state.mapped_by = mapping;
         let key = c.key.clone();
         let stored = state.clone();
         deps.store.append(crate::store::Wait::Applied, move |tx| tx.put_collection_state(id, &key, &stored)).await?;
@@ -116,6 +132,20 @@ async fn due(deps: &Deps, account: &Arc<Account>, c: &Collection) -> Result<Ende
     let tell = !first || (state.cursor.is_none() && state.failures == 0);
     let mut run = Run::begin(deps, account, &[c], mode, None, tell).await?;
     one(&mut run, c, task, whole, false).await
+}
+
+/// Without its fields a collection cannot be asked for anything.
+async fn unready(
+    deps: &Deps,
+    account: &Arc<Account>,
+    c: &Collection,
+    task: Task,
+    state: &CollectionState,
+    error: CallError,
+) -> Result<Ended> {
+    let mode = if state.baseline_at.is_none() { "first" } else { "incremental" };
+    let mut run = Run::begin(deps, account, &[c], mode, None, state.failures == 0).await?;
+    run.fail(c, task, error).await
 }
 
 /// What somebody asked for.
@@ -158,9 +188,12 @@ async fn asked(deps: &Deps, account: &Arc<Account>, request: SyncRequest) -> Res
 /// One task, measured.
 async fn one(run: &mut Run<'_>, c: &Collection, task: Task, whole: bool, approve: bool) -> Result<Ended> {
     let started = Instant::now();
-    let ended = match task {
-        Task::Pull => pulls::pull(run, c, whole).await?,
-        Task::Scan => scans::scan(run, c, approve).await?,
+    let ready = fields::ready(run.deps, run.account, c).await?;
+    run.mapping = run.account.mapping_of(c);
+    let ended = match (ready, task) {
+        (Err(error), _) => run.fail(c, task, error).await?,
+        (Ok(()), Task::Pull) => pulls::pull(run, c, whole).await?,
+        (Ok(()), Task::Scan) => scans::scan(run, c, approve).await?,
     };
     let outcome = match &ended {
         Ended::Done if run.pull.outcome == "held" => "held",

@@ -4,7 +4,7 @@
 //! Always true: losing it costs nothing but a fresh budget or another read of the store; its size is bounded.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use crate::actors::handle::{Owner, Rings};
@@ -33,6 +33,7 @@ pub struct Memory {
     quiet: Mutex<HashMap<ConnectionId, (u64, Millis)>>,
     inbox: Mutex<HashMap<Owner, Settled>>,
     raw: Mutex<Option<Wishes>>,
+    renewing: Mutex<HashMap<ConnectionId, Weak<tokio::sync::Mutex<()>>>>,
 }
 
 /// Up to where an owner's webhooks are settled.
@@ -53,10 +54,25 @@ impl Memory {
                 budgets.clear();
             }
         }
-        let fresh = || (now, Arc::new(Budget::new(connector.budget.clone(), now)));
+        let fresh = || (now, Arc::new(Budget::of(connector, now)));
         let (used, budget) = budgets.entry(id).or_insert_with(fresh);
         *used = now;
         budget.clone()
+    }
+
+    /// Held by whoever renews a connection's credentials.
+    pub fn renewing(&self, id: ConnectionId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut all = self.renewing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = all.get(&id).and_then(Weak::upgrade) {
+            return known;
+        }
+        if all.len() >= BUDGETS_MAX {
+            // Those that somebody holds or waits for stay.
+            all.retain(|_, known| known.strong_count() > 0);
+        }
+        let fresh = Arc::new(tokio::sync::Mutex::new(()));
+        all.insert(id, Arc::downgrade(&fresh));
+        fresh
     }
 
     /// The app of a connection could not be asked about its webhooks: it is left alone until then.

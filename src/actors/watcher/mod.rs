@@ -5,7 +5,9 @@
 //!      ──▶ pulls    what changed since         ├─▶ changes (judge) ─▶ commit: rows, cursor, events, inbox
 //!      ──▶ scans    everything, and what went  ┘
 //!      ──▶ hook     the webhook at the app        global: sorts an integration's webhooks to its connections
+//!      ──▶ confirm  handshakes to be confirmed
 //!      ──▶ selectors which of those are meant     farewell: takes a deleted connection's webhook away at the app
+//!      ──▶ fields   which fields the account has
 //! ```
 //!
 //! Always true: one look at a time per owner; a bounded number of looks at once; an idle connection is one entry of the
@@ -15,9 +17,11 @@
 pub mod account;
 mod changes;
 mod commit;
+mod confirm;
 pub mod farewell;
+mod fields;
 mod global;
-mod hook;
+pub mod hook;
 mod inbox;
 mod look;
 mod memory;
@@ -29,6 +33,7 @@ mod run;
 mod scans;
 mod selectors;
 mod shell;
+pub mod standing;
 mod told;
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! here: scans, whose ids alone are compared (`scans`).
 
 use super::changes::{Seen as Sight, Sighting};
+use super::fields;
 use super::pulls::sightings;
 use super::run::Run;
 use crate::connectors::{AppRecord, CallError, Collection};
@@ -25,7 +26,7 @@ pub async fn whole(
     let known = run.deps.store.snapshot_rows(connection, &c.key, &ids)?;
     let state = run.deps.store.collection_state(connection, &c.key)?;
     // With a new mapping everything is mapped anew; a first sync that was broken off goes on.
-    let remap = state.baseline_at.is_some() && state.mapped_by != run.account.mapping;
+    let remap = state.baseline_at.is_some() && state.mapped_by != run.mapping;
     let mut found = Vec::new();
     for (record, row) in records.into_iter().zip(known) {
         let same = row.is_some_and(|row| {
@@ -35,7 +36,7 @@ pub async fn whole(
             continue;
         }
         let sent_at = run.deps.clock.now();
-        match run.account.call(run.deps, || run.account.session.fetch(c, &record.remote_id)).await? {
+        match fields::call(run.deps, run.account, c, || run.account.session.fetch(c, &record.remote_id)).await? {
             Ok(Some(record)) => found.extend(sightings(vec![record], sent_at, source)),
             Ok(None) => found.push(Sighting {
                 what: Sight::Gone { remote_updated_at: None, observed_at: sent_at },

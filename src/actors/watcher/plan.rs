@@ -7,10 +7,11 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::account::Account;
+use super::standing::tells;
 use crate::actors::Deps;
 use crate::actors::options::Polling;
 use crate::connectors::{Collection, Detection};
-use crate::domain::connection::{CollectionState, WebhookState};
+use crate::domain::connection::CollectionState;
 use crate::domain::pull::{Order, Plan, Rules, Waits};
 
 /// Pages of one walk.
@@ -37,15 +38,16 @@ fn is_scanned(c: &Collection) -> bool {
     let d = &c.detects;
     let by_scan = [d.created, d.updated, d.deleted].contains(&Detection::FullScan);
     let by_push = matches!(d.deleted, Detection::Webhook | Detection::GlobalWebhook);
-    c.scans() && (by_scan || by_push || !c.pulls())
+    c.scans() && (by_scan || by_push || c.names_scans() || !c.pulls())
 }
 
 /// Whether the app tells of changes by itself, as far as we have seen.
 fn pushes(account: &Account, c: &Collection, state: &CollectionState) -> bool {
     let by = |way| c.detects.created == way || c.detects.updated == way;
-    let registered = matches!(account.connection.webhook, WebhookState::Registered { .. });
-    (by(Detection::Webhook) && (registered || state.last_webhook_at.is_some()))
-        || (by(Detection::GlobalWebhook) && state.last_webhook_at.is_some())
+    let heard = state.last_webhook_at.is_some();
+    let hook = account.connector().webhook.as_ref();
+    let tells = hook.is_some_and(|hook| tells(hook, &account.connection.webhook, heard));
+    (by(Detection::Webhook) && tells) || (by(Detection::GlobalWebhook) && state.last_webhook_at.is_some())
 }
 
 /// The node's settings about waiting.
@@ -69,6 +71,7 @@ pub fn rules(c: &Collection) -> Rules {
         lookback: c.cursor.lookback,
         ceiling: c.cursor.ceiling,
         breaks_ties: c.cursor.breaks_ties,
+        lists_ties: c.lists_ties(),
         takes_until: c.cursor.takes_until,
         pages_max: PAGES_MAX,
     }

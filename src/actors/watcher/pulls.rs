@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::changes::{Seen as Sight, Sighting, Tally};
 use super::commit::{Commit, Standing};
 use super::run::{Ended, Run};
-use super::{partial, plan};
+use super::{fields, partial, plan};
 use crate::connectors::{AppRecord, CallError, Collection, Page, PageMark, Part, PullQuery};
 use crate::domain::connection::{CollectionState, Cursor};
 use crate::domain::event::Source;
@@ -42,13 +42,46 @@ pub async fn pull(run: &mut Run<'_>, c: &Collection, whole: bool) -> Result<Ende
     if !lists_deleted {
         return Ok(Ended::Done);
     }
+    let mut gone = Gone::since(run, c, &state);
+    if gone.gap {
+        let none = commit_page(run, c, Vec::new(), &mut sum, |run, state, commit, sum| {
+            gone.finish(run, c, state, commit, sum);
+        });
+        return Ok(if none.await? == Standing::Gone { Ended::Stop } else { Ended::Done });
+    }
     for (at, part) in parts.iter().enumerate() {
         let bit = Bit { part: part.as_ref(), whole, ends: at + 1 == parts.len() };
-        if let Some(ended) = deleted(run, c, &state, bit, &mut sum).await? {
+        if let Some(ended) = deleted(run, c, &mut gone, bit, &mut sum).await? {
             return Ok(ended);
         }
     }
     Ok(Ended::Done)
+}
+
+/// What is asked of the app's lists of deleted records.
+struct Gone {
+    query: PullQuery,
+    since: Option<Millis>,
+    /// The lists begin too late: deletions may have been missed, which a scan finds.
+    gap: bool,
+}
+
+impl Gone {
+    fn since(run: &Run<'_>, c: &Collection, before: &CollectionState) -> Self {
+        let since = before.last_pull_at.map(|at| at.before(DELETED_OVERLAP + c.cursor.lookback));
+        let now = run.deps.clock.now();
+        let (reach, takes_until) = c.deleted_bounds();
+        let query = PullQuery { since: since.map(|at| (at, None)), until: takes_until.then_some(now) };
+        let gap = reach.zip(since).is_some_and(|(reach, since)| now.since(since) > reach);
+        Self { query, since, gap }
+    }
+    /// Finishes the pull.
+    fn finish(&self, run: &mut Run<'_>, c: &Collection, state: &mut CollectionState, commit: &mut Commit, sum: &Tally) {
+        run.finish(c, Task::Pull, sum, state, commit);
+        if self.gap {
+            state.next_scan_at = Some(run.deps.clock.now());
+        }
+    }
 }
 
 /// One walk of a pull.
@@ -88,18 +121,18 @@ async fn changed(run: &mut Run<'_>, c: &Collection, bit: Bit<'_>, sum: &mut Tall
     let started = run.deps.clock.now();
     let cursor = bit.cursor(run, c)?;
     let mut walk = Walk::start(plan::rules(c), cursor.as_ref(), started);
-    let (mut query, mut mark, mut expired) = (ask(walk.query()), None::<PageMark>, false);
+    let (mut query, mut mark, mut expired) = (walk.query(), None::<PageMark>, false);
     loop {
         if let Some(ended) = run.between_pages().await? {
             return Ok(Some(ended));
         }
         let sent_at = run.deps.clock.now();
-        let session = &run.account.session;
-        let answer = run.account.call(run.deps, || session.pull_page_of(c, bit.part, &query, mark.as_ref())).await?;
+        let page = || changes(run, c, bit.part, &query, mark.as_ref());
+        let answer = fields::call(run.deps, run.account, c, page).await?;
         let page = match answer {
             Ok(page) => page,
             Err(CallError::PageExpired(_)) if !expired => {
-                (query, mark, expired) = (ask(walk.query()), None, true);
+                (query, mark, expired) = (walk.query(), None, true);
                 continue;
             }
             Err(error) => return run.fail(c, Task::Pull, error).await.map(Some),
@@ -129,7 +162,7 @@ async fn changed(run: &mut Run<'_>, c: &Collection, bit: Bit<'_>, sum: &mut Tall
         }
         match step.next {
             Next::Page => mark = page.next,
-            Next::Query => (query, mark) = (ask(walk.query()), None),
+            Next::Query => (query, mark) = (walk.query(), None),
             Next::Done(End::PagesMax) => return run.cut(c, Task::Pull).await.map(Some),
             Next::Done(_) => return Ok(None),
         }
@@ -143,12 +176,10 @@ async fn changed(run: &mut Run<'_>, c: &Collection, bit: Bit<'_>, sum: &mut Tall
 async fn deleted(
     run: &mut Run<'_>,
     c: &Collection,
-    before: &CollectionState,
+    gone: &mut Gone,
     bit: Bit<'_>,
     sum: &mut Tally,
 ) -> Result<Option<Ended>> {
-    let since = before.last_pull_at.map(|at| at.before(DELETED_OVERLAP + c.cursor.lookback));
-    let query = PullQuery { since: since.map(|at| (at, None)), until: None };
     let mut walk = Scan::new(plan::PAGES_MAX, DELETED_IDS_MAX);
     let mut mark: Option<PageMark> = None;
     loop {
@@ -157,27 +188,29 @@ async fn deleted(
         }
         let sent_at = run.deps.clock.now();
         let session = &run.account.session;
-        let answer = run.account.call(run.deps, || session.deleted_page_of(c, bit.part, &query, mark.as_ref())).await?;
+        let page = || session.deleted_page_of(c, bit.part, &gone.query, mark.as_ref());
+        let answer = fields::call(run.deps, run.account, c, page).await?;
         let page = match answer {
             Ok(page) => page,
             Err(error) => return run.fail(c, Task::Pull, error).await.map(Some),
         };
         run.pull.pages = run.pull.pages.saturating_add(1);
+        gone.gap |= page.earliest.zip(gone.since).is_some_and(|(earliest, since)| since < earliest);
         let step = match walk.page(&ids(run, c, &page), page.next.is_some(), page.total) {
             Ok(step) => step,
             Err(same) => return run.fail(c, Task::Pull, bad(same)).await.map(Some),
         };
         let source = Source::Poll(run.pull.id);
-        let gone = page.records.into_iter().map(|record| Sighting {
+        let sightings = page.records.into_iter().map(|record| Sighting {
             what: Sight::Gone { remote_updated_at: record.updated_at, observed_at: sent_at },
             remote_id: record.remote_id,
             source: source.clone(),
             inbox: None,
         });
         let ended = matches!(step, ScanStep::Complete | ScanStep::Incomplete);
-        let standing = commit_page(run, c, gone.collect(), sum, |run, state, commit, sum| {
+        let standing = commit_page(run, c, sightings.collect(), sum, |run, state, commit, sum| {
             if ended && bit.ends {
-                run.finish(c, Task::Pull, sum, state, commit);
+                gone.finish(run, c, state, commit, sum);
             }
         });
         if standing.await? == Standing::Gone {
@@ -238,6 +271,21 @@ pub fn sightings(records: Vec<AppRecord>, observed_at: Millis, source: &Source) 
         inbox: None,
     };
     records.into_iter().map(sighting).collect()
+}
+
+/// A page of the list of changes, or of one tick's records by id.
+async fn changes(
+    run: &Run<'_>,
+    c: &Collection,
+    part: Option<&Part>,
+    query: &Query,
+    mark: Option<&PageMark>,
+) -> std::result::Result<Page, CallError> {
+    let asked = ask(query.clone());
+    match query.ties {
+        true => run.account.session.ties_page_of(c, part, &asked).await,
+        false => run.account.session.pull_page_of(c, part, &asked, mark).await,
+    }
 }
 
 /// The walk's query as a connector takes it.

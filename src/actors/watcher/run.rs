@@ -53,6 +53,8 @@ pub struct Run<'a> {
     /// The last scan showed ids alone.
     pub ids_only: bool,
     held: u64,
+    /// The version of the mapping when the task at hand began.
+    pub mapping: [u8; 16],
     pub rng: fastrand::Rng,
 }
 
@@ -105,6 +107,7 @@ impl<'a> Run<'a> {
             left: 0,
             ids_only: false,
             held: 0,
+            mapping: account.mapping,
             rng,
         };
         if noisy {
@@ -157,7 +160,7 @@ impl<'a> Run<'a> {
         let first = state.baseline_at.is_none();
         // Where there is a list of changes, a new mapping is done with when all of it has been read again.
         if first || task == Task::Scan && !c.pulls() {
-            state.mapped_by = self.account.mapping;
+            state.mapped_by = self.mapping;
         }
         state.baseline_at.get_or_insert(now);
         match task {
@@ -223,7 +226,7 @@ impl<'a> Run<'a> {
         if !told_to_wait {
             state.failures = state.failures.saturating_add(1);
         }
-        state.error = error.to_string();
+        state.error = self.told(&error);
         let waits = plan::waits(&self.deps.polling);
         let retry = waits.retry(now, state.failures.max(1), error.retry_after(), &mut self.rng);
         match task {
@@ -233,7 +236,7 @@ impl<'a> Run<'a> {
         let mut commit = Commit::default();
         self.pull.ended_at = Some(now);
         self.pull.outcome = "failed".to_owned();
-        self.pull.error = error.to_string();
+        self.pull.error = state.error.clone();
         if self.asked.is_some() || (state.failures == 1 && !told_to_wait) {
             let what = SystemEvent::SyncFailed {
                 pull: self.shown(),
@@ -258,6 +261,14 @@ impl<'a> Run<'a> {
         commit.run(self.deps, self.account).await?;
         tracing::info!(connection = %self.account.connection.id, collection = c.key, %error, "a pull failed");
         Ok(if matches!(error, CallError::Unauthorized(_)) { Ended::Stop } else { Ended::Failed(error) })
+    }
+
+    /// A failure in one sentence; of a limit, with what the app last said of it.
+    fn told(&self, error: &CallError) -> String {
+        match (error, self.account.session.limit_told()) {
+            (CallError::RateLimited { .. }, Some(told)) => format!("{error}: {told}"),
+            _ => error.to_string(),
+        }
     }
 
     /// Breaks a walk off that took as long as it may: it goes on at the next look.

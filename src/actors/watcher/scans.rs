@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 
 use super::changes::{Seen as Sight, Sighting, Tally};
 use super::commit::{Commit, RECORDS_MAX, Standing};
-use super::plan;
 use super::pulls::{ask, bad, commit_page, ids, sightings};
 use super::run::{Ended, Run};
+use super::{fields, plan};
 use crate::connectors::{AppRecord, CallError, Collection, Detection, PageMark, Part};
 use crate::domain::event::Source;
 use crate::domain::pull::{Cut, Task, WindowStep, Windows};
@@ -46,7 +46,7 @@ pub async fn scan(run: &mut Run<'_>, c: &Collection, approve: bool) -> Result<En
     let Walked { mut shown, sum } = walked;
     shown.sort_unstable();
     shown.dedup();
-    let finds_deleted = c.detects.deleted != Detection::NotSupported;
+    let finds_deleted = c.detects.deleted != Detection::NotSupported && !c.scans_nested();
     settle(run, c, (complete && finds_deleted).then_some(shown), started, approve, sum).await
 }
 
@@ -78,7 +78,8 @@ async fn walk(run: &mut Run<'_>, c: &Collection, part: Option<&Part>, walked: &m
         }
         let sent_at = run.deps.clock.now();
         let session = &run.account.session;
-        let answer = run.account.call(run.deps, || session.scan_page_of(c, part, &query, mark.as_ref())).await?;
+        let ask_page = || session.scan_page_of(c, part, &query, mark.as_ref());
+        let answer = fields::call(run.deps, run.account, c, ask_page).await?;
         let page = match answer {
             Ok(page) => page,
             Err(CallError::PageExpired(_)) if !expired => {
@@ -153,7 +154,8 @@ async fn unknown(
             continue;
         }
         let sent_at = run.deps.clock.now();
-        match run.account.call(run.deps, || run.account.session.fetch(c, &record.remote_id)).await? {
+        let ask = || run.account.session.fetch(c, &record.remote_id);
+        match fields::call(run.deps, run.account, c, ask).await? {
             Ok(Some(record)) => found.extend(sightings(vec![record], sent_at, &Source::Scan(run.pull.id))),
             Ok(None) => {}
             Err(error) => return Ok(Err(error)),

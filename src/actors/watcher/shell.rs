@@ -13,7 +13,7 @@ use super::look::look;
 use crate::actors::Deps;
 use crate::actors::handle::{Owner, Wakes};
 use crate::actors::supervisor::Wake;
-use crate::domain::connection::{Connection, Farewell};
+use crate::domain::connection::{Confirmation, Connection, Farewell};
 use crate::domain::time::Millis;
 use crate::error::Result;
 
@@ -64,6 +64,10 @@ impl Watchers {
         })?;
         store.every_object::<Farewell>(|farewell| {
             rings.at(farewell.due_at, Wakes::Owner(farewell.connection.id.0));
+            Ok(())
+        })?;
+        store.every_object::<Confirmation>(|waiting| {
+            rings.at(waiting.due_at, Wakes::Owner(waiting.owner));
             Ok(())
         })?;
         for (owner, at) in store.inbox_owners()? {

@@ -12,6 +12,7 @@ use super::html::{escape, onward, page, redirect, telling};
 use super::reason::Reason;
 use super::visits::Visit;
 use crate::api::call::Call;
+use crate::api::connections;
 use crate::api::reply::Reply;
 use crate::domain::id::{ConnectionId, IntegrationId};
 use crate::domain::returns::ReturnUrls;
@@ -48,6 +49,13 @@ pub fn stranger(call: &Call, reason: Reason) -> Result<Reply> {
     page(reason.status(), "Not connected", &format!("<h1>That did not work</h1><p>{}</p>", escape(reason.text())))
 }
 
+/// What the person must still do in the app, a line per paragraph.
+fn steps(instructions: &str) -> String {
+    let lines = instructions.lines().map(str::trim).filter(|line| !line.is_empty());
+    let lines: String = lines.map(|line| format!("<p>{}</p>", escape(line))).collect();
+    format!("<h2>To be told of changes at once</h2>{lines}")
+}
+
 /// The end of a visit's walk through one app.
 pub async fn finish(call: &Call, visit: &Visit, about: &About, outcome: Outcome, detail: &str) -> Result<Reply> {
     record(call, &about.connector, outcome, detail);
@@ -68,12 +76,17 @@ pub async fn finish(call: &Call, visit: &Visit, about: &About, outcome: Outcome,
     }
     let name = escape(&about.name);
     let again = escape(&about.path);
+    let to_do = match outcome {
+        Ok(id) => connections::to_paste(call, visit.workspace, id).await?.map(|to_do| steps(&to_do.instructions)),
+        Err(_) => None,
+    };
     let (status, title, body) = match outcome {
         Ok(_) => (
             200,
             "Connected",
             format!(
-                "<h1>{name} is connected</h1><p>You can close this page now.</p><p><a href=\"{again}\">Connect another account</a></p>"
+                "<h1>{name} is connected</h1>{}<p>You can close this page now.</p><p><a href=\"{again}\">Connect another account</a></p>",
+                to_do.unwrap_or_default()
             ),
         ),
         Err(reason) => (

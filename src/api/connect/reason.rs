@@ -67,9 +67,12 @@ impl Reason {
             CallError::Unavailable { .. } | CallError::RateLimited { .. } | CallError::AddressForbidden(_) => {
                 Self::Unreachable
             }
-            CallError::BadAnswer(_) | CallError::PageExpired(_) | CallError::Script(_) | CallError::NotSupported(_) => {
-                Self::BadAnswer
-            }
+            CallError::BadAnswer(_)
+            | CallError::PageExpired(_)
+            | CallError::TooCostly(_)
+            | CallError::FieldsChanged(_)
+            | CallError::Script(_)
+            | CallError::NotSupported(_) => Self::BadAnswer,
         }
     }
 }

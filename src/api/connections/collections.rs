@@ -10,6 +10,8 @@ use serde::Serialize;
 
 use crate::actors::Deps;
 use crate::actors::watcher::account::integration_parameters;
+use crate::actors::watcher::hook::PASTED;
+use crate::actors::watcher::standing::tells;
 use crate::api::connectors::DetectsView;
 use crate::api::parameters::Split;
 use crate::connectors::{Collection, Connector, Detection, Parameters};
@@ -26,7 +28,7 @@ pub(super) struct CollectionView {
     /// How each kind of change is noticed now.
     detects: DetectsView,
     /// Why a webhook that the connector has does not count: `no-public-url`, `pasted` (its URL must be pasted into the
-    /// app), `registering`, `registration-failed`, or `event-off` (see `POST …/events`).
+    /// app), `not-set-up` (see `webhook`), `registering`, `registration-failed`, or `event-off` (see `POST …/events`).
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
     /// Records in the snapshot.
@@ -97,24 +99,27 @@ pub(super) fn views(
     let view = |c: &Collection| {
         let state = rows.collection_state(connection.id, &c.key)?;
         let listens = switches.iter().any(|s| listens(connector, s, c));
-        Ok(view(c, state, connection, deps.public_url.is_some(), listens))
+        Ok(view(c, state, (connection, connector), deps.public_url.is_some(), listens))
     };
     wanted(connection, connector).map(view).collect()
 }
 
 fn listens(connector: &Connector, switch: &EventSwitch, c: &Collection) -> bool {
-    connector.event(&switch.event).and_then(|event| event.collection.as_deref()) == Some(c.key.as_str())
+    // One whose selector is not known yet hears nothing.
+    let of = connector.event(&switch.event).filter(|_| !switch.webhook_key.is_empty());
+    of.and_then(|event| event.collection.as_ref()).is_some_and(|of| of.may_be(&c.key))
 }
 
 fn view(
     c: &Collection,
     state: CollectionState,
-    connection: &Connection,
+    (connection, connector): (&Connection, &Connector),
     is_public: bool,
     listens: bool,
 ) -> CollectionView {
     let heard = state.last_webhook_at.is_some();
-    let own = why_not_own(&connection.webhook, heard);
+    let hook = connector.webhook.as_ref().filter(|hook| !tells(hook, &connection.webhook, heard));
+    let own = hook.map(|_| why_not_own(&connection.webhook));
     let global = match (heard, is_public, listens) {
         (true, ..) | (_, true, true) => None,
         (_, false, _) => Some("no-public-url"),
@@ -156,15 +161,15 @@ fn view(
     }
 }
 
-/// Why the connection's own webhook tells nothing. None: it does.
-fn why_not_own(webhook: &WebhookState, heard: bool) -> Option<String> {
-    match webhook {
-        WebhookState::Registered { .. } => None,
-        _ if heard => None,
-        WebhookState::None { reason } => Some(reason.clone()),
-        WebhookState::Wanted { tries: 0 } => Some("registering".to_owned()),
-        WebhookState::Wanted { .. } => Some("registration-failed".to_owned()),
-    }
+/// Why the connection's own webhook tells nothing.
+fn why_not_own(webhook: &WebhookState) -> String {
+    let why = match webhook {
+        WebhookState::None { reason } => reason,
+        WebhookState::Registered { .. } => PASTED,
+        WebhookState::Wanted { tries: 0 } => "registering",
+        WebhookState::Wanted { .. } => "registration-failed",
+    };
+    why.to_owned()
 }
 
 /// How changes are noticed where no webhook comes. Deletions show in full scans, or in a list of the app's own.

@@ -16,7 +16,7 @@ use crate::api::reply::Reply;
 use crate::api::route::{PAGED, Route, group};
 use crate::domain::id::{ConnectionId, InboxId, IntegrationId};
 use crate::error::{Code, Error, Result};
-use crate::store::{InboxRow, InboxState, Rows, Tx};
+use crate::store::{ERASED, InboxRow, InboxState, Rows, Tx};
 
 /// Bodies of one page.
 const PAGE_BYTES_MAX: usize = 8 << 20;
@@ -30,7 +30,7 @@ struct HeaderView {
 /// One request of the app.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct InboxView {
+pub(in crate::api) struct InboxView {
     inbox_id: String,
     received_at: String,
     /// `waiting`, `done` or `parked`.
@@ -204,6 +204,11 @@ fn view(id: InboxId, row: InboxRow) -> InboxView {
     view
 }
 
+/// A webhook as an export has it: without its address and headers, which hold secrets.
+pub(in crate::api) fn exported_webhook(id: InboxId, row: InboxRow) -> InboxView {
+    InboxView { uri: String::new(), headers: Vec::new(), ..view(id, row) }
+}
+
 async fn list(call: Call) -> Result<Reply> {
     let (workspace, owner, page) = (call.workspace()?, Owner::of(&call)?, Paging::of(&call)?);
     let mut before = page.before_exactly::<12>()?.map(InboxId);
@@ -234,6 +239,9 @@ async fn again(call: Call) -> Result<Reply> {
         let mut row = tx.inbox_row(&owner, id)?.ok_or_else(missing)?;
         if matches!(row.state, InboxState::Waiting { .. }) {
             return Err(Error::new(Code::Conflict, "this webhook waits to be understood already"));
+        }
+        if row.verdict == ERASED {
+            return Err(Error::new(Code::Conflict, "this webhook was erased: there is nothing left to understand"));
         }
         row.state = InboxState::Waiting { tries: 0 };
         row.log.clear();

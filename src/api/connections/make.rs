@@ -14,8 +14,10 @@ use crate::api::call::{Call, not_found, user_of};
 use crate::api::parameters::Split;
 use crate::api::reply::Reply;
 use crate::api::{connectors, integrations};
-use crate::connectors::{Connector, Parameters};
-use crate::domain::connection::{Connection, ConnectionStatus, InitialSync, Integration, Remap, WebhookState};
+use crate::connectors::{Connector, ConnectorEvent, Parameters};
+use crate::domain::connection::{
+    Connection, ConnectionStatus, EventSwitch, InitialSync, Integration, Remap, Reselect, WebhookState,
+};
 use crate::domain::id::{ConnectionId, IntegrationId, UserId, WorkspaceNo};
 use crate::domain::models::system::{Subject, SystemEvent};
 use crate::domain::secret::Secret;
@@ -35,6 +37,8 @@ struct Plan {
     /// Settings that were asked for, not defaults: only these change a connection that is there.
     asked: NewConnection,
     collections: Option<Vec<String>>,
+    /// Events that are switched on for a new one.
+    events: Vec<EventSwitch>,
 }
 
 /// An account that a user connects in the browser.
@@ -131,6 +135,7 @@ async fn plan(
     let credentials = prepare::credentials(std::mem::take(&mut asked.credentials))?;
     let prepared: Prepared = prepare::join(call, &connector, &all, credentials)?;
     let collections = prepare::collections(&prepared.connector, asked.collections.take())?;
+    let events = default_events(&prepared.connector);
     let (app, category) = (prepared.connector.name.clone(), prepared.connector.category.clone());
     let credentials = prepared.credentials.to_text();
     let account = match by_user {
@@ -158,7 +163,18 @@ async fn plan(
         created_at: now,
         updated_at: now,
     };
-    Ok(Plan { blank, user, split, credentials, token: integrations::token()?, asked, collections })
+    Ok(Plan { blank, user, split, credentials, token: integrations::token()?, asked, collections, events })
+}
+
+/// The events that every account gets. Their selectors are asked for by the first look at it; until then they match none.
+fn default_events(connector: &Connector) -> Vec<EventSwitch> {
+    let switch = |event: &ConnectorEvent| EventSwitch {
+        event: event.key.clone(),
+        parameters: Value::Object(event.parameters.defaults()).to_string(),
+        webhook_key: String::new(),
+        selector: String::new(),
+    };
+    connector.events.iter().filter(|event| event.default).map(switch).collect()
 }
 
 fn connector(call: &Call, asked: &NewConnection, integration: Option<&Integration>) -> Result<Arc<Connector>> {
@@ -174,7 +190,7 @@ fn connector(call: &Call, asked: &NewConnection, integration: Option<&Integratio
 }
 
 fn put(tx: &mut Tx<'_>, viewer: &Viewer, plan: Plan) -> Result<(ConnectionId, ConnectionView)> {
-    let Plan { blank, user, split, credentials, token, asked, collections } = plan;
+    let Plan { blank, user, split, credentials, token, asked, collections, events } = plan;
     // Either may have been deleted since they were looked up.
     user_of(tx, blank.workspace, &user.id.to_string())?;
     if let Some(id) = blank.integration {
@@ -196,6 +212,12 @@ fn put(tx: &mut Tx<'_>, viewer: &Viewer, plan: Plan) -> Result<(ConnectionId, Co
     split.put_secret(tx, &id.0)?;
     tx.put_secret_text(&id.0, Slot::Credentials, &credentials)?;
     let mut fresh = Fresh { parameters: Some(split), token: None };
+    if connection.integration.is_some() && before.as_ref().is_none_or(|before| before.integration.is_none()) {
+        for switch in &events {
+            tx.put_event_switch(id, switch)?;
+            tx.put_reselect(id, &Reselect { asked_at: now, tries: 0, due_at: now })?;
+        }
+    }
     let told = if is_new {
         tx.put_secret(&id.0, Slot::WebhookTokens, &vec![token.clone()])?;
         tx.put_token(&token, &id.0)?;

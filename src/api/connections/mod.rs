@@ -12,14 +12,16 @@ mod make;
 mod prepare;
 mod shape;
 mod sync;
+mod webhook;
 
 use std::sync::Arc;
 
-pub(super) use self::inbox::WebhookView;
+pub(super) use self::inbox::{WebhookView, exported_webhook};
 pub(super) use self::make::{ByUser, by_user};
 pub(super) use self::prepare::ask;
 use self::shape::{ChangedConnection, Connections, Fresh, NewConnection, OneConnection, Viewer};
 pub(super) use self::sync::PullView;
+pub(super) use self::webhook::to_paste;
 use super::call::{Call, not_found, user_of};
 use super::cascade::{self, Touched};
 use super::integrations;
@@ -29,10 +31,11 @@ use super::reply::Reply;
 use super::route::{PAGED, Param, Route, group};
 use super::shapes::Deleted;
 use super::state::State;
+use crate::actors::Deps;
 use crate::connectors::Connector;
 use crate::domain::connection::Connection;
 use crate::domain::id::{ConnectionId, IntegrationId, WorkspaceNo};
-use crate::error::{Code, Result};
+use crate::error::{Code, Error, Result};
 use crate::store::{Rows, Tx};
 
 const ALL: &str = "/{version}/one/connections";
@@ -78,6 +81,12 @@ fn viewer(call: &Call) -> Viewer {
 pub(super) fn connector(state: &State, rows: &Rows, connection: &Connection) -> Result<Option<Arc<Connector>>> {
     let split = Split::stored(rows, &connection.id.0, &connection.parameters)?;
     collections::connector(&state.deps, rows, connection, &split)
+}
+
+/// A connection as it is shown, for a list of things of many kinds. `base`: where apps reach the node.
+pub(super) fn shown(deps: &Deps, base: &str, rows: &Rows, connection: &Connection) -> Result<serde_json::Value> {
+    let viewer = Viewer { deps: deps.clone(), base: base.to_owned() };
+    serde_json::to_value(viewer.view(rows, connection, Fresh::default())?).map_err(Error::internal)
 }
 
 async fn list(call: Call) -> Result<Reply> {

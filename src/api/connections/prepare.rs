@@ -46,11 +46,11 @@ pub(super) fn join(
     // Specialising says what a connector's file makes of a value, so the schema is asked first.
     let parameters = connector.parameters.check(given).map_err(Error::invalid)?;
     let connector = connector.specialise(given).map_err(|e| Error::invalid(format!("parameters: {e}")))?;
-    let base_uri = connector.base_uri.choose(&parameters).map_err(Error::invalid)?;
-    parameters::refuse_address(call, &base_uri)?;
     connector.accepts(&credentials).map_err(|e| Error::invalid(format!("credentials: {e}")))?;
+    let base_uri = connector.address(&parameters, &credentials).map_err(Error::invalid)?;
+    parameters::refuse_address(call, &base_uri)?;
     let now = deps.clock.now();
-    let budget = Arc::new(Budget::new(connector.budget.clone(), now));
+    let budget = Arc::new(Budget::of(&connector, now));
     let (client, clock) = (deps.apps.clone(), deps.clock.clone());
     let made = Session::new(connector.clone(), &base_uri, parameters, credentials.clone(), client, budget, clock);
     Ok(Prepared { connector, credentials, session: made.map_err(Error::invalid)? })

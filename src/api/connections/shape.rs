@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::collections::{self, CollectionView};
+use super::webhook::{self, RegistrationView};
 use crate::actors::Deps;
 use crate::api::body;
 use crate::api::parameters::Split;
@@ -149,6 +150,9 @@ pub(super) struct ConnectionView {
     error: Option<ErrorView>,
     /// The connection's own webhook URL; null if its app has no such webhook.
     webhook_uri: Option<String>,
+    /// How that webhook stands at the app, and what must be done for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    webhook: Option<RegistrationView>,
     /// Secrets are `***`.
     parameters: Parameters,
     poll_interval_seconds: Option<u32>,
@@ -224,6 +228,11 @@ impl Viewer {
             (true, None) => rows.webhook_tokens(&id.0)?.into_iter().next(),
         };
         let switches = rows.event_switches(id)?;
+        let webhook_uri = token.map(|token| format!("{}/in/c/{token}", self.base));
+        let webhook = match &connector {
+            Some(connector) => webhook::view(self, rows, connection, (connector, &split), webhook_uri.as_deref())?,
+            None => None,
+        };
         let collections = match &connector {
             Some(connector) => collections::views(&self.deps, rows, connection, connector, &switches)?,
             None => Vec::new(),
@@ -239,7 +248,8 @@ impl Viewer {
             account: connection.account.clone(),
             status: connection.status.word(),
             error: error(&connection.status),
-            webhook_uri: token.map(|token| format!("{}/in/c/{token}", self.base)),
+            webhook_uri,
+            webhook,
             parameters: split.shown(),
             poll_interval_seconds: connection.poll_interval_seconds,
             full_scan_interval_seconds: connection.full_scan_interval_seconds,

@@ -73,6 +73,9 @@ pub(super) struct DeliveryView {
     /// Null once the event is past its retention.
     topic: Option<String>,
     status: &'static str,
+    /// Why it was cancelled, where nobody asked for that: `erased`, its event was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status_reason: Option<&'static str>,
     attempt_count: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     next_attempt_at: Option<String>,
@@ -175,6 +178,7 @@ fn view(hit: &Hit<'_>, whole: bool) -> DeliveryView {
         event_id: EventId::new(row.event, subscription.workspace).to_string(),
         topic: event.as_ref().map(|event| event.topic.clone()),
         status: status.text(),
+        status_reason: matches!(row.state, DeliveryState::Erased { .. }).then_some("erased"),
         attempt_count: row.attempts.len(),
         next_attempt_at: due.map(Millis::rfc3339_millis),
         last_error: last.map(ErrorView::of),
@@ -312,7 +316,10 @@ async fn resend(call: Call) -> Result<Reply> {
         let to = owner(tx, workspace, id)?;
         let mut hit = Hit::find(tx, &flights, &to, id.parts().0)?.ok_or_else(missing)?;
         let Some(record) = hit.event.as_ref().map(|event| Care::of(&to).record(event)) else {
-            return Err(Error::new(Code::EventNotFound, "the event is past its retention and cannot be sent again"));
+            return Err(Error::new(
+                Code::EventNotFound,
+                "the event is past its retention or was erased, and cannot be sent again",
+            ));
         };
         let (event, now) = (hit.row.event, tx.now());
         hit.id = tx.put_resend(to.lane, Care::of(&to), event, record)?;

@@ -64,7 +64,7 @@ impl Status {
             DeliveryState::Due { .. } => Self::Retrying,
             DeliveryState::Delivered { .. } => Self::Delivered,
             DeliveryState::Dead { .. } => Self::Dead,
-            DeliveryState::Cancelled { .. } => Self::Cancelled,
+            DeliveryState::Cancelled { .. } | DeliveryState::Erased { .. } => Self::Cancelled,
             DeliveryState::Superseded { .. } => Self::Superseded,
         }
     }

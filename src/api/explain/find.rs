@@ -62,8 +62,10 @@ impl Question {
         let mut case = self.case(rows, state, &connection, events.first())?;
         let page = rows.subscriptions(self.workspace, None, SUBSCRIPTIONS_MAX)?;
         let subscriptions = page.items.iter().map(|of| case.judge(rows, of)).collect::<Result<Vec<_>>>()?;
+        let registration = rows.registration(self.connection)?;
         let evidence = Evidence {
             connection: &connection,
+            registration: &registration,
             states: &states,
             id,
             snapshot: snapshot.as_ref().map(|(_, row)| row),

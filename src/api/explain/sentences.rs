@@ -5,7 +5,7 @@
 
 use super::find::is_wanted;
 use super::shape::{Finding, Judged, WebhookSeen};
-use crate::domain::connection::{CollectionState, Connection, ConnectionStatus, Pull};
+use crate::domain::connection::{CollectionState, Connection, ConnectionStatus, Pull, Registration, WebhookState};
 use crate::domain::event::{Event, Source};
 use crate::domain::id::Seq;
 use crate::domain::snapshot::SnapshotRow;
@@ -14,6 +14,8 @@ use crate::domain::time::Millis;
 /// Everything that was looked up.
 pub(super) struct Evidence<'a> {
     pub(super) connection: &'a Connection,
+    /// How its own webhook is doing at the app.
+    pub(super) registration: &'a Registration,
     pub(super) states: &'a [(String, CollectionState)],
     pub(super) id: [u8; 16],
     pub(super) snapshot: Option<&'a SnapshotRow>,
@@ -32,6 +34,7 @@ fn finding(code: &'static str, message: impl Into<String>) -> Finding {
 pub(super) fn findings(of: &Evidence<'_>) -> Vec<Finding> {
     let mut found = Vec::new();
     found.extend(of.connection());
+    found.extend(of.registration());
     for (key, state) in of.states {
         of.collection(key, state, &mut found);
     }
@@ -87,6 +90,20 @@ impl Evidence<'_> {
                 format!("the connection cannot work as it is set up, since {} ({message})", at(since)),
             )),
         }
+    }
+
+    fn registration(&self) -> Option<Finding> {
+        let Registration { failures, error, .. } = self.registration;
+        let what = match self.connection.webhook {
+            WebhookState::Registered { .. } => "renew or find",
+            WebhookState::None { .. } | WebhookState::Wanted { .. } => "make",
+        };
+        (*failures > 0).then(|| {
+            let message = format!(
+                "the last {failures} tries to {what} the connection's webhook at the app failed: {error}; polls go on"
+            );
+            finding("webhook-registration-fails", message)
+        })
     }
 
     fn collection(&self, key: &str, state: &CollectionState, found: &mut Vec<Finding>) {

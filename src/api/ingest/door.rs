@@ -7,11 +7,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use serde_json::Value;
+use url::Url;
 
 use crate::actors::Deps;
 use crate::actors::watcher::account::integration_parameters;
 use crate::connectors::spec::OwnWebhook;
-use crate::connectors::{Connector, Parameters, WebhookRequest, WebhookResponse, handle_global, handle_own, verify};
+use crate::connectors::{
+    Connector, Of, Parameters, WebhookRequest, WebhookResponse, handle_global, handle_own, redact, verify,
+};
 use crate::domain::connection::{Connection, Integration};
 use crate::domain::id::WorkspaceNo;
 use crate::domain::secret::Secret;
@@ -34,12 +37,18 @@ pub struct Door {
     secrets: Vec<Secret>,
     /// What the connector keeps of a connection's own webhook: JSON text.
     state: Option<Secret>,
+    /// Where the keys of a check are that fetches them.
+    keys_at: Option<Url>,
+    /// What identifies the connection's account at the app.
+    account: Option<String>,
 }
 
 /// The doors that were found last.
 #[derive(Default)]
 pub struct Doors {
     known: RwLock<(u64, HashMap<(String, String), Arc<Door>>)>,
+    /// Public keys of apps, for the checks that fetch them.
+    keys: verify::Keys,
 }
 
 impl Doors {
@@ -69,7 +78,7 @@ impl Doors {
 
 fn open(deps: &Deps, rows: &Rows, token: &str, webhook_key: &str) -> Result<Option<Door>> {
     let Some(owner) = rows.token_owner(token)? else { return Ok(None) };
-    let (workspace, key, mut parameters, kept) = if webhook_key.is_empty() {
+    let (workspace, key, mut parameters, kept, account) = if webhook_key.is_empty() {
         let Some(connection) = rows.object_anywhere::<Connection>(&owner)? else { return Ok(None) };
         let mut parameters = match connection.integration {
             Some(id) => match rows.integration(connection.workspace, id)? {
@@ -82,11 +91,11 @@ fn open(deps: &Deps, rows: &Rows, token: &str, webhook_key: &str) -> Result<Opti
         let secret = rows.secret_parameters(&owner)?;
         parameters.extend(object(secret.as_ref().map(Secret::expose)));
         let state = rows.webhook_state(&owner)?;
-        (connection.workspace, connection.connector, parameters, state)
+        (connection.workspace, connection.connector, parameters, state, connection.account)
     } else {
         let Some(integration) = rows.object_anywhere::<Integration>(&owner)? else { return Ok(None) };
         let parameters = integration_parameters(rows, &integration)?;
-        (integration.workspace, integration.connector, parameters, None)
+        (integration.workspace, integration.connector, parameters, None, None)
     };
     let Some(connector) = deps.connectors.get(&key) else { return Ok(None) };
     let connector = connector.specialise(&parameters).map_err(|e| Error::internal(e.to_string()))?;
@@ -102,8 +111,13 @@ fn open(deps: &Deps, rows: &Rows, token: &str, webhook_key: &str) -> Result<Opti
     };
     let state = object(kept.as_ref().map(Secret::expose));
     let secrets = spec.map(|spec| spec.secrets(&[&state, &parameters])).unwrap_or_default();
+    let keys_at = spec.filter(|spec| spec.fetches_keys()).map(|spec| spec.keys_at(&parameters)).transpose();
+    let keys_at = keys_at.unwrap_or_else(|why| {
+        tracing::warn!(owner = hex::encode(owner), why, "the webhooks of an integration cannot be judged");
+        None
+    });
     let webhook_key = webhook_key.to_owned();
-    Ok(Some(Door { owner, workspace, connector, webhook_key, parameters, secrets, state: kept }))
+    Ok(Some(Door { owner, workspace, connector, webhook_key, parameters, secrets, state: kept, keys_at, account }))
 }
 
 fn object(text: Option<&str>) -> Parameters {
@@ -135,12 +149,38 @@ impl Door {
         handshake?.answer(request)
     }
 
-    /// Judges a request by the connector's named check; `now` as the app's clock may show it.
-    pub fn check(&self, request: &WebhookRequest, now: Millis) -> verify::Verdict {
-        match self.spec() {
-            Some(spec) => spec.check(request, &self.secrets, now),
-            None => verify::Verdict::Unsigned,
+    /// The address that a handshake wants to be called.
+    pub fn to_confirm(&self, request: &WebhookRequest) -> Option<Url> {
+        let handshake = match self.webhook_key.as_str() {
+            "" => self.connector.webhook.as_ref()?.handshake.as_ref(),
+            key => self.connector.global_webhook(key)?.handshake.as_ref(),
+        };
+        handshake?.to_confirm(request, &Value::Object(self.parameters.clone()))
+    }
+
+    /// The request without the secrets that the connector names, to be stored and understood.
+    pub fn without_secrets(&self, request: WebhookRequest) -> WebhookRequest {
+        match &self.connector.webhook {
+            Some(webhook) if self.webhook_key.is_empty() && !webhook.redact.is_empty() => {
+                WebhookRequest { body: redact(&request.body, &webhook.redact), ..request }
+            }
+            _ => request,
         }
+    }
+
+    /// Judges a request by the connector's named check; `now` as the app's clock may show it.
+    pub async fn check(&self, doors: &Doors, deps: &Deps, request: &WebhookRequest, now: Millis) -> verify::Verdict {
+        let Some(spec) = self.spec() else { return verify::Verdict::Unsigned };
+        if !spec.fetches_keys() {
+            return spec.check(request, &self.secrets, now);
+        }
+        let Some(at) = &self.keys_at else { return verify::Verdict::Undecided };
+        // The client for apps belongs to their runtime.
+        let fetch = async |url: Url| {
+            let asked = deps.runtime.spawn(verify::ask(deps.apps.clone(), url));
+            asked.await.unwrap_or(verify::Answered::Down)
+        };
+        doors.keys.check(spec, (request, &self.secrets), (self.owner, at), now, fetch).await
     }
 
     /// What `handle` says the app shall get. One that fails here is tried again from the stored request, and its failure
@@ -151,8 +191,8 @@ impl Door {
             handled.map(|handled| handled.response)
         } else if self.connector.webhook.as_ref().is_some_and(OwnWebhook::handled_by_script) {
             let parameters = Value::Object(self.parameters.clone());
-            let state = self.state.as_ref().map(Secret::expose);
-            handle_own(&self.connector, request, &parameters, state).await.map(|handled| handled.response)
+            let of = Of { state: self.state.as_ref().map(Secret::expose), account: self.account.as_deref() };
+            handle_own(&self.connector, request, &parameters, of).await.map(|handled| handled.response)
         } else {
             Ok(None)
         };

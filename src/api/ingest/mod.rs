@@ -1,9 +1,11 @@
 //! `/in/c/{token}` and `/in/g/{token}/{webhookKey}`: webhooks of apps come in.
 //!
 //! Always true: a request is judged by a named check, stored on disk, and only then answered; an unknown token is a 404,
-//! a bad signature a 401 and nothing stored; what is understood of it comes afterwards. Not here: understanding
+//! a bad signature a 401 and nothing stored, one that cannot be judged at the moment a 503; what is understood of it comes
+//! afterwards. Not here: understanding
 //! (`actors::watcher`), which runs `handle` again from the stored request: the run here only asks what the app shall get.
 
+mod confirm;
 mod door;
 
 use std::time::Duration;
@@ -18,6 +20,9 @@ use crate::error::{Code, Error, Result};
 use crate::store::Arrived;
 use door::Door;
 pub use door::Doors;
+
+/// When an app shall send again what could not be judged.
+const KEY_WAIT_SECONDS: u32 = 30;
 
 pub(super) fn routes() -> Vec<Route> {
     let own = Route::get("/in/c/{token}", "A connection's own webhook, called by its app", own);
@@ -47,7 +52,17 @@ async fn take_in(call: Call, webhook_key: &str) -> Result<Reply> {
         count(&door.connector.key, "handshake");
         return reply(answer);
     }
-    let verdict = door.check(&request, state.clock.wall());
+    if let Some(address) = door.to_confirm(&request) {
+        confirm::remember(state, &door, address, call.now()).await?;
+        count(&door.connector.key, "handshake");
+        return Ok(Reply::text("application/json", "{}"));
+    }
+    let verdict = door.check(&state.doors, &state.deps, &request, state.clock.wall()).await;
+    if verdict == verify::Verdict::Undecided {
+        count(&door.connector.key, verdict.slug());
+        let message = "the key that the signature is checked with cannot be had at the moment; send it again";
+        return Err(Error::unavailable(message, KEY_WAIT_SECONDS));
+    }
     if let verify::Verdict::Refused(refusal) = verdict {
         count(&door.connector.key, refusal.slug());
         let from = call.head.from.map(tracing::field::display);
@@ -60,6 +75,7 @@ async fn take_in(call: Call, webhook_key: &str) -> Result<Reply> {
         let answer = door.answer(&request, state.options.webhook_answer_timeout).await;
         return answer.map_or_else(|| Ok(accepted()), reply);
     }
+    let request = door.without_secrets(request);
     let unverified = verdict == verify::Verdict::Unsigned;
     if unverified && state.store.unverified_bytes() + request.body.len() as u64 > state.options.unverified_bytes_max {
         count(&door.connector.key, "unavailable");

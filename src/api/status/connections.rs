@@ -1,6 +1,6 @@
 //! Connections that do not see their apps: refused, set up wrong, stalled, failing, or holding deletions back.
 //!
-//! Always true: a connection in good health costs two reads. Not here: what is done about it (`actors::watcher`).
+//! Always true: a connection in good health costs three reads. Not here: what is done about it (`actors::watcher`).
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{Eyes, Look, Rank, STEP};
 use crate::api::connections;
 use crate::api::state::State;
-use crate::domain::connection::{CollectionState, Connection, ConnectionStatus};
+use crate::domain::connection::{CollectionState, Connection, ConnectionStatus, Registration};
 use crate::domain::time::Millis;
 use crate::domain::workspace::Workspace;
 use crate::error::Result;
@@ -27,8 +27,9 @@ pub(super) struct ConnectionTrouble {
     app: String,
     /// `active`, `paused`, `authFailed` or `error`.
     status: &'static str,
-    /// `auth-failed`, `error`, `stalled` (so many failures in a row that `poller/stalled` was told), `failing` or `held`
-    /// (a full scan would delete so much that it waits for another one, or for approval).
+    /// `auth-failed`, `error`, `stalled` (so many failures in a row that `poller/stalled` was told), `failing`, `held`
+    /// (a full scan would delete so much that it waits for another one, or for approval) or `webhook` (its own webhook
+    /// cannot be made or renewed at the app; it is polled).
     trouble: &'static str,
     /// Why, if it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -94,7 +95,7 @@ fn is_troubled(state: &CollectionState) -> bool {
 }
 
 /// The worst of what is wrong with a connection; None: nothing.
-fn finding(connection: &Connection, states: &[CollectionState]) -> Option<Finding> {
+fn finding(connection: &Connection, states: &[CollectionState], webhook: &Registration) -> Option<Finding> {
     let found = |trouble, message: &str, since, rank| {
         let message = Some(message.to_owned()).filter(|message| !message.is_empty());
         Some(Finding { trouble, message, since, rank })
@@ -114,6 +115,9 @@ fn finding(connection: &Connection, states: &[CollectionState]) -> Option<Findin
         return found("failing", &state.error, last, 3);
     }
     let held: usize = states.iter().map(|state| state.held.len()).sum();
+    if held == 0 && webhook.failures > 0 {
+        return found("webhook", &webhook.error, webhook.failed_at, 5);
+    }
     if held == 0 {
         return None;
     }
@@ -149,7 +153,8 @@ pub(super) fn look(to: &mut Look, rows: &Rows, eyes: &Eyes, workspace: &Workspac
         let page = rows.connections(workspace.no, before.as_deref(), STEP.min(to.connections_left))?;
         to.connections_left -= page.items.len().min(to.connections_left);
         for connection in page.items {
-            let finding = finding(&connection, &rows.collection_states(connection.id)?);
+            let finding =
+                finding(&connection, &rows.collection_states(connection.id)?, &rows.registration(connection.id)?);
             to.connection_totals.add(&connection, finding.as_ref());
             let Some(Finding { trouble, message, since, rank }) = finding else { continue };
             to.connections.push(ConnectionTrouble {

@@ -92,6 +92,10 @@ impl Compiler<'_> {
                 let fields = Fields::of(self, argument, &["value", "by"])?;
                 Expr::Split { value: fields.expr("value")?, by: fields.text("by")?.to_owned() }
             }
+            "$tail" => {
+                let fields = Fields::of(self, argument, &["of", "after"])?;
+                Expr::Tail { of: fields.expr("of")?, after: fields.text("after")?.to_owned() }
+            }
             "$template" => {
                 let template = Template::parse(self.text(argument)?).map_err(|m| self.wrong(argument, m))?;
                 if let Some(root) = template.roots().find(|root| !self.variables.contains(root)) {
@@ -103,8 +107,10 @@ impl Compiler<'_> {
             "$lookup" => self.lookup(argument)?,
             "$pairs" => self.pairs(argument)?,
             "$omit" => {
-                let fields = Fields::of(self, argument, &["from", "keys"])?;
-                Expr::Omit { from: fields.expr("from")?, keys: fields.texts("keys")? }
+                let fields = Fields::of(self, argument, &["from", "keys", "mapped"])?;
+                let mapped = matches!(fields.get("mapped").map(|at| at.node.to_json()), Some(Value::Bool(true)));
+                let keys = if mapped && fields.get("keys").is_none() { Vec::new() } else { fields.texts("keys")? };
+                Expr::Omit { from: fields.expr("from")?, keys, mapped }
             }
             _ => return Err(self.wrong(argument, format!("unknown operator; there are {}", OPERATORS.join(", ")))),
         })
@@ -251,6 +257,7 @@ fn unary(name: &str) -> Option<Unary> {
         "$boolean" => Unary::Boolean,
         "$abs" => Unary::Abs,
         "$negate" => Unary::Negate,
+        "$percent" => Unary::Percent,
         "$not" => Unary::Not,
         "$exists" => Unary::Exists,
         "$compact" => Unary::Compact,

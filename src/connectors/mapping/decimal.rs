@@ -106,6 +106,15 @@ pub fn negate(number: &Number) -> Option<Number> {
     write(Scaled { mantissa: value.mantissa.checked_neg()?, scale: value.scale })
 }
 
+/// A fraction as per cent: `0.4` is 40.
+pub fn percent(number: &Number) -> Option<Number> {
+    let Scaled { mantissa, scale } = scaled(number)?;
+    match scale.checked_sub(2) {
+        Some(scale) => write(Scaled { mantissa, scale }),
+        None => write(Scaled { mantissa: mantissa.checked_mul(10_i128.pow(2 - scale))?, scale: 0 }),
+    }
+}
+
 fn write(value: Scaled) -> Option<Number> {
     let sign = if value.mantissa < 0 { "-" } else { "" };
     let digits = value.mantissa.unsigned_abs().to_string();
@@ -157,5 +166,14 @@ mod tests {
         assert_eq!(integer(&number("2.0000")).unwrap().to_string(), "2");
         assert_eq!(integer(&number("2.5")).unwrap().to_string(), "2.5");
         assert_eq!(abs(&number("-5.00")).unwrap().to_string(), "5.00");
+    }
+
+    #[test]
+    fn a_fraction_as_per_cent_is_exact() {
+        for (fraction, per_cent) in
+            [("0.4", "40"), ("1.0", "100"), ("1", "100"), ("0.125", "12.5"), ("0.07", "7"), ("-0.5", "-50"), ("0", "0")]
+        {
+            assert_eq!(percent(&number(fraction)).unwrap().to_string(), per_cent);
+        }
     }
 }

@@ -84,15 +84,16 @@ pub(super) fn eval<'a>(expr: &'a Expr, env: &Env<'a>) -> Made<'a> {
         }
         Expr::Lookup { list, key, equals, value } => lookup(&eval(list, env), key, equals, value),
         Expr::Pairs { list, key, value, except } => pairs(&eval(list, env), key, value, except),
-        Expr::Omit { from, keys } => omit(eval(from, env), keys),
+        Expr::Omit { from, keys, .. } => omit(eval(from, env), keys),
         Expr::Merge(items) => merge(items.iter().map(|item| eval(item, env))),
         Expr::Split { value, by } => split(&eval(value, env), by),
+        Expr::Tail { of, after } => tail(&eval(of, env), after),
         Expr::Template(template) => template.render(env).map_or(Cow::Borrowed(NULL), own),
     }
 }
 
 /// Null, false and empty lists are not; everything else is. 0 and "" are true: apps mean different things by them.
-fn truthy(value: &Value) -> bool {
+pub(super) fn truthy(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => false,
         Value::Array(items) => !items.is_empty(),
@@ -125,6 +126,7 @@ fn apply<'a>(unary: Unary, value: Made<'a>) -> Made<'a> {
         Unary::Integer => number(decimal::integer),
         Unary::Abs => number(decimal::abs),
         Unary::Negate => number(decimal::negate),
+        Unary::Percent => number(decimal::percent),
         Unary::Boolean => boolean(&value).map(Value::Bool),
         Unary::Compact => return compact(value),
     };
@@ -225,6 +227,11 @@ fn merge<'a>(items: impl Iterator<Item = Made<'a>>) -> Made<'a> {
         }
     }
     own(all)
+}
+
+fn tail<'a>(value: &Value, after: &str) -> Made<'a> {
+    let Some(text) = text_of(value) else { return Cow::Borrowed(NULL) };
+    own(text.rsplit_once(after).map_or(text.as_ref(), |(_, tail)| tail))
 }
 
 fn split<'a>(value: &Value, by: &str) -> Made<'a> {

@@ -8,6 +8,7 @@ mod compile;
 pub mod decimal;
 mod eval;
 pub mod path;
+pub mod reads;
 pub mod times;
 pub mod zones;
 
@@ -52,9 +53,11 @@ pub const OPERATORS: &[&str] = &[
     "$omit",
     "$or",
     "$pairs",
+    "$percent",
     "$split",
     "$string",
     "$sum",
+    "$tail",
     "$template",
     "$time",
     "$trim",
@@ -121,11 +124,18 @@ enum Expr {
     Omit {
         from: Box<Expr>,
         keys: Vec<String>,
+        /// What the rest of the mapping reads as well: filled into `keys` by [`Mapping::closed`].
+        mapped: bool,
     },
     Merge(Vec<Expr>),
     Split {
         value: Box<Expr>,
         by: String,
+    },
+    /// What follows the last of these in a text; the whole text where there is none.
+    Tail {
+        of: Box<Expr>,
+        after: String,
     },
     /// A text with holes; null if one of them has no value.
     Template(Template),
@@ -150,6 +160,7 @@ enum Unary {
     Boolean,
     Abs,
     Negate,
+    Percent,
     Not,
     Exists,
     /// Without null members or items.
@@ -178,6 +189,10 @@ impl Mapping {
     /// The value that the expression makes in this environment.
     pub fn eval(&self, env: &Env<'_>) -> Value {
         eval::eval(&self.0, env).into_owned()
+    }
+    /// Whether the condition holds.
+    pub fn holds(&self, env: &Env<'_>) -> bool {
+        eval::truthy(&eval::eval(&self.0, env))
     }
     /// The names of an object expression's members, in order; empty for other expressions.
     pub fn members(&self) -> Vec<&str> {

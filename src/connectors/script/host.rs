@@ -291,5 +291,10 @@ fn set_text<'js>(ctx: &Ctx<'js>, lent: &Object<'js>) -> Result<()> {
     let set = |ctx: Ctx<'js>, href: String, part: String, value: String| url_set(&ctx, &href, &part, &value);
     lent.set("urlSet", Function::new(ctx.clone(), set)?)?;
     lent.set("formText", Function::new(ctx.clone(), |ctx: Ctx<'js>, pairs: String| form_text(&ctx, &pairs))?)?;
-    lent.set("formParse", Function::new(ctx.clone(), |text: String| form_parse(&text))?)
+    lent.set("formParse", Function::new(ctx.clone(), |text: String| form_parse(&text))?)?;
+    let read = |ctx: Ctx<'js>, text: String| {
+        let made = super::xml::parse(&text).map_err(|message| Exception::throw_message(&ctx, &message))?;
+        Ok::<_, Error>(made.to_string())
+    };
+    lent.set("xmlParse", Function::new(ctx.clone(), read)?)
 }

@@ -13,6 +13,7 @@ mod exact;
 mod host;
 mod pool;
 mod vm;
+mod xml;
 
 use std::fmt;
 use std::future::Future;

@@ -51,6 +51,7 @@
     createHash: (algorithm) => joined((data, encoding) => hash(algorithm, data, encoding)),
     createHmac: (algorithm, key) => joined((data, encoding) => hmac(algorithm, key, data, encoding)),
   };
+  globalThis.xml = Object.freeze({ parse: (text) => parse(host.xmlParse(String(text))) });
   globalThis.atob = (text) => host.atob(String(text));
   globalThis.btoa = (text) => host.btoa(String(text));
   globalThis.TextEncoder = class TextEncoder {

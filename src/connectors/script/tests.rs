@@ -433,3 +433,11 @@ async fn many_calls_wait_for_apps_on_one_thread() {
         assert_eq!(done.result.unwrap(), "42");
     }
 }
+
+#[tokio::test]
+async fn xml_is_read_as_plain_objects_and_a_bad_one_is_an_error_of_the_script() {
+    let source = "export default ({ text }) => xml.parse(text)";
+    assert_eq!(result(source, r#"{"text":"<a b='1'><c>x</c></a>"}"#).await, r#"{"a":{"@b":"1","c":"x"}}"#);
+    let error = call(source, r#"{"text":"<!DOCTYPE a [<!ENTITY e 'x'>]><a>&e;</a>"}"#).await.result.unwrap_err();
+    assert!(error.kind == Kind::Threw && error.message.contains("the XML cannot be read"), "{error}");
+}

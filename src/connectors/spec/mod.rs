@@ -3,6 +3,9 @@
 //! Always true: every name in here was checked when the folder was loaded. Not here: how the files are read
 //! (`connectors::folder`), what the calls do (`connectors::session`).
 
+mod event;
+mod hooks;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,11 +14,14 @@ use serde::Deserialize;
 use serde_json::Value;
 use url::Url;
 
+pub use self::hooks::{GlobalWebhook, OwnWebhook};
 use super::auth_files::AuthFile;
 use super::budget::BudgetSpec;
 use super::each::Each;
+use super::fields::FieldsRest;
 use super::files::{ErrorRule, Pairs};
 use super::folder::Folder;
+use super::graphql::{CostFile, GraphqlFile};
 use super::made::Made;
 use super::mapping::path::Path;
 use super::mapping::zones::Times;
@@ -25,7 +31,9 @@ use super::rest::{CallRest, FetchRest, ListRest};
 use super::schema::{GivenBy, Schema};
 use super::script::{self, Script};
 use super::template::Template;
-use super::{Credentials, Handshake, Parameters, SpecError, auth, verify};
+use super::{Absent, Credentials, Parameters, SpecError, auth};
+
+pub use event::{ConnectorEvent, OfCollection};
 
 /// One third-party app, as its folder describes it.
 pub struct Connector {
@@ -47,8 +55,12 @@ pub struct Connector {
     pub webhook: Option<OwnWebhook>,
     pub global_webhooks: Vec<GlobalWebhook>,
     pub events: Vec<ConnectorEvent>,
+    /// Topics that the app cannot give, as the connector says outright.
+    pub not_supported: Vec<Absent>,
     /// How many requests one connection may send.
     pub budget: Option<BudgetSpec>,
+    /// What some calls spend besides, by name.
+    pub budgets: Vec<(String, BudgetSpec)>,
     /// The longest one call may take.
     pub deadline: Duration,
     pub(super) answer_bytes_max: usize,
@@ -56,6 +68,12 @@ pub struct Connector {
     pub(super) account: Account,
     pub(super) headers: Pairs,
     pub(super) errors: Vec<ErrorRule>,
+    /// Where queries go.
+    pub(super) graphql: Option<GraphqlFile>,
+    /// Where answers to queries say what they cost.
+    pub(super) cost: Option<CostFile>,
+    /// Headers in which the app warns, in lower case.
+    pub(super) warnings: Vec<String>,
     pub(super) error_message: Option<Path>,
     /// The files hold `${parameter}`: see `Registry::specialise`.
     pub(super) templated: bool,
@@ -100,64 +118,6 @@ pub(super) enum Method<R> {
     Missing,
 }
 
-/// A connection's own webhook at the app.
-#[derive(Debug)]
-pub struct OwnWebhook {
-    pub name: String,
-    pub verify: Option<verify::Spec>,
-    pub handshake: Option<Handshake>,
-    /// By then the app has its answer.
-    pub deadline: Option<Duration>,
-    /// How long a registration lives, where `subscribe` does not say: renewed by half of it.
-    pub lifetime: Option<Duration>,
-    pub(super) subscribe: Method<CallRest>,
-    pub(super) handle: Method<()>,
-    pub(super) refresh: Method<CallRest>,
-    pub(super) unsubscribe: Method<CallRest>,
-}
-
-impl OwnWebhook {
-    /// Whether `handle` is a script, so that it may have an answer for the app.
-    pub fn handled_by_script(&self) -> bool {
-        matches!(self.handle, Method::Script(_))
-    }
-    /// Whether we register it; otherwise a person pastes its URL into the app.
-    pub fn registers(&self) -> bool {
-        matches!(self.subscribe, Method::Rest(_) | Method::Script(_))
-    }
-    /// Whether a registration can be renewed in place; otherwise it is registered anew.
-    pub fn renews(&self) -> bool {
-        matches!(self.refresh, Method::Rest(_) | Method::Script(_))
-    }
-}
-
-/// One webhook of the app for all accounts.
-#[derive(Debug)]
-pub struct GlobalWebhook {
-    pub key: String,
-    pub name: String,
-    pub description: Option<String>,
-    pub verify: Option<verify::Spec>,
-    pub handshake: Option<Handshake>,
-    pub deadline: Option<Duration>,
-    pub(super) handle: Method<()>,
-}
-
-/// An event that is switched on per connection.
-#[derive(Debug)]
-pub struct ConnectorEvent {
-    pub key: String,
-    pub name: String,
-    pub description: Option<String>,
-    pub parameters: Schema,
-    /// The collection whose diff the event goes through. None: its payload is delivered unchanged.
-    pub collection: Option<String>,
-    pub(super) kind: Option<Mapping>,
-    pub(super) record: Option<Mapping>,
-    pub(super) id: Option<Mapping>,
-    pub(super) selector: Method<()>,
-}
-
 /// One kind of record in the app.
 #[derive(Debug)]
 pub struct Collection {
@@ -173,13 +133,18 @@ pub struct Collection {
     pub ignored_fields: Vec<String>,
     pub webhook_body: WebhookBody,
     pub(super) each: Option<Each>,
+    /// What the app calls such records.
+    pub(super) object: Option<Template>,
     pub(super) record: RecordSpec,
     /// How times are written in requests.
     pub(super) request_time: Times,
     pub(super) pull: Method<ListRest>,
+    pub(super) ties: Method<ListRest>,
     pub(super) scan: Method<ListRest>,
     pub(super) deleted: Method<ListRest>,
     pub(super) fetch: Method<FetchRest>,
+    /// The fields that an account has.
+    pub(super) fields: Method<FieldsRest>,
     pub(super) map: Mapping,
 }
 
@@ -188,6 +153,10 @@ impl Collection {
     pub fn pulls(&self) -> bool {
         self.pull.is_there()
     }
+    /// Whether one tick's records can be listed by id.
+    pub fn lists_ties(&self) -> bool {
+        self.ties.is_there()
+    }
     /// Whether there is a walk over all records: `scan`, or a `pull` without a lower bound.
     pub fn scans(&self) -> bool {
         self.scan.is_there() || self.pull.is_there()
@@ -195,6 +164,11 @@ impl Collection {
     /// Whether the app has its own list of deleted records.
     pub fn lists_deleted(&self) -> bool {
         self.deleted.is_there()
+    }
+    /// Whether the list that a scan walks holds the records inside its items: it cannot show what is gone.
+    pub fn scans_nested(&self) -> bool {
+        let list = if self.scan.is_there() { &self.scan } else { &self.pull };
+        matches!(list, Method::Rest(list) if list.is_nested())
     }
     /// Whether one record can be fetched.
     pub fn fetches(&self) -> bool {
@@ -242,7 +216,7 @@ impl BaseUri {
 }
 
 /// How each kind of change is noticed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Detects {
     pub created: Detection,
@@ -251,7 +225,7 @@ pub struct Detects {
 }
 
 /// One way to notice a change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Detection {
     /// The connection's own webhook; polled as well, for what webhooks lose.
@@ -300,7 +274,7 @@ pub struct Cursor {
 }
 
 /// How the list of changed records is sorted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Order {
     /// Oldest change first: the cursor may move with each page.
@@ -320,7 +294,7 @@ pub struct Poll {
 }
 
 /// What a webhook's body is worth.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum WebhookBody {
     /// The record is fetched before it is diffed.
@@ -346,7 +320,9 @@ impl Connector {
     /// The kinds of auth it takes, in its order of preference: `bearer`, `apiKey`, `basic`, `login`, `oauth1`,
     /// `oauth2`, `none`.
     pub fn auth_kinds(&self) -> Vec<&'static str> {
-        self.auth.iter().map(auth::name).collect()
+        let mut kinds: Vec<&'static str> = self.auth.iter().map(auth::name).collect();
+        kinds.dedup();
+        kinds
     }
     /// Whether it takes these credentials. The error is one sentence.
     pub fn accepts(&self, credentials: &Credentials) -> Result<(), String> {

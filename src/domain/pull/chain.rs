@@ -3,7 +3,7 @@
 //! Always true: memory is bounded; a page that comes again ends the list (Adobe Commerce answers a page past the end with
 //! the last page again, magento/magento2#8099). Where records of one sort key change places between pages
 //! (magento/magento2#25001), one is shown twice and another not at all: then the list is walked again, until a pass finds
-//! nothing new.
+//! nothing new. So it is where the app's total shrinks between two pages: what left the list moved the rest up, past us.
 
 use super::SamePage;
 
@@ -31,6 +31,8 @@ pub(super) struct Chain {
     previous: Vec<[u8; 16]>,
     repeats: u32,
     total: Option<u64>,
+    /// The total became smaller in this pass.
+    shrunk: bool,
 }
 
 /// What a page means for the list.
@@ -62,6 +64,7 @@ impl Chain {
     /// Takes a page in.
     pub fn take(&mut self, ids: &[[u8; 16]], has_next: bool, total: Option<u64>) -> Result<Turn, SamePage> {
         self.pages += 1;
+        self.shrunk |= self.items > 0 && total.is_some_and(|now| self.total.is_some_and(|before| now < before));
         self.total = total.or(self.total);
         let mut sorted = ids.to_vec();
         sorted.sort_unstable();
@@ -100,7 +103,7 @@ impl Chain {
             Some(total) => distinct as u64 >= total,
             None => self.pass == 0 && fresh as u64 == self.items,
         };
-        if enough || (self.pass > 0 && fresh == 0) {
+        if (enough && !self.shrunk) || (self.pass > 0 && fresh == 0) {
             return Judgement::Complete;
         }
         if self.pass + 1 >= PASSES_MAX {
@@ -110,6 +113,7 @@ impl Chain {
         self.known_before = distinct;
         self.items = 0;
         self.repeats = 0;
+        self.shrunk = false;
         self.previous.clear();
         Judgement::Again
     }

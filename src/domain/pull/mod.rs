@@ -5,7 +5,8 @@
 //! - the cursor never moves past a change that was not shown yet: with each page where the list is sorted oldest first, at
 //!   the end of the walk otherwise; never past the time at which the walk began; never back;
 //! - a walk ends: every new query starts strictly further on, every page costs one of a bounded number;
-//! - a list that is not sorted as its connector says, or that ignores the lower bound, is walked whole instead.
+//! - a list that is not sorted as its connector says, or that ignores the lower bound, is walked whole instead;
+//! - where the app lists one tick by id, a tick that fills a page is walked by id, page by page, and resumed inside.
 //!
 //! Not here: asking (`connectors::session`), what a record means (`domain::snapshot`), rows (`store`).
 
@@ -49,6 +50,8 @@ pub struct Rules {
     pub ceiling: Option<u64>,
     /// The request can start after (time, id), not only at a time.
     pub breaks_ties: bool,
+    /// There is a list of one tick's records, sorted by id, that can start after an id.
+    pub lists_ties: bool,
     /// The list takes an upper bound.
     pub takes_until: bool,
     /// Pages of one walk, after which it is cut.
@@ -63,6 +66,10 @@ impl Rules {
     fn floor(&self, time: Millis) -> Millis {
         Millis(time.0 - time.0 % self.tick())
     }
+    /// The end of the tick that a time falls into.
+    fn ceil(&self, time: Millis) -> Millis {
+        Millis(self.floor(time).0.saturating_add(self.tick() - 1))
+    }
 }
 
 /// The bounds of one query; both are inclusive.
@@ -72,6 +79,8 @@ pub struct Query {
     pub since: Option<(Millis, Option<String>)>,
     /// Changed at or before this time.
     pub until: Option<Millis>,
+    /// Of the one tick between the two bounds, after the id, sorted by id: the list of ties, not that of changes.
+    pub ties: bool,
 }
 
 /// What the walk must know of a record on a page.

@@ -128,6 +128,18 @@ mod tests {
     }
 
     #[test]
+    fn a_record_that_goes_during_the_scan_pushes_no_other_past_it() {
+        let mut scan = scan();
+        assert_eq!(scan.page(&ids(0..10), true, Some(20)), Ok(ScanStep::Page));
+        // 3 was deleted: 10 moved up to the page already shown, and this one begins with 11.
+        assert_eq!(scan.page(&ids(11..20), false, Some(19)), Ok(ScanStep::Again));
+        let left = |range: std::ops::Range<u8>| -> Vec<_> { ids(range).into_iter().filter(|id| id[0] != 3).collect() };
+        assert_eq!(scan.page(&left(0..11), true, Some(19)), Ok(ScanStep::Page));
+        assert_eq!(scan.page(&ids(11..20), false, Some(19)), Ok(ScanStep::Complete));
+        assert_eq!(scan.into_ids(), ids(0..20));
+    }
+
+    #[test]
     fn a_scan_that_is_too_long_is_incomplete() {
         let mut cut = Scan::new(1, 1_000);
         assert_eq!(cut.page(&ids(0..10), true, None), Ok(ScanStep::Incomplete));

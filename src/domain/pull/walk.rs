@@ -2,7 +2,10 @@
 //!
 //! Sorted oldest first, each page is a query of its own that starts where the page before ended, so that a record which
 //! changes during the walk shifts nothing; the app's page marks are followed only inside one tick. Sorted newest first, the
-//! same from the other end, where the app takes an upper bound. In no order, marks are followed to the end.
+//! same from the other end, where the app takes an upper bound. In no order, marks are followed to the end. A tick that the
+//! app lists by id is walked that way instead (`walk::ties`).
+
+mod ties;
 
 use super::chain::{Chain, Judgement, Turn};
 use super::{Order, Query, Rules, SamePage, Seen, hash};
@@ -59,6 +62,8 @@ pub struct Walk {
     from: Option<Millis>,
     lower: Option<(Millis, Option<String>)>,
     upper: Option<Millis>,
+    /// The bounds are those of one tick, which is walked by id; inside: the lower bound before it.
+    tick: Option<ties::Outside>,
     /// Parts of a split list that wait, the oldest last.
     windows: Vec<(Millis, Millis)>,
     chain: Chain,
@@ -76,7 +81,9 @@ impl Walk {
     pub fn start(rules: Rules, cursor: Option<&Cursor>, now: Millis) -> Self {
         let known = cursor.filter(|cursor| cursor.time > Millis(0));
         // A walk that broke off inside a crowded tick goes on inside it, or it would never get through.
-        let inside = known.filter(|cursor| rules.breaks_ties && cursor.id.is_some() && cursor.seen.len() >= TIES_KEPT);
+        let is_crowded = |cursor: &Cursor| rules.breaks_ties && cursor.seen.len() >= TIES_KEPT;
+        let inside = known.filter(|cursor| cursor.id.is_some() && (rules.lists_ties || is_crowded(cursor)));
+        let tick = inside.filter(|_| rules.lists_ties);
         let lower = match inside {
             Some(cursor) => Some((cursor.time, cursor.id.clone())),
             // At least a tick: the same tick may have brought more since.
@@ -89,7 +96,8 @@ impl Walk {
             start: cursor.cloned(),
             from: lower.as_ref().map(|(time, _)| *time),
             lower,
-            upper: None,
+            upper: tick.map(|cursor| rules.ceil(cursor.time)),
+            tick: tick.map(|_| None),
             windows: Vec::new(),
             chain: Chain::new(IDS_MAX),
             last: None,
@@ -102,7 +110,7 @@ impl Walk {
 
     /// The query whose pages come next.
     pub fn query(&self) -> Query {
-        Query { since: self.lower.clone(), until: self.upper }
+        Query { since: self.lower.clone(), until: self.upper, ties: self.tick.is_some() }
     }
 
     /// Pages so far.
@@ -123,13 +131,15 @@ impl Walk {
         self.pages += 1;
         let ids: Vec<[u8; 16]> = records.iter().map(|record| hash(record.id)).collect();
         let turn = self.chain.take(&ids, has_next, total)?;
-        if turn != Turn::Repeated && self.order != Order::None && !self.keeps_order(records) {
+        let is_sorted = self.order != Order::None && self.tick.is_none();
+        if turn != Turn::Repeated && is_sorted && !self.keeps_order(records) {
             return Ok(self.distrust());
         }
         self.note(records);
         let times = || records.iter().filter_map(|record| record.updated_at.map(|at| (at, record.id)));
         let edge = times().next_back();
         let mut next = match (self.order, turn) {
+            _ if self.tick.is_some() => self.comb(records.last().map(|record| record.id), turn)?,
             (_, Turn::Repeated) => Next::Page,
             (Order::Ascending, _) => self.ascend(edge, turn),
             (Order::Descending, _) => self.descend(edge.map(|(time, _)| time), turn),
@@ -164,6 +174,7 @@ impl Walk {
         self.order = Order::None;
         self.lower = self.from.map(|time| (time, None));
         self.upper = None;
+        self.tick = None;
         self.newest = None;
         self.ties.clear();
         self.begin();
@@ -211,10 +222,13 @@ impl Walk {
             self.begin();
             return Next::Query;
         }
+        if self.rules.lists_ties {
+            return self.enter(time);
+        }
         if self.over_ceiling() {
             // More records in one tick than the list shows.
             self.truncated = true;
-            self.lower = Some((Millis(self.rules.floor(time).0.saturating_add(self.rules.tick())), None));
+            self.lower = Some((Millis(self.rules.ceil(time).0.saturating_add(1)), None));
             self.begin();
             return Next::Query;
         }
@@ -237,6 +251,9 @@ impl Walk {
             self.begin();
             return Next::Query;
         }
+        if self.rules.lists_ties && self.rules.takes_until {
+            return self.enter(edge);
+        }
         if self.over_ceiling() {
             self.truncated = true;
             if !self.rules.takes_until || tick == Millis(0) {
@@ -257,6 +274,9 @@ impl Walk {
             if self.split() {
                 self.begin();
                 return Next::Query;
+            }
+            if let Some(tick) = self.lower.as_ref().map(|(time, _)| *time).filter(|_| self.is_one_tick()) {
+                return self.enter(tick);
             }
             self.truncated = true;
             if turn == Turn::Ended || self.over_ceiling() {

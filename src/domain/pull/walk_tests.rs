@@ -19,6 +19,7 @@ fn rules(order: Order) -> Rules {
         lookback: Duration::ZERO,
         ceiling: None,
         breaks_ties: false,
+        lists_ties: false,
         takes_until: false,
         pages_max: 10_000,
     }
@@ -42,6 +43,8 @@ struct App {
     shuffles: bool,
     breaks_ties: bool,
     ignores_since: bool,
+    /// How fine its lower bound is, in milliseconds.
+    grain: u64,
     ceiling: usize,
     /// Every page says that there is another one.
     always_next: bool,
@@ -60,6 +63,7 @@ impl App {
             shuffles: false,
             breaks_ties: false,
             ignores_since: false,
+            grain: 1_000,
             ceiling: usize::MAX,
             always_next: false,
             rng: fastrand::Rng::with_seed(7),
@@ -70,6 +74,9 @@ impl App {
     /// The page with this number, whether there is another, and the total.
     fn page(&mut self, query: &Query, number: usize) -> (Vec<(String, u64)>, bool, Option<u64>) {
         self.requests += 1;
+        if query.ties {
+            return self.tick(query);
+        }
         let mut rows = self.rows.clone();
         match self.order {
             Order::None => rows.sort_by_key(|(id, _)| id.clone()),
@@ -85,7 +92,7 @@ impl App {
             }
         }
         if let (Some((since, id)), false) = (&query.since, self.ignores_since) {
-            let since = since.0 / 1000 * 1000;
+            let since = since.0 / self.grain * self.grain;
             rows.retain(|(row, at)| match id.as_ref().filter(|_| self.breaks_ties) {
                 Some(id) => *at > since || (*at == since && row > id),
                 None => *at >= since,
@@ -98,6 +105,20 @@ impl App {
         let wanted = if self.past == Past::LastAgain { number.min(last) } else { number };
         let page = rows.into_iter().skip(wanted * self.size).take(self.size).collect();
         (page, number < last || self.always_next, self.totals.then_some(total as u64))
+    }
+}
+
+impl App {
+    /// The list of one tick, by id.
+    fn tick(&self, query: &Query) -> (Vec<(String, u64)>, bool, Option<u64>) {
+        let (Some((since, after)), Some(until)) = (&query.since, query.until) else { panic!("a tick has two bounds") };
+        let mut rows = self.rows.clone();
+        rows.retain(|(_, at)| (since.0..=until.0).contains(at));
+        rows.retain(|(id, _)| self.ignores_since || after.as_ref().is_none_or(|after| id > after));
+        rows.sort();
+        let total = rows.len();
+        rows.truncate(self.size);
+        (rows, total > self.size, self.totals.then_some(total as u64))
     }
 }
 
@@ -385,6 +406,113 @@ fn a_tie_breaker_gets_through_any_number_of_ties_also_with_failures() {
     assert_eq!(shown.len(), count as usize);
 }
 
+fn tied(order: Order) -> Rules {
+    Rules {
+        lists_ties: true,
+        takes_until: true,
+        ceiling: Some(50),
+        precision: Duration::from_millis(1),
+        ..rules(order)
+    }
+}
+
+/// An app whose times are fine to the millisecond.
+fn fine(order: Order, rows: impl IntoIterator<Item = (u32, u64)>) -> App {
+    App { grain: 1, ..App::new(order, rows) }
+}
+
+#[test]
+fn a_crowded_tick_is_walked_by_id_where_the_app_can_list_it() {
+    for order in [Order::Ascending, Order::Descending, Order::None] {
+        let mut app = fine(order, (0..200).map(|n| (n, if n < 150 { 5_000 } else { 1_000 * u64::from(n) })));
+        (app.ceiling, app.always_next, app.totals) = (50, order == Order::None, true);
+        let outcome = walk(&mut app, tied(order), None);
+        assert!(all_shown(&app, &outcome), "{order:?}: {}", outcome.shown.len());
+        assert_eq!((outcome.end, outcome.cursor.unwrap().time), (Some(End::Complete), Millis(199_000)), "{order:?}");
+        assert!(app.requests < 120, "{order:?}: {}", app.requests);
+    }
+}
+
+#[test]
+fn two_thousand_records_on_four_hundred_timestamps_are_seen_once_from_wherever_a_walk_starts() {
+    for size in [3, 7, 200] {
+        let mut app = fine(Order::Ascending, (0..2_000).map(|n| (n, 1_000 + u64::from(n / 5))));
+        (app.size, app.ceiling) = (size, 500);
+        // The walk dies after its first page, and the next one goes on.
+        let died = walk_while(&mut app, tied(Order::Ascending), None, NOW, |_, pages| pages < 1).unwrap();
+        let rest = walk(&mut app, tied(Order::Ascending), died.cursor.as_ref());
+        let mut shown = died.shown.clone();
+        shown.extend(rest.shown);
+        assert!(all_shown(&app, &Outcome { shown, ..Outcome::default() }), "size {size}");
+        for tick in (0..400).step_by(if size == 200 { 1 } else { 37 }) {
+            let cursor = Cursor { time: Millis(1_000 + tick), ..Cursor::default() };
+            let outcome = walk(&mut app, tied(Order::Ascending), Some(&cursor));
+            let missing = app.rows.iter().filter(|(id, at)| *at >= 1_000 + tick && !outcome.shown.contains_key(id));
+            assert_eq!((missing.count(), outcome.end), (0, Some(End::Complete)), "size {size}, tick {tick}");
+            assert!(outcome.shown.values().all(|at| *at + 1 >= 1_000 + tick), "no further back than a tick");
+        }
+    }
+}
+
+#[test]
+fn a_walk_by_id_goes_on_at_its_id_and_then_after_the_tick() {
+    let mut app = fine(Order::Ascending, (0..1_000).map(|n| (n, if n < 900 { 5_000 } else { 5_001 })));
+    app.ceiling = 50;
+    let (mut cursor, mut shown, mut walks) = (None, BTreeMap::new(), 0);
+    loop {
+        app.requests = 0;
+        let outcome =
+            walk_while(&mut app, tied(Order::Ascending), cursor.as_ref(), NOW, |_, pages| pages < 12).unwrap();
+        let before = shown.len();
+        shown.extend(outcome.shown);
+        assert!(shown.len() > before, "each walk brings something new");
+        (cursor, walks) = (outcome.cursor, walks + 1);
+        if outcome.end.is_some() {
+            break;
+        }
+    }
+    assert_eq!((shown.len(), cursor.unwrap().time), (1_000, Millis(5_001)));
+    assert!(walks <= 11, "{walks}");
+}
+
+#[test]
+fn what_leaves_a_tick_during_its_walk_pushes_nothing_past_it() {
+    let mut app = fine(Order::Ascending, (0..120).map(|n| (n, 5_000)));
+    app.ceiling = 1_000;
+    let outcome = walk_while(&mut app, tied(Order::Ascending), None, NOW, |app, page| {
+        // One of those already shown is edited, another deleted, after each page.
+        let shown = page as usize * 2;
+        app.rows[shown].1 = 6_000 + u64::from(page);
+        app.rows.remove(shown + 1);
+        page < 40
+    })
+    .unwrap();
+    assert!(all_shown(&app, &outcome), "{}", outcome.shown.len());
+}
+
+#[test]
+fn a_tick_that_ignores_the_id_is_a_failure_and_no_loop() {
+    let mut app = fine(Order::Ascending, (0..120).map(|n| (n, 5_000)));
+    app.ignores_since = true;
+    assert_eq!(walk_while(&mut app, tied(Order::Ascending), None, NOW, |_, _| true).err(), Some(SamePage));
+    assert!(app.requests < 8, "{}", app.requests);
+}
+
+#[test]
+fn marks_that_shift_because_a_record_was_deleted_are_walked_again() {
+    let mut app = fine(Order::None, (0..50).map(|n| (n, 1_000 * u64::from(n))));
+    app.totals = true;
+    let outcome = walk_while(&mut app, rules(Order::None), None, NOW, |app, page| {
+        if page == 2 {
+            app.rows.remove(3);
+        }
+        true
+    })
+    .unwrap();
+    assert!(all_shown(&app, &outcome), "{}", outcome.shown.len());
+    assert_eq!(outcome.end, Some(End::Complete));
+}
+
 #[test]
 fn a_ceiling_is_got_around() {
     let ceiling = Some(50);
@@ -420,14 +548,15 @@ proptest! {
     #[test]
     fn no_walk_loses_a_record_or_fails_to_end(
         times in prop::collection::vec(0u64..40, 0..120), size in 1usize..12, order in 0usize..3, past: bool, totals: bool,
-        takes_until: bool, breaks_ties: bool, cursor in prop::option::of(0u64..40),
+        takes_until: bool, breaks_ties: bool, lists_ties: bool, cursor in prop::option::of(0u64..40),
     ) {
         let order = [Order::Ascending, Order::Descending, Order::None][order];
         let rows = times.iter().enumerate().map(|(n, at)| (u32::try_from(n).unwrap(), at * 1_000));
         let mut app = App::new(order, rows);
         (app.size, app.totals, app.breaks_ties) = (size, totals, breaks_ties);
         app.past = if past { Past::LastAgain } else { Past::Empty };
-        let rules = Rules { takes_until, breaks_ties, ..rules(order) };
+        let lists_ties = lists_ties && !breaks_ties;
+        let rules = Rules { takes_until, breaks_ties, lists_ties, ..rules(order) };
         let cursor = cursor.map(|time| Cursor { time: Millis(time * 1_000), ..Cursor::default() });
         let outcome = walk(&mut app, rules, cursor.as_ref());
         let since = cursor.map(|c| c.time.0).unwrap_or_default();

@@ -60,7 +60,7 @@ impl Windows {
     }
     /// The stretch whose pages come next.
     pub fn query(&self) -> Query {
-        Query { since: self.window.0.map(|time| (time, None)), until: self.window.1 }
+        Query { since: self.window.0.map(|time| (time, None)), until: self.window.1, ties: false }
     }
     /// Takes a page in, by the 16-byte ids of what the list showed.
     ///

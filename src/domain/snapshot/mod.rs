@@ -82,6 +82,34 @@ impl SnapshotRow {
     pub fn is_live(&self) -> bool {
         self.deleted_at.is_none()
     }
+    /// What is left of it when it is erased: its id, and that it is gone. Whatever was seen of it before counts no more;
+    /// only what the app shows from now on makes it a record again.
+    #[must_use]
+    pub fn erased(&self, now: Millis) -> Self {
+        Self::erased_unseen(self.remote_id.clone(), now)
+    }
+    /// The same of a record that was never seen.
+    pub fn erased_unseen(remote_id: String, now: Millis) -> Self {
+        let version = Version { remote_updated_at: None, observed_at: now };
+        Self {
+            remote_id,
+            raw_hash: Hash::default(),
+            mapped_by: [0; 16],
+            unified_hash: Hash::default(),
+            version,
+            remote_created_at: None,
+            fields: "{}".to_owned(),
+            created_at: now,
+            updated_at: now,
+            deleted_at: Some(now),
+            last_event: None,
+        }
+    }
+    /// Whether nothing more could be erased of it.
+    pub fn is_erased(&self) -> bool {
+        let is_blank = self.fields == "{}" && self.mapped_by == [0; 16] && self.raw_hash == Hash::default();
+        is_blank && !self.is_live()
+    }
     /// Whether this is a tombstone that may be forgotten.
     pub fn is_expired(&self, now: Millis) -> bool {
         self.deleted_at.is_some_and(|at| now.0.saturating_sub(at.0) > TOMBSTONE_MILLIS)

@@ -1,19 +1,26 @@
 //! What several promises need.
 
+pub mod adobe;
 pub mod api;
 pub mod browser;
 pub mod chromium;
+pub mod clients;
 pub mod engine;
 pub mod fake;
+pub mod graphql;
+pub mod hubspot;
 pub mod link;
 pub mod netsuite;
 pub mod node;
 pub mod postbox;
 pub mod receiver;
+pub mod salesforce;
 pub mod server;
 pub mod sfcc;
 pub mod shim;
 pub mod shop;
+pub mod shopify;
+pub mod soql;
 pub mod sse;
 pub mod suiteql;
 pub mod wreck;

@@ -5,6 +5,7 @@ mod desk;
 mod failures;
 mod hooks;
 mod records;
+mod ties;
 mod tiny;
 mod tokens;
 mod webhooks;

@@ -13,11 +13,11 @@ use crate::clock::Clock;
 use crate::domain::connection::{ConnectionStatus, InitialSync};
 use crate::domain::time::Millis;
 
-/// What an app answers to a path with its query, given the `Authorization` header.
-type Answer = Arc<dyn Fn(&str, &str) -> (u16, Value) + Send + Sync>;
+/// What an app answers to a path with its query, given the `Authorization` header. Status 0: nothing, for ever.
+pub(super) type Answer = Arc<dyn Fn(&str, &str) -> (u16, Value) + Send + Sync>;
 
 /// Serves `answer` on loopback, one request per connection.
-async fn serve(answer: Answer) -> String {
+pub(super) async fn serve(answer: Answer) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move {
@@ -39,6 +39,9 @@ async fn serve(answer: Answer) -> String {
                     name.eq_ignore_ascii_case("authorization").then(|| value.to_owned())
                 });
                 let (status, body) = answer(&path, &token.unwrap_or_default());
+                if status == 0 {
+                    return std::future::pending().await;
+                }
                 let body = body.to_string();
                 let text = format!(
                     "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
@@ -51,7 +54,7 @@ async fn serve(answer: Answer) -> String {
     url
 }
 
-fn parameter(path: &str, name: &str) -> Option<String> {
+pub(super) fn parameter(path: &str, name: &str) -> Option<String> {
     let (_, query) = path.split_once('?')?;
     url::form_urlencoded::parse(query.as_bytes()).find(|(n, _)| n == name).map(|(_, value)| value.into_owned())
 }

@@ -10,10 +10,11 @@ use sha2::{Digest as _, Sha256};
 use super::desk::{Desk, Setup};
 use crate::actors::watcher::farewell;
 use crate::clock::Clock;
-use crate::connectors::{CallError, Credentials};
+use crate::connectors::{CallError, Credentials, Forward};
 use crate::domain::connection::{ConnectionStatus, Farewell, InitialSync};
 use crate::domain::secret::Secret;
 use crate::domain::time::Millis;
+use crate::outbound::Method;
 use crate::sandbox;
 
 const BACK: &str = "http://127.0.0.1/back";
@@ -109,6 +110,31 @@ async fn an_ended_token_is_renewed_once_however_many_calls_meet_its_end() {
     desk.pull("contacts").await;
     assert_eq!(desk.connection().status, ConnectionStatus::Active, "the next look renews again");
     desk.assert_same("contacts").await;
+    desk.stop().await;
+}
+
+#[tokio::test]
+async fn whoever_has_opened_the_connection_it_is_renewed_once_and_a_call_passed_through_renews_too() {
+    let desk = desk().await;
+    let before = desk.asked_for_tokens().await;
+    // The watcher's, and one that passes a call through: each read the same pair.
+    let (one, two) = (desk.account(), desk.account());
+    desk.expire().await;
+    let me = Forward {
+        method: Method::GET,
+        endpoint: "/api/me".to_owned(),
+        query: Vec::new(),
+        headers: Vec::new(),
+        body: None,
+    };
+    let pass = || async {
+        let answer = two.session.forward(&me).await?;
+        if answer.is_unauthorized { Err(CallError::Unauthorized(String::new())) } else { Ok(answer.status) }
+    };
+    let (a, b) = tokio::join!(one.call(&desk.deps, || one.session.account()), two.call(&desk.deps, pass));
+    assert_eq!((a.unwrap().unwrap().as_deref(), b.unwrap().unwrap()), (Some("acc_1"), 200));
+    assert_eq!(desk.asked_for_tokens().await, before + 1);
+    assert!(desk.stored() == *one.session.credentials() && desk.stored() == *two.session.credentials());
     desk.stop().await;
 }
 

@@ -1,11 +1,13 @@
-//! `tidemill connector`: make, validate and run a connector's folder.
+//! `tidemill connector`: make, validate, try and test a connector's folder.
+
+mod run;
 
 use std::path::PathBuf;
 
 use clap::Subcommand;
 
 use super::{Context, Failure, Outcome, print};
-use crate::app::offline::{check_connector, new_connector, test_connector};
+use crate::app::offline::{check_connector, connector_schemas, new_connector, test_connector};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -29,6 +31,15 @@ enum What {
         /// Folders of connectors
         folders: Vec<PathBuf>,
     },
+    /// Run a connector against a real account, and print the unified records
+    #[command(after_help = run::HELP)]
+    Run(run::Args),
+    /// Write JSON Schemas of a connector's YAML files, for editors
+    Schemas {
+        /// The folder to write them into
+        #[arg(value_name = "FOLDER", default_value = ".schemas")]
+        folder: PathBuf,
+    },
     /// Run the tests in a connector's tests folder.
     Test {
         /// The connector's folder, or the key of one that is installed
@@ -43,10 +54,12 @@ pub(super) fn run(args: Args, context: &Context) -> Outcome {
         What::New { key, dir } => {
             let folder = new_connector(&dir, &key)?;
             print(&format!(
-                "{} is made. Next:\n  tidemill connector check {0}\n  tidemill connector test {0}\n",
+                "{} is made. Next:\n  tidemill connector check {0}\n  tidemill connector test {0}\n  tidemill connector run {0} --credentials FILE\n",
                 folder.display()
             ))
         }
+        What::Run(args) => run::run(args, config, context),
+        What::Schemas { folder } => print(&connector_schemas(&folder)?),
         What::Check { folders } => print(&check_connector(&config, &folders)?),
         What::Test { folders } => {
             let report = test_connector(&config, &folders)?;

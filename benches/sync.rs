@@ -1,0 +1,423 @@
+//! What looking at apps costs: a first sync of a million records, a full scan that finds nothing new, ten thousand
+//! connections that are looked at every minute beside one whose app hangs.
+//!
+//! The limit of the syncs is parsing the same pages, on one thread, in the same run. The app is a process of its own that
+//! writes its records as it is asked for them; it and the node share the machine's cores. Not here: the diff alone
+//! (`diff`), webhooks and idle connections (`node`).
+
+#![allow(clippy::print_stdout, reason = "a bench prints what it measured")]
+
+mod support;
+
+use std::fmt::Write as _;
+use std::hint::black_box;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tidemill::app;
+use tidemill::config::Config;
+use tidemill::domain::connection::{CollectionState, Connection, ConnectionStatus, InitialSync, Remap, WebhookState};
+use tidemill::domain::id::{ConnectionId, UserId, WorkspaceNo};
+use tidemill::domain::secret::Secret;
+use tidemill::domain::workspace::User;
+use tidemill::store::{Slot, Store, Tx, master_key};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use support::{Process, port};
+
+const KEY: &str = "bench-key-0123456789-abcdef";
+const RECORDS: usize = 1_000_000;
+const PAGE: usize = 1_000;
+const RECORD_BYTES: usize = 512;
+/// When the first record changed; each later one a second after.
+const FIRST_CHANGE: usize = 1_600_000_000;
+/// Pages parsed for the limit, and how often.
+const PARSED: usize = 100;
+const RUNS: usize = 3;
+const CONNECTIONS: usize = 10_000;
+const EVERY: Duration = Duration::from_secs(60);
+/// The first looks, which map all anew, and the time over which the later ones are laid beside their schedule.
+const WATCHED: Duration = Duration::from_secs(190);
+
+fn main() {
+    if std::env::args().any(|a| a == "--app") {
+        return app();
+    }
+    println!("machine: {} cores", std::thread::available_parallelism().map_or(0, usize::from));
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        syncs().await;
+        schedule().await;
+    });
+}
+
+/// A record as the app shows it, [`RECORD_BYTES`] long or a little more.
+fn record(n: usize) -> String {
+    let mut text = format!(
+        concat!(
+            r#"{{"id":"c-{}","modified":{},"name":{{"first":"Jane {}","last":"Doe"}},"email":"jane.{}@example.com","#,
+            r#""phone":"+44 20 7946 {:04}","company":"Acme {}","city":"Leeds","score":{}.50,"note":""#
+        ),
+        n,
+        FIRST_CHANGE + n,
+        n,
+        n,
+        n % 10_000,
+        n % 1_000,
+        n % 100
+    );
+    text.extend(std::iter::repeat_n('x', RECORD_BYTES.saturating_sub(text.len() + 2)));
+    text.push_str("\"}");
+    text
+}
+
+/// The page of records from `start` on.
+fn page(start: usize) -> String {
+    let mut text = String::with_capacity(PAGE * (RECORD_BYTES + 8));
+    write!(text, r#"{{"total":{RECORDS},"items":["#).expect("written");
+    for n in start..(start + PAGE).min(RECORDS) {
+        if n > start {
+            text.push(',');
+        }
+        text.push_str(&record(n));
+    }
+    text.push_str("]}");
+    text
+}
+
+// The app.
+
+/// When each connection's app was asked, in Unix milliseconds.
+type Arrivals = Arc<Mutex<Vec<Vec<u64>>>>;
+
+fn app() {
+    let port: u16 = std::env::args().next_back().and_then(|p| p.parse().ok()).expect("a port");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let arrivals: Arrivals = Arc::new(Mutex::new(vec![Vec::new(); CONNECTIONS]));
+    runtime.block_on(async move {
+        let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("a port");
+        loop {
+            let (stream, _) = listener.accept().await.expect("a connection");
+            let _ = stream.set_nodelay(true);
+            tokio::spawn(serve(stream, arrivals.clone()));
+        }
+    });
+}
+
+async fn serve(mut stream: TcpStream, arrivals: Arrivals) {
+    let mut held: Vec<u8> = Vec::with_capacity(8192);
+    loop {
+        while let Some(end) = held.windows(4).position(|w| w == b"\r\n\r\n").map(|at| at + 4) {
+            let head = String::from_utf8_lossy(&held[..end]).into_owned();
+            held.drain(..end);
+            let target = head.split(' ').nth(1).unwrap_or_default();
+            let Some(body) = answer(target, &arrivals) else { return std::future::pending().await };
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+                body.len()
+            );
+            if stream.write_all(answer.as_bytes()).await.is_err() {
+                return;
+            }
+        }
+        match stream.read_buf(&mut held).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+    }
+}
+
+/// None: the app hangs.
+fn answer(target: &str, arrivals: &Arrivals) -> Option<String> {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let asked = |name: &str| -> Option<usize> {
+        query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
+    };
+    let mut steps = path.trim_matches('/').split('/');
+    match steps.next() {
+        Some("items") => {
+            let first = asked("changed_after").map_or(0, |time| time.saturating_sub(FIRST_CHANGE));
+            Some(page(first + (asked("page").unwrap_or(1) - 1) * PAGE))
+        }
+        Some("arrivals") => Some(json!(*arrivals.lock().unwrap_or_else(PoisonError::into_inner)).to_string()),
+        number => {
+            let number: usize = number.and_then(|n| n.parse().ok()).unwrap_or_default();
+            arrivals.lock().unwrap_or_else(PoisonError::into_inner)[number].push(unix_ms());
+            // The first one's app hangs.
+            (number > 0).then(|| r#"{"data":[],"ids":[]}"#.to_owned())
+        }
+    }
+}
+
+fn unix_ms() -> u64 {
+    app::wall_clock().now().0
+}
+
+// The node.
+
+struct Node(Process, u16);
+
+impl Node {
+    async fn start(folder: &TempDir) -> Self {
+        let port = port();
+        let child = Command::new(env!("CARGO_BIN_EXE_tidemill"))
+            .arg("serve")
+            .env("TIDEMILL_API_KEY", KEY)
+            .env("TIDEMILL__SERVER__LISTEN", format!("127.0.0.1:{port}"))
+            .env("TIDEMILL__STORAGE__PATH", folder.path().join("data"))
+            .env("TIDEMILL__STORAGE__FREE_BYTES_MIN", "1")
+            .env("TIDEMILL__INGEST__ALLOW_NETWORKS", "[\"127.0.0.0/8\"]")
+            .env("TIDEMILL__POLLING__JITTER_PERCENT", "0")
+            .env("TIDEMILL__LOG__FILTER", "error")
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("the node starts");
+        let node = Self(Process(child), port);
+        while get(port, "/health/ready").await.is_none_or(|(status, _)| status != 200) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        node
+    }
+    async fn call(&self, method: &str, path: &str, body: &str) -> Value {
+        let (status, text) = call(self.1, method, &format!("/2024-03/one{path}"), body).await.expect("an answer");
+        assert!(status < 300, "{status}: {text}");
+        serde_json::from_str(&text).expect("JSON")
+    }
+    /// Bytes that it has had written to disk so far.
+    fn written(&self) -> u64 {
+        let io = std::fs::read_to_string(format!("/proc/{}/io", self.0.0.id())).expect("the process runs");
+        io.lines().find_map(|line| line.strip_prefix("write_bytes: ")?.parse().ok()).expect("a number")
+    }
+    /// Waits until `path` shows what is wanted; answers how long it took and the most memory meanwhile, in MiB.
+    async fn until(&self, path: &str, fits: impl Fn(&Value) -> bool) -> (f64, f64) {
+        let (started, mut most) = (Instant::now(), 0.0_f64);
+        loop {
+            most = most.max(self.0.resident_mib());
+            if fits(&self.call("GET", path, "").await) {
+                return (started.elapsed().as_secs_f64(), most);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+async fn get(port: u16, path: &str) -> Option<(u16, String)> {
+    call(port, "GET", path, "").await
+}
+
+async fn call(port: u16, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+    let head =
+        format!("{method} {path} HTTP/1.1\r\nhost: node\r\nauthorization: Bearer {KEY}\r\nconnection: close\r\n");
+    let text = format!("{head}content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    stream.write_all(text.as_bytes()).await.ok()?;
+    let (mut answer, mut length) = (Vec::new(), None);
+    while length.is_none_or(|length| answer.len() < length) && stream.read_buf(&mut answer).await.ok()? > 0 {
+        length = length.or_else(|| whole(&answer));
+    }
+    let answer = String::from_utf8(answer).ok()?;
+    let status = answer.split(' ').nth(1)?.parse().ok()?;
+    Some((status, answer.split_once("\r\n\r\n")?.1.to_owned()))
+}
+
+/// How long an answer is in all, once its head is there.
+fn whole(answer: &[u8]) -> Option<usize> {
+    let head = answer.windows(4).position(|w| w == b"\r\n\r\n")? + 4;
+    let text = std::str::from_utf8(&answer[..head]).ok()?.to_ascii_lowercase();
+    let body: usize = text.lines().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse().ok())?;
+    Some(head + body)
+}
+
+// What is measured.
+
+#[derive(Deserialize)]
+#[allow(dead_code, reason = "parsed to be measured")]
+struct Parsed<'a> {
+    total: u64,
+    #[serde(borrow)]
+    items: Vec<Typed<'a>>,
+}
+
+#[derive(Deserialize)]
+#[allow(dead_code, reason = "parsed to be measured")]
+struct Typed<'a> {
+    id: &'a str,
+    modified: u64,
+    #[serde(borrow)]
+    name: Name<'a>,
+    email: &'a str,
+    phone: &'a str,
+    company: &'a str,
+    city: &'a str,
+    score: serde_json::Number,
+    note: &'a str,
+}
+
+#[derive(Deserialize)]
+#[allow(dead_code, reason = "parsed to be measured")]
+struct Name<'a> {
+    first: &'a str,
+    last: &'a str,
+}
+
+/// Records per second: as typed structs, and as values.
+fn parsing() -> (f64, f64) {
+    let pages: Vec<String> = (0..PARSED).map(|n| page(n * PAGE)).collect();
+    let rate = |parse: &dyn Fn(&str) -> usize| {
+        let mut rates = Vec::new();
+        for _ in 0..RUNS {
+            let started = Instant::now();
+            let seen: usize = pages.iter().map(|page| parse(page)).sum();
+            rates.push(seen as f64 / started.elapsed().as_secs_f64());
+        }
+        support::median(rates)
+    };
+    let typed = rate(&|page| black_box(serde_json::from_str::<Parsed<'_>>(page).expect("a page")).items.len());
+    let values = rate(&|page| {
+        let page: Value = black_box(serde_json::from_str(page).expect("a page"));
+        page["items"].as_array().map_or(0, Vec::len)
+    });
+    (typed, values)
+}
+
+async fn syncs() {
+    let (typed, values) = parsing();
+    println!("limit: parsing the pages of {PAGE} records, one thread: {typed:.0}/s typed, {values:.0}/s to values");
+    let (folder, app_port) = (TempDir::new().expect("a folder"), port());
+    let _app = support::beside(&["--app"], app_port).await;
+    let node = Node::start(&folder).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let idle = node.0.resident_mib();
+    node.call("POST", "/users", r#"{"username":"acme"}"#).await;
+    let parameters = json!({
+        "name": "Bench", "topic": "crm/contacts", "baseUri": format!("http://127.0.0.1:{app_port}"), "path": "/items",
+        "itemsPath": "$.items", "totalPath": "$.total", "updatedPath": "$.modified", "timeFormat": "unix-seconds",
+        "sinceParameter": "changed_after", "order": "ascending", "paging": "page", "pageSize": PAGE,
+        "requestsPerSecond": 1000, "pollInterval": "12h", "fields": {"firstName": "$.name.first", "lastName": "$.name.last"},
+        "customFieldsExcept": ["id", "name", "modified"],
+    });
+    let asked =
+        json!({"userId": "acme", "connector": "generic", "credentials": {"apiKey": "x"}, "parameters": parameters});
+    let made = node.call("POST", "/connections", &asked.to_string()).await;
+    let id = made["connection"]["connectionId"].as_str().expect("an id").to_owned();
+    let path = format!("/connections/{id}");
+    let records = |shown: &Value| shown["connection"]["collections"][0]["records"].as_u64();
+    let first_pull = |shown: &Value| shown["connection"]["collections"][0]["lastPullAt"].is_string();
+    let (seconds, most) = node.until(&path, first_pull).await;
+    let shown = node.call("GET", &path, "").await;
+    assert_eq!(records(&shown), Some(RECORDS as u64), "{shown}");
+    let rate = RECORDS as f64 / seconds;
+    println!(
+        "first sync of {RECORDS} records: {seconds:.1} s, {rate:.0}/s; {:.2} of parsing typed, {:.2} of parsing to values \
+         (goal >= 0.5); {:.0} MiB above idle at most (goal < 200)",
+        rate / typed,
+        rate / values,
+        most - idle
+    );
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let before = node.written();
+    let pull = node.call("POST", &format!("{path}/sync"), r#"{"mode":"full"}"#).await["pullId"].clone();
+    let done = |shown: &Value| {
+        let pulls = shown["pulls"].as_array().expect("pulls");
+        pulls.iter().any(|one| one["pullId"] == pull && one["outcome"] == "completed")
+    };
+    let (seconds, most) = node.until(&format!("{path}/pulls"), done).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    println!(
+        "full scan of the same, nothing changed: {seconds:.1} s, {:.0}/s, {:.2} of parsing typed; {:.1} bytes written per \
+         record; {:.0} MiB above idle at most",
+        RECORDS as f64 / seconds,
+        RECORDS as f64 / seconds / typed,
+        (node.written() - before) as f64 / RECORDS as f64,
+        most - idle
+    );
+}
+
+async fn schedule() {
+    let (folder, app_port) = (TempDir::new().expect("a folder"), port());
+    let _app = support::beside(&["--app"], app_port).await;
+    fill(&folder, app_port).await;
+    let node = Node::start(&folder).await;
+    tokio::time::sleep(WATCHED).await;
+    let (_, text) = get(app_port, "/arrivals").await.expect("an answer");
+    let arrivals: Vec<Vec<u64>> = serde_json::from_str(&text).expect("numbers");
+    // Without jitter a look is due a minute after the end of the one before; the first follows no schedule.
+    let gaps = |times: &Vec<u64>| -> Vec<f64> {
+        let pairs = times.iter().skip(1).zip(times.iter().skip(2));
+        pairs.map(|(one, next)| (next - one) as f64 / 1e3 - EVERY.as_secs_f64()).collect()
+    };
+    let mut late: Vec<f64> = arrivals.iter().skip(1).flat_map(gaps).collect();
+    late.sort_by(f64::total_cmp);
+    let of = |part: usize| late[(late.len() - 1) * part / 100];
+    println!(
+        "{CONNECTIONS} connections looked at every minute, the app of one hangs: {} looks by schedule, late by p50 {:.3} s, p99 {:.3} s \
+         (goal < 2), at most {:.3} s; {:.0} MiB",
+        late.len(),
+        of(50),
+        of(99),
+        of(100),
+        node.0.resident_mib()
+    );
+}
+
+/// Puts connections into the store that are due at once.
+async fn fill(folder: &TempDir, app_port: u16) {
+    let env = [("TIDEMILL__STORAGE__PATH".to_owned(), folder.path().join("data").display().to_string())];
+    let config = Config::load(None, env.into_iter()).expect("a configuration");
+    let key = master_key(&config.storage.path, None).expect("a key");
+    let store = Store::open(&config.storage, &key, &app::wall_clock(), Arc::new(|_| ())).expect("a store");
+    for chunk in 0..CONNECTIONS / 1000 {
+        let write = move |tx: &mut Tx<'_>| (0..1000).try_for_each(|n| put(tx, chunk * 1000 + n, app_port));
+        store.change(write).await.expect("written");
+    }
+    store.settle().await.expect("settled");
+    drop(store);
+    // The writer's thread closes the files a moment after the last handle is gone.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+}
+
+fn put(tx: &mut Tx<'_>, n: usize, app_port: u16) -> tidemill::error::Result<()> {
+    let now = tx.now();
+    let user = User {
+        id: UserId(tx.fresh_id()?),
+        workspace: WorkspaceNo(0),
+        username: format!("user-{n}"),
+        full_name: None,
+        created_at: now,
+    };
+    tx.put_object(&user)?;
+    let connection = Connection {
+        id: ConnectionId(tx.fresh_id()?),
+        workspace: WorkspaceNo(0),
+        user: user.id,
+        integration: None,
+        connector: "sandbox".into(),
+        app: "Sandbox".into(),
+        category: "crm".into(),
+        parameters: json!({"baseUri": format!("http://127.0.0.1:{app_port}/{n}")}).to_string(),
+        account: None,
+        poll_interval_seconds: Some(60),
+        full_scan_interval_seconds: None,
+        initial_sync: InitialSync::Baseline,
+        remap: Remap::Silent,
+        collections: Some(vec!["contacts".into()]),
+        status: ConnectionStatus::Active,
+        webhook: WebhookState::None { reason: "no-public-url".into() },
+        created_at: now,
+        updated_at: now,
+    };
+    let state = CollectionState {
+        baseline_at: Some(now),
+        next_scan_at: Some(now.after(Duration::from_secs(86_400))),
+        ..Default::default()
+    };
+    tx.put_collection_state(connection.id, "contacts", &state)?;
+    tx.put_secret_text(&connection.id.0, Slot::Credentials, &Secret::new(r#"{"apiKey":"x"}"#))?;
+    tx.put_object(&connection)
+}

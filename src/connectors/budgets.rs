@@ -1,0 +1,36 @@
+//! The names of budgets in a connector's calls.
+//!
+//! Always true: a call that names a budget which is not there is refused when the connector is loaded, since it would spend
+//! nothing. Not here: counting (`connectors::budget`).
+
+use super::folder::SpecError;
+use super::rest::Spends;
+use super::spec::{Account, Connector, Method};
+
+/// Whether every call's budget is one of `spec.yml`.
+pub fn known(connector: &Connector) -> Result<(), SpecError> {
+    let is_known = |name: &str| connector.budgets.iter().any(|(known, _)| known == name);
+    let check = |path: String, name: Option<&str>| match name.filter(|name| !is_known(name)) {
+        None => Ok(()),
+        Some(name) => Err(SpecError::in_file(path, format!("spec.yml has no budget {name:?}")).field("budget")),
+    };
+    for c in &connector.collections {
+        for (method, list) in [("pull", &c.pull), ("ties", &c.ties), ("scan", &c.scan), ("deleted", &c.deleted)] {
+            check(format!("data/{}/{method}.rest.yml", c.key), spent(list))?;
+        }
+        check(format!("data/{}/fetch.rest.yml", c.key), spent(&c.fetch))?;
+    }
+    if let Account::Call(call) = &connector.account {
+        check("account.rest.yml".to_owned(), spent(call))?;
+    }
+    let Some(hook) = &connector.webhook else { return Ok(()) };
+    let calls = [("subscribe", &hook.subscribe), ("refresh", &hook.refresh), ("unsubscribe", &hook.unsubscribe)];
+    calls.into_iter().try_for_each(|(name, call)| check(format!("webhook/{name}.rest.yml"), spent(call)))
+}
+
+fn spent<R: Spends>(method: &Method<R>) -> Option<&str> {
+    match method {
+        Method::Rest(call) => call.budget(),
+        _ => None,
+    }
+}
