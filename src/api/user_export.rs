@@ -227,6 +227,10 @@ impl Scope {
         let mut shown = connections::shown(&self.state.deps, &self.base, rows, connection)?;
         if let Some(fields) = shown.as_object_mut() {
             fields.shift_remove("webhookUri");
+            if let Some(Value::Object(webhook)) = fields.get_mut("webhook") {
+                webhook.shift_remove("uri");
+                webhook.shift_remove("instructions");
+            }
         }
         Ok(shown)
     }

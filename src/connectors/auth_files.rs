@@ -126,6 +126,15 @@ fn yes() -> bool {
 }
 
 impl OAuth2File {
+    /// Whether a person can be sent to the app to allow it.
+    pub fn authorizes(&self) -> bool {
+        self.authorize_url.is_some() && self.allows(Grant::AuthorizationCode)
+    }
+    /// The parameters that the flow itself brings.
+    pub fn brings(&self) -> impl Iterator<Item = &str> {
+        let redirect = self.from_redirect.0.iter().map(|(name, _)| name.as_str());
+        redirect.chain(self.from_answer.0.iter().map(|(name, _)| name.as_str()))
+    }
     /// How its tokens are sent.
     pub fn bearer(&self) -> BearerFile {
         BearerFile { header: self.header.clone(), scheme: self.scheme.clone() }

@@ -89,17 +89,6 @@ pub struct Granted {
     pub parameters: Parameters,
 }
 
-impl OAuth2File {
-    fn authorizes(&self) -> bool {
-        self.authorize_url.is_some() && self.allows(Grant::AuthorizationCode)
-    }
-    /// The parameters that the flow itself brings.
-    fn brings(&self) -> impl Iterator<Item = &str> {
-        let redirect = self.from_redirect.0.iter().map(|(name, _)| name.as_str());
-        redirect.chain(self.from_answer.0.iter().map(|(name, _)| name.as_str()))
-    }
-}
-
 impl Connector {
     fn consents(&self) -> Option<&OAuth2File> {
         self.auth.iter().find_map(|way| match way {

@@ -11,20 +11,15 @@ use serde_json::Value;
 use url::Url;
 
 use super::exchange::{Asked, Exchange, Tap, Wire};
-use super::habits::query_key;
 use super::mapping::Env;
 use super::paging::{Position, stays};
 use super::spec::Connector;
-use super::{Budget, CallError, Credentials, Parameters, auth, graphql, verdict};
+use super::{Budget, CallError, Credentials, Parameters, auth, verdict};
 use crate::clock::Clock;
 use crate::outbound::{self, Bytes, HeaderName, HeaderValue, Method};
 
 /// The longest a call waits for its own budget; beyond it the engine is told to come back.
-const BUDGET_WAIT_MAX: Duration = Duration::from_secs(10);
-/// Times a query is sent that the app has no points left for.
-const TRIES_MAX: u32 = 3;
-/// How much of a warning is kept.
-const WARNING_CHARS_MAX: usize = 300;
+pub(super) const BUDGET_WAIT_MAX: Duration = Duration::from_secs(10);
 /// The longest name and value of a header that a connector may send.
 const HEADER_BYTES_MAX: usize = 8 * 1024;
 
@@ -199,7 +194,7 @@ impl Caller {
         Ok((answer, judged.err().map(CallError::from)))
     }
     /// Adds the credentials, and waits for the budget.
-    async fn prepare(&self, mut outgoing: Outgoing) -> Result<(Outgoing, Url), CallFailure> {
+    pub(super) async fn prepare(&self, mut outgoing: Outgoing) -> Result<(Outgoing, Url), CallFailure> {
         let credentials = self.credentials();
         let variables = self.variables();
         let env = Env::new(&Value::Null, &variables);
@@ -223,60 +218,6 @@ impl Caller {
     /// What is left of the connection's requests.
     pub fn budget(&self) -> &Budget {
         &self.budget
-    }
-    fn is_query(&self, outgoing: &Outgoing) -> bool {
-        let variables = self.variables();
-        let env = Env::new(&Value::Null, &variables);
-        let path = self.connector.graphql.as_ref().and_then(|graphql| graphql.path.render_path(&env));
-        outgoing.method == Method::POST && path.is_some_and(|path| path == outgoing.path)
-    }
-    /// A query: waits until there is enough for it, and judges what is inside a good answer.
-    async fn ask(
-        &self,
-        graphql: &graphql::GraphqlFile,
-        outgoing: Outgoing,
-        asked: Option<Asked>,
-    ) -> Result<Incoming, CallFailure> {
-        let query = outgoing.body.as_ref().and_then(|body| body.get("query")?.as_str()).map(query_key);
-        let mut tries = 1;
-        loop {
-            self.afford(query).await.map_err(CallFailure::silent)?;
-            let (attempt, url) = self.prepare(outgoing.clone()).await?;
-            let incoming = self.send(attempt, url, asked.clone()).await?;
-            let (judged, cost) = graphql::judge(graphql, self.connector.cost.as_ref(), incoming);
-            let now = self.clock.now();
-            if let Some(cost) = cost {
-                self.budget.habits.heed(query, cost, now);
-            }
-            match judged {
-                Err(CallFailure { error: CallError::RateLimited { retry_after: Some(wait) }, .. })
-                    if tries < TRIES_MAX && wait <= BUDGET_WAIT_MAX =>
-                {
-                    // It did not run: the walk that it belongs to need not break off.
-                    self.budget.block(wait, now);
-                    tries += 1;
-                }
-                Err(failure) => {
-                    if let CallError::RateLimited { retry_after: Some(wait) } = failure.error {
-                        self.budget.block(wait, now);
-                    }
-                    return Err(failure);
-                }
-                good => return good,
-            }
-        }
-    }
-    async fn afford(&self, query: Option<u64>) -> Result<(), CallError> {
-        let Some(query) = query else { return Ok(()) };
-        let mut waited = Duration::ZERO;
-        while let Err(wait) = self.budget.habits.spend(query, self.clock.now()) {
-            if waited + wait > BUDGET_WAIT_MAX {
-                return Err(CallError::RateLimited { retry_after: Some(wait) });
-            }
-            waited += wait;
-            tokio::time::sleep(wait).await;
-        }
-        Ok(())
     }
     /// A call to an address of the spec's, with nothing but what is in the request.
     pub async fn call_elsewhere(&self, outgoing: Outgoing, url: Url) -> Result<Incoming, CallFailure> {
@@ -323,7 +264,12 @@ impl Caller {
     fn is_seen(&self) -> bool {
         self.tap.is_some() || matches!(self.wire, Wire::Replay(_))
     }
-    async fn send(&self, outgoing: Outgoing, url: Url, asked: Option<Asked>) -> Result<Incoming, CallFailure> {
+    pub(super) async fn send(
+        &self,
+        outgoing: Outgoing,
+        url: Url,
+        asked: Option<Asked>,
+    ) -> Result<Incoming, CallFailure> {
         let started = self.clock.now();
         let budget = outgoing.budget.clone();
         let answer = self.exchange(outgoing, url, asked.as_ref()).await;
@@ -379,19 +325,6 @@ impl Caller {
 /// How often a name is among the pairs.
 fn times(pairs: &[(String, String)], name: &str) -> usize {
     pairs.iter().filter(|(other, _)| other.eq_ignore_ascii_case(name)).count()
-}
-
-impl Caller {
-    /// What the app is about to change stands in the log once per account and text.
-    fn note_warnings<'h>(&self, header: impl Fn(&str) -> Option<&'h str>) {
-        for name in &self.connector.warnings {
-            let Some(text) = header(name) else { continue };
-            let text: String = text.chars().filter(|c| !c.is_control()).take(WARNING_CHARS_MAX).collect();
-            if self.budget.habits.is_news(&format!("{name}: {text}")) {
-                tracing::warn!(connector = self.connector.key, header = name, "the app warns: {text}");
-            }
-        }
-    }
 }
 
 fn content(body: Option<Value>, raw_body: Option<(String, Bytes)>) -> Option<(String, Bytes)> {

@@ -122,7 +122,7 @@ fn with_parameters(source: &Arc<Folder>, parameters: &Parameters, common: &Commo
         made: Made::default(),
     };
     builder.unused()?;
-    parts::across(&connector)?;
+    super::across::across(&connector)?;
     match connector.base_uri.default.is_none() && connector.base_uri.given_by == GivenBy::Integration {
         true => wrong("baseUri.default", "it is missing: an address that only the integration may change".to_owned()),
         false => Ok(connector),

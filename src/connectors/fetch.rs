@@ -5,8 +5,9 @@
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use super::lists::Ask;
 use super::mapping::Env;
-use super::session::{Ask, is_gone, unsupported};
+use super::session::{is_gone, unsupported};
 use super::spec::Method;
 use super::{AppRecord, CallError, Collection, Part, PullQuery, Session, fields};
 

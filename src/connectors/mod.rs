@@ -6,6 +6,7 @@
 //! and fetches pages); what is stored (a watcher joins a connector with the store).
 
 mod absent;
+mod across;
 mod api;
 mod auth;
 mod auth_files;
@@ -33,6 +34,7 @@ mod instructions;
 mod join;
 mod joined;
 mod jwt;
+mod lists;
 mod locator;
 mod made;
 pub mod mapping;
@@ -40,6 +42,7 @@ mod oauth1;
 mod pages;
 mod paging;
 mod pick;
+mod queries;
 mod record;
 mod recording;
 mod redact;

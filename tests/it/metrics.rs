@@ -141,7 +141,12 @@ fn every_metric_moves() {
     let connection = format!(
         r#"{{"userId":"ada","integrationId":"{id}","credentials":{{"apiKey":"sandbox-key-1"}},"pollIntervalSeconds":10,"initialSync":"emit"}}"#
     );
-    post(node_port, &format!("{one}/connections"), &connection);
+    let made = post(node_port, &format!("{one}/connections"), &connection);
+    let connection = made["connection"]["connectionId"].as_str().expect("an id");
+    let call_it = r#"{"method":"GET","endpoint":"/api/users"}"#;
+    post(node_port, &format!("{one}/forward?connectionId={connection}"), call_it);
+    let nobody = format!(r#"{{"connectionId":"{connection}","topic":"crm/contacts","remoteId":"nobody"}}"#);
+    post(node_port, &format!("{one}/erasures"), &nobody);
     assert_eq!(call(node_port, "GET", "/connect", "").0, 401);
     let still = || {
         let (_, text) = call(node_port, "GET", "/metrics", "");

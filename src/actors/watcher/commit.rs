@@ -72,6 +72,17 @@ impl Wish {
     }
 }
 
+impl Commit {
+    /// Whether it has a record erased: the erasure tells of its end, and nothing else needs to be known of it.
+    pub fn erases(&self, connector: &Connector, collection: &str, remote_id: &str) -> bool {
+        let topic = connector.collection(collection).map(|c| &c.topic);
+        self.erase.iter().any(|(wish, _)| match wish {
+            Wish::Everything => true,
+            Wish::Record(named) => named.topic.as_ref() == topic && named.remote_id == remote_id,
+        })
+    }
+}
+
 /// Whether the connection is still there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {

@@ -14,12 +14,12 @@ use serde_json::value::RawValue;
 use super::account::Account;
 use super::changes::{Seen, Sighting};
 use super::commit::{Absorb, Commit, Standing, Wish};
-use super::fields;
 use super::request::{keep_log, request};
+use super::{fields, told};
 use crate::actors::Deps;
 use crate::connectors::spec::WebhookBody;
 use crate::connectors::{CallError, Change, ChangeKind, Collection, Of};
-use crate::domain::event::{Event, Payload, Source};
+use crate::domain::event::Source;
 use crate::domain::id::InboxId;
 use crate::domain::record::record_id;
 use crate::domain::secret::Secret;
@@ -117,6 +117,7 @@ async fn step(deps: &Deps, account: &Arc<Account>, rows: Vec<(InboxId, InboxRow)
         };
         items.push(Item { id, row, fate });
     }
+    jobs.retain(|job| !commit.erases(account.connector(), &job.collection, &job.remote_id));
     doubt(deps, account, &mut jobs)?;
     let fetched = fetch(deps, account, jobs, &mut items).await?;
     let Some(jobs) = fetched else { return Ok(Stepped::Stop) };
@@ -172,25 +173,11 @@ async fn understand(
     Ok(match account.session.event_change(&event, &payload) {
         Ok(Some(change)) => Ok(vec![change]),
         Ok(None) => {
-            commit.told.push((plain(deps, account, id, row, &event, text), Some(id)));
+            commit.told.push((told::plain(deps.clock.now(), account, id, row, &event, text), Some(id)));
             Ok(Vec::new())
         }
         Err(error) => Err(error),
     })
-}
-
-/// A connector event without a mapping: delivered unchanged.
-fn plain(deps: &Deps, account: &Account, id: InboxId, row: &InboxRow, event: &str, payload: String) -> Event {
-    let now = deps.clock.now();
-    let blank = Event::of(&account.connection, account.user.as_ref(), Payload::Plain(payload.clone()), now);
-    Event {
-        topic: format!("{}/{event}", account.connector().key),
-        happened_at: row.received_at,
-        accepted_at: row.received_at,
-        raw: Some(payload),
-        source: Source::Webhook(id),
-        ..blank
-    }
 }
 
 /// Turns the changes of one row into jobs; hints of one record become one.

@@ -81,7 +81,16 @@ const KINDS: &[Kind] = &[
     Kind {
         name: "list",
         title: "A list of the app, page by page",
-        files: &["data/*/pull.rest.yml", "data/*/scan.rest.yml", "data/*/deleted.rest.yml", "data/*/ties.rest.yml"],
+        files: &[
+            "data/*/pull.rest.yml",
+            "data/*/scan.rest.yml",
+            "data/*/deleted.rest.yml",
+            "data/*/ties.rest.yml",
+            "shared/pull.rest.yml",
+            "shared/scan.rest.yml",
+            "shared/deleted.rest.yml",
+            "shared/ties.rest.yml",
+        ],
         make: of::<ListFile>,
     },
     Kind {

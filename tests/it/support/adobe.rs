@@ -105,10 +105,6 @@ impl Adobe {
     pub fn subscribed(&self) -> Vec<String> {
         self.world().subscribed.keys().cloned().collect()
     }
-    /// A person, or an upgrade, takes a subscription away.
-    pub fn drop_subscription(&self, name: &str) {
-        self.world().subscribed.remove(name).expect("it is there");
-    }
     pub fn has_subscription_of_another(&self, name: &str) {
         self.world().subscribed.insert(name.to_owned(), json!({"name": name}));
     }
