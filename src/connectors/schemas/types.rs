@@ -18,7 +18,7 @@ use crate::connectors::yaml::Placed;
 /// What `Path::parse` takes.
 pub const PATH: &str = r#"^\$[A-Za-z0-9_]*(\.[^.\[]+|\[[0-9]+\]|\['[^']*'\]|\["[^"]*"\])*$"#;
 /// What `Template::parse` takes, but for the names that holes may begin with.
-pub const TEMPLATE: &str = r"^([^{]|\{(?!\{)|\{\{[^{}|]+(\|\s*raw\s*)?\}\})*$";
+pub const TEMPLATE: &str = r"^([^{]|\{(?!\{)|\{\{[^{}|]+(\|\s*(raw|lower|upper|dashes|underscores)\s*)*\}\})*$";
 
 /// A schema under its type's name.
 macro_rules! described {

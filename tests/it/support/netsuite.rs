@@ -18,6 +18,8 @@ use super::suiteql::{self, Row};
 
 pub const ACCOUNT: &str = "1234567_SB1";
 pub const KEYS: [&str; 4] = ["consumer-key", "consumer&secret", "token-id", "token secret"];
+const TOKENS: &str = "/services/rest/auth/oauth2/v1/token";
+const TOKEN: &str = "a-token-of-an-hour";
 const PATH: &str = "/services/rest/query/v1/suiteql";
 /// A clock may be so far off.
 const SKEW_SECONDS: u64 = 300;
@@ -30,6 +32,8 @@ pub struct Books {
     /// Rows by table; times are Unix seconds, `isinactive` and the like T or F, all else texts.
     pub tables: BTreeMap<&'static str, Vec<Row>>,
     nonces: BTreeSet<String>,
+    /// The public key of the certificate, for OAuth 2.
+    pub certificate: Option<Vec<u8>>,
     /// So many of the next requests are told that there are too many at once.
     pub busy: u32,
     /// After so many good answers, one fails.
@@ -80,6 +84,7 @@ impl NetSuite {
             zone: TimeZone::get(zone).expect("a zone"),
             tables: BTreeMap::new(),
             nonces: BTreeSet::new(),
+            certificate: None,
             busy: 0,
             fail_after: None,
             requests: Vec::new(),
@@ -128,6 +133,9 @@ impl Books {
     fn answer(&mut self, asked: &Asked) -> Reply {
         if self.requests.len() < 10_000 {
             self.requests.push(asked.clone());
+        }
+        if asked.path == TOKENS {
+            return self.token(asked);
         }
         if let Err(why) = self.check(asked) {
             return error(401, "INVALID_LOGIN", &format!("Invalid login attempt. {why}"));
@@ -180,7 +188,36 @@ impl Books {
             ),
         }
     }
+    /// OAuth 2 with a certificate: the assertion is read by another library than the one that made it.
+    fn token(&self, asked: &Asked) -> Reply {
+        let form: BTreeMap<String, String> = url::form_urlencoded::parse(asked.body.as_bytes()).into_owned().collect();
+        let get = |name: &str| form.get(name).map_or("", String::as_str);
+        let refused = |why: &str| Reply::json(400, &json!({"error": "invalid_grant", "error_description": why}));
+        let kind = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+        if (get("grant_type"), get("client_assertion_type")) != ("client_credentials", kind) {
+            return refused("grant or kind of assertion");
+        }
+        let Some(certificate) = &self.certificate else { return refused("no certificate") };
+        let mut rules = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::PS256);
+        rules.set_audience(&[&asked.url]);
+        rules.set_issuer(&["client-of-the-account"]);
+        // The clock of the test stands still.
+        rules.validate_exp = false;
+        let key = jsonwebtoken::DecodingKey::from_rsa_der(certificate);
+        let Ok(read) = jsonwebtoken::decode::<Value>(get("client_assertion"), &key, &rules) else {
+            return refused("the assertion");
+        };
+        let (from, to) = (read.claims["iat"].as_u64().unwrap_or(0), read.claims["exp"].as_u64().unwrap_or(0));
+        let lives = from.abs_diff(self.clock.now().seconds()) <= SKEW_SECONDS && to > from && to - from <= 3_600;
+        if read.header.kid.as_deref() != Some("cert-7") || !lives || read.claims["scope"][0] != "rest_webservices" {
+            return refused("key, times or scope");
+        }
+        Reply::json(200, &json!({"access_token": TOKEN, "expires_in": "3600", "token_type": "bearer"}))
+    }
     fn check(&mut self, asked: &Asked) -> Result<(), String> {
+        if self.certificate.is_some() && asked.header("authorization") == format!("Bearer {TOKEN}") {
+            return Ok(());
+        }
         let header = asked.header("authorization").strip_prefix("OAuth ").ok_or("There is no OAuth header.")?;
         let mut fields: Vec<(String, String)> = Vec::new();
         for part in header.split(", ") {
