@@ -353,6 +353,10 @@ async fn schedule() {
         pairs.map(|(one, next)| (next - one) as f64 / 1e3 - EVERY.as_secs_f64()).collect()
     };
     let mut late: Vec<f64> = arrivals.iter().skip(1).flat_map(gaps).collect();
+    if late.is_empty() {
+        let asked = arrivals.iter().filter(|times| !times.is_empty()).count();
+        return println!("no schedule was seen: {asked} of {CONNECTIONS} connections asked at all");
+    }
     late.sort_by(f64::total_cmp);
     let of = |part: usize| late[(late.len() - 1) * part / 100];
     println!(
