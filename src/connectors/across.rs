@@ -4,7 +4,7 @@
 //! are errors. Not here: what one file says (`connectors::compile_parts`).
 
 use super::spec::{Collection, Connector, Detection, Detects, Method, OfCollection, WebhookBody};
-use super::{SpecError, budgets};
+use super::{EVERYTHING, SpecError, budgets};
 
 /// What holds between the parts.
 pub fn across(connector: &Connector) -> Result<(), SpecError> {
@@ -36,6 +36,7 @@ pub fn across(connector: &Connector) -> Result<(), SpecError> {
     for event in &connector.events {
         if let Some(OfCollection::Key(key)) = &event.collection
             && connector.collection(key).is_none()
+            && key != EVERYTHING
         {
             let path = format!("events/{}/spec.yml", event.key);
             return Err(SpecError::in_file(path, format!("there is no collection {key:?}")).field("collection"));

@@ -14,7 +14,7 @@ use super::rest::{FetchRest, ListRest};
 use super::schema::Schema;
 use super::spec::{Collection, ConnectorEvent, Cursor, GlobalWebhook, Method, OfCollection, OwnWebhook, Poll};
 use super::yaml::{Node, Placed};
-use super::{Handshake, Instructions, Parameters, graphql, verify, yaml};
+use super::{EVERYTHING, Handshake, Instructions, Parameters, graphql, verify, yaml};
 use crate::domain::models::Catalogue;
 use crate::domain::topic;
 
@@ -322,8 +322,9 @@ fn event(builder: &Builder<'_>, key: &str) -> Result<ConnectorEvent, SpecError> 
         |part: &Option<Placed>| part.as_ref().map(|part| Mapping::compile(&path, part, &["parameters"])).transpose();
     let (kind, record, id) = (expression(&file.kind)?, expression(&file.record)?, expression(&file.id)?);
     let wrong = |field: &str, message: &str| Err(SpecError::in_file(path.clone(), message).field(field));
+    let of_all = matches!(&file.collection, Some(Placed { node: Node::Text(key), .. }) if key == EVERYTHING);
     match (&file.collection, record.is_some() || id.is_some()) {
-        (Some(_), false) => return wrong("record", "an event of a collection needs record or id"),
+        (Some(_), false) if !of_all => return wrong("record", "an event of a collection needs record or id"),
         (None, true) => return wrong("collection", "record and id need the collection they belong to"),
         _ => {}
     }

@@ -92,9 +92,12 @@ impl Session {
             OfCollection::Told(told) => id_text(told.eval(&env))
                 .ok_or_else(|| CallError::BadAnswer("the event does not say which collection it is of".to_owned()))?,
         };
+        let kind = event.kind.as_ref().map_or(Ok(ChangeKind::Changed), |kind| change_kind(&kind.eval(&env)))?;
+        if kind == ChangeKind::Erased && key == EVERYTHING {
+            return Ok(Some(Change::everything()));
+        }
         let collection = self.connector().collection(&key);
         let collection = collection.ok_or_else(|| CallError::NotSupported(format!("there is no collection {key}")))?;
-        let kind = event.kind.as_ref().map_or(Ok(ChangeKind::Changed), |kind| change_kind(&kind.eval(&env)))?;
         let record = event.record.as_ref().map(|record| record.eval(&env)).filter(|record| !record.is_null());
         let id = event.id.as_ref().map(|id| id.eval(&env));
         let seen = (&self.caller.parameters, self.caller.clock.now());

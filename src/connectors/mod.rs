@@ -215,6 +215,10 @@ pub struct Change {
 pub const EVERYTHING: &str = "*";
 
 impl Change {
+    /// All of the connection is to be erased.
+    fn everything() -> Self {
+        Self { collection: EVERYTHING.to_owned(), kind: ChangeKind::Erased, remote_id: String::new(), record: None }
+    }
     /// Whether it is about everything of the connection.
     pub fn is_everything(&self) -> bool {
         self.collection == EVERYTHING

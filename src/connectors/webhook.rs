@@ -308,7 +308,7 @@ fn own_handled(
 fn change(connector: &Connector, event: OwnEvent, seen: (&Value, Millis)) -> Result<Change, String> {
     let OwnEvent { collection, kind, record, id } = event;
     if kind == Some(ChangeKind::Erased) && collection == EVERYTHING {
-        return Ok(Change { collection, kind: ChangeKind::Erased, remote_id: String::new(), record: None });
+        return Ok(Change::everything());
     }
     let spec = connector.collection(&collection).ok_or_else(|| format!("there is no collection {collection:?}"))?;
     let reader = spec.record.local(seen.0, seen.1).map_err(|error| error.to_string())?;
