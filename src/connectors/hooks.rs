@@ -10,7 +10,9 @@ use super::mapping::Env;
 use super::record::id_text;
 use super::session::parse;
 use super::spec::{ConnectorEvent, Method, OfCollection};
-use super::{AppRecord, CallError, Change, ChangeKind, Collection, Parameters, Selector, Session, Subscribed};
+use super::{
+    AppRecord, CallError, Change, ChangeKind, Collection, EVERYTHING, Parameters, Selector, Session, Subscribed,
+};
 use crate::domain::time::Millis;
 
 impl Session {
