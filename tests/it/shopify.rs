@@ -400,6 +400,12 @@ async fn an_uninstalled_app_needs_attention_at_once() {
     desk.shop.world().installed = false;
     desk.deliver(&hooks).await;
     desk.connection(&id, |c| c["status"] == "authFailed").await;
+    // An event shows once it is on disk, a moment after what it tells of.
+    let told = |log: &Value| {
+        let all = log["events"].as_array().expect("events");
+        all.iter().any(|event| event["topic"] == "connection/authentication_failure")
+    };
+    desk.until(&at("events?limit=250"), told).await;
     let topics = desk.topics().await;
     assert_eq!(topics.iter().filter(|topic| *topic == "connection/authentication_failure").count(), 1);
     desk.node.stop().await;
