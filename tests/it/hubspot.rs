@@ -430,6 +430,9 @@ async fn a_token_that_ends_between_two_pages_is_renewed_and_a_refused_renewal_st
     let pull = desk.sync(&ann, "incremental").await;
     assert_eq!(pull["outcome"], "failed", "{pull}");
     desk.until(&path, |answer| answer["connection"]["status"] == "authFailed").await;
+    // An event shows once it is on disk, a moment after what it tells of.
+    let told = |log: &Value| log.to_string().contains("connection/authentication_failure");
+    desk.until(&at("events?limit=250"), told).await;
     assert_eq!(desk.count("connection/authentication_failure").await, 1);
     assert_eq!(desk.hub.calls("POST /oauth/v3/token"), 2, "asked once");
     desk.node.stop().await;

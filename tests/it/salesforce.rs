@@ -241,6 +241,9 @@ async fn a_401_in_the_middle_of_a_walk_is_renewed_and_a_second_refusal_is_told_o
     let stopped =
         desk.until(&format!("connections/{id}"), |answer| answer["connection"]["status"] == "authFailed").await;
     assert!(stopped["connection"].to_string().contains("expired"), "{stopped}");
+    // An event shows once it is on disk, a moment after what it tells of.
+    let told = |log: &Value| log.to_string().contains("connection/authentication_failure");
+    desk.until("events?limit=250", told).await;
     assert_eq!(desk.count("connection/authentication_failure").await, 1);
     desk.node.stop().await;
 }

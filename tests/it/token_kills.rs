@@ -202,6 +202,13 @@ impl Desk {
         self.node.start();
         self.node.ready().await;
         let works = self.works().await;
+        for _ in 0..600 {
+            // An event shows once it is on disk, a moment after what it tells of.
+            if works || self.failures_told().await > told {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         let (asked, told) = (self.asked().await - before, self.failures_told().await - told);
         if !matches!(moment, Moment::NotDone) {
             assert!(asked <= 2, "{moment:?}: once before the kill and once after it, not {asked} times");
