@@ -131,8 +131,7 @@ fn erase(tx: &mut Tx<'_>, job: &mut Erasure, plan: Plan) -> Result<Vec<String>> 
             (None, Some(remote_id)) => SnapshotRow::erased_unseen(remote_id.clone(), now),
             (None, None) => continue,
         };
-        // A deletion that was told before is erased with what still waited for it, so it is told again, without data.
-        if row.is_some() {
+        if row.as_ref().is_some_and(SnapshotRow::is_live) {
             let payload = tombstone.payload(uuid::Uuid::from_slice(&key[4..]).unwrap_or_default());
             let event = Event {
                 topic: kind.topic.clone(),
@@ -143,7 +142,7 @@ fn erase(tx: &mut Tx<'_>, job: &mut Erasure, plan: Plan) -> Result<Vec<String>> 
             tx.append_event_at(seq, &event)?;
             tombstone.last_event = Some(seq);
             told.push(kind.topic.clone());
-            *live.entry(&kind.key).or_default() += u64::from(row.as_ref().is_some_and(SnapshotRow::is_live));
+            *live.entry(&kind.key).or_default() += 1;
         }
         count(&mut job.counts, row.as_ref());
         tx.put_snapshot_at(connection.id, key, &tombstone)?;
