@@ -422,6 +422,7 @@ fn put(tx: &mut Tx<'_>, n: usize, app_port: u16) -> tidemill::error::Result<()> 
     };
     let state = CollectionState {
         baseline_at: Some(now),
+        next_pull_at: Some(now),
         next_scan_at: Some(now.after(Duration::from_secs(86_400))),
         ..Default::default()
     };
