@@ -8,7 +8,6 @@
 
 mod support;
 
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -27,9 +26,9 @@ use tidemill::store::{Slot, Store, master_key};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use support::{Process, median, port};
+use support::node::{Node, call};
+use support::{median, port};
 
-const KEY: &str = "bench-key-0123456789-abcdef";
 const CLIENTS: usize = 256;
 const BODY_BYTES: usize = 1024;
 const RUNS: usize = 3;
@@ -50,33 +49,7 @@ fn main() {
     });
 }
 
-struct Node(Process, u16);
-
 impl Node {
-    fn start(folder: &TempDir) -> Self {
-        let port = port();
-        let child = Command::new(env!("CARGO_BIN_EXE_tidemill"))
-            .arg("serve")
-            .env("TIDEMILL_API_KEY", KEY)
-            .env("TIDEMILL__SERVER__LISTEN", format!("127.0.0.1:{port}"))
-            .env("TIDEMILL__STORAGE__PATH", folder.path().join("data"))
-            .env("TIDEMILL__STORAGE__FREE_BYTES_MIN", "1")
-            .env("TIDEMILL__INGEST__ALLOW_NETWORKS", "[\"127.0.0.0/8\"]")
-            .env("TIDEMILL__LOG__FILTER", "warn")
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("the node starts");
-        Self(Process(child), port)
-    }
-    /// Seconds until it is ready.
-    async fn ready(&self, started: Instant) -> f64 {
-        loop {
-            if call(self.1, "GET", "/health/ready", "").await.is_some_and(|(status, _)| status == 200) {
-                return started.elapsed().as_secs_f64();
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
     fn cpu_seconds(&self) -> f64 {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.0.id())).expect("the process runs");
         let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
@@ -85,26 +58,15 @@ impl Node {
     }
 }
 
-async fn call(port: u16, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
-    let head =
-        format!("{method} {path} HTTP/1.1\r\nhost: node\r\nauthorization: Bearer {KEY}\r\nconnection: close\r\n");
-    let text = format!("{head}content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-    stream.write_all(text.as_bytes()).await.ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.ok()?;
-    let status = answer.split(' ').nth(1)?.parse().ok()?;
-    Some((status, answer.split("\r\n\r\n").nth(1).unwrap_or_default().to_owned()))
-}
-
 async fn empty() {
     let mut ready = Vec::new();
     let mut memory = Vec::new();
     for _ in 0..RUNS {
         let folder = TempDir::new().expect("a folder");
         let started = Instant::now();
-        let node = Node::start(&folder);
-        ready.push(node.ready(started).await);
+        let node = Node::start(&folder, &[]);
+        node.ready().await;
+        ready.push(started.elapsed().as_secs_f64());
         tokio::time::sleep(Duration::from_secs(1)).await;
         memory.push(node.0.resident_mib());
     }
@@ -115,8 +77,9 @@ async fn idle() {
     let folder = TempDir::new().expect("a folder");
     fill(&folder).await;
     let started = Instant::now();
-    let node = Node::start(&folder);
-    let ready = node.ready(started).await;
+    let node = Node::start(&folder, &[]);
+    node.ready().await;
+    let ready = started.elapsed().as_secs_f64();
     // What start-up leaves to do is done by then; nothing is due for hours.
     tokio::time::sleep(Duration::from_secs(5)).await;
     let (before, at) = (node.cpu_seconds(), Instant::now());
@@ -189,9 +152,8 @@ fn put(tx: &mut tidemill::store::Tx<'_>, n: usize) -> tidemill::error::Result<()
 
 async fn ingest() {
     let folder = TempDir::new().expect("a folder");
-    let started = Instant::now();
-    let node = Node::start(&folder);
-    node.ready(started).await;
+    let node = Node::start(&folder, &[]);
+    node.ready().await;
     let post = async |path: &str, body: &str| {
         call(node.1, "POST", &format!("/2024-03/one{path}"), body).await.expect("an answer").1
     };

@@ -11,7 +11,6 @@ mod support;
 
 use std::fmt::Write as _;
 use std::hint::black_box;
-use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -28,9 +27,11 @@ use tidemill::store::{Slot, Store, Tx, master_key};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use support::{Process, port};
+use support::node::{Node, call};
+use support::port;
 
-const KEY: &str = "bench-key-0123456789-abcdef";
+/// Without jitter a look is due at a known time.
+const SETTINGS: &[(&str, &str)] = &[("TIDEMILL__POLLING__JITTER_PERCENT", "0")];
 const RECORDS: usize = 1_000_000;
 const PAGE: usize = 1_000;
 const RECORD_BYTES: usize = 512;
@@ -165,29 +166,7 @@ fn unix_ms() -> u64 {
 
 // The node.
 
-struct Node(Process, u16);
-
 impl Node {
-    async fn start(folder: &TempDir) -> Self {
-        let port = port();
-        let child = Command::new(env!("CARGO_BIN_EXE_tidemill"))
-            .arg("serve")
-            .env("TIDEMILL_API_KEY", KEY)
-            .env("TIDEMILL__SERVER__LISTEN", format!("127.0.0.1:{port}"))
-            .env("TIDEMILL__STORAGE__PATH", folder.path().join("data"))
-            .env("TIDEMILL__STORAGE__FREE_BYTES_MIN", "1")
-            .env("TIDEMILL__INGEST__ALLOW_NETWORKS", "[\"127.0.0.0/8\"]")
-            .env("TIDEMILL__POLLING__JITTER_PERCENT", "0")
-            .env("TIDEMILL__LOG__FILTER", "error")
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("the node starts");
-        let node = Self(Process(child), port);
-        while get(port, "/health/ready").await.is_none_or(|(status, _)| status != 200) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        node
-    }
     async fn call(&self, method: &str, path: &str, body: &str) -> Value {
         let (status, text) = call(self.1, method, &format!("/2024-03/one{path}"), body).await.expect("an answer");
         assert!(status < 300, "{status}: {text}");
@@ -213,29 +192,6 @@ impl Node {
 
 async fn get(port: u16, path: &str) -> Option<(u16, String)> {
     call(port, "GET", path, "").await
-}
-
-async fn call(port: u16, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
-    let head =
-        format!("{method} {path} HTTP/1.1\r\nhost: node\r\nauthorization: Bearer {KEY}\r\nconnection: close\r\n");
-    let text = format!("{head}content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-    stream.write_all(text.as_bytes()).await.ok()?;
-    let (mut answer, mut length) = (Vec::new(), None);
-    while length.is_none_or(|length| answer.len() < length) && stream.read_buf(&mut answer).await.ok()? > 0 {
-        length = length.or_else(|| whole(&answer));
-    }
-    let answer = String::from_utf8(answer).ok()?;
-    let status = answer.split(' ').nth(1)?.parse().ok()?;
-    Some((status, answer.split_once("\r\n\r\n")?.1.to_owned()))
-}
-
-/// How long an answer is in all, once its head is there.
-fn whole(answer: &[u8]) -> Option<usize> {
-    let head = answer.windows(4).position(|w| w == b"\r\n\r\n")? + 4;
-    let text = std::str::from_utf8(&answer[..head]).ok()?.to_ascii_lowercase();
-    let body: usize = text.lines().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse().ok())?;
-    Some(head + body)
 }
 
 // What is measured.
@@ -295,7 +251,8 @@ async fn syncs() {
     println!("limit: parsing the pages of {PAGE} records, one thread: {typed:.0}/s typed, {values:.0}/s to values");
     let (folder, app_port) = (TempDir::new().expect("a folder"), port());
     let _app = support::beside(&["--app"], app_port).await;
-    let node = Node::start(&folder).await;
+    let node = Node::start(&folder, SETTINGS);
+    node.ready().await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let idle = node.0.resident_mib();
     node.call("POST", "/users", r#"{"username":"acme"}"#).await;
@@ -347,7 +304,8 @@ async fn schedule() {
     let (folder, app_port) = (TempDir::new().expect("a folder"), port());
     let _app = support::beside(&["--app"], app_port).await;
     fill(&folder, app_port).await;
-    let node = Node::start(&folder).await;
+    let node = Node::start(&folder, SETTINGS);
+    node.ready().await;
     tokio::time::sleep(WATCHED).await;
     let (_, text) = get(app_port, "/arrivals").await.expect("an answer");
     let arrivals: Vec<Vec<u64>> = serde_json::from_str(&text).expect("numbers");

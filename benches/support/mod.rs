@@ -4,6 +4,7 @@
 
 pub mod engine;
 pub mod latency;
+pub mod node;
 
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;

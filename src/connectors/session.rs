@@ -225,11 +225,9 @@ impl Session {
     }
     /// Runs a script of the connector with `apiClient`, and with the connection's parameters where the input has none.
     pub(super) async fn run(&self, script: &Arc<Script>, mut input: Value) -> Result<String, CallError> {
+        // The methods of a connector event bring the event's own.
         if input.get("parameters").is_none() {
-            // The methods of a connector event bring the event's own.
-            if input.get("parameters").is_none() {
-                input["parameters"] = self.caller.parameters.clone();
-            }
+            input["parameters"] = self.caller.parameters.clone();
         }
         let scripts = &self.caller.connector.scripts;
         let done = scripts.call(script, input.to_string(), Some(self), Duration::MAX).await;

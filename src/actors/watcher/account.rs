@@ -1,8 +1,9 @@
 //! A connection, ready to be looked after: its connector, its parameters, its credentials.
 //!
 //! Always true: a connection's tokens are renewed by one caller at a time, the one that looks after it or one that passes a
-//! call through, once however many calls ask for it; they are stored before they are used, and never over newer ones that a person gave meanwhile; `connection/authentication_failure` is told once per set of
-//! credentials. Not here: what is asked of the app.
+//! call through, once however many calls ask for it; they are stored before they are used, and never over newer ones that
+//! a person gave meanwhile; `connection/authentication_failure` is told once per set of credentials. Not here: what is
+//! asked of the app.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,8 +1,8 @@
 //! Lists that show only a part of each record: what changed is fetched whole, so that a record has one shape whichever way
 //! it came.
 //!
-//! Always true: what the snapshot holds as of the same time or a later one is not fetched again, so that looking back costs nothing. Not
-//! here: scans, whose ids alone are compared (`scans`).
+//! Always true: what the snapshot holds as of the same time or a later one is not fetched again, so that looking
+//! back costs nothing. Not here: scans, whose ids alone are compared (`scans`).
 
 use super::changes::{Seen as Sight, Sighting};
 use super::fields;
