@@ -118,5 +118,7 @@ fn blank(tx: &mut Tx<'_>, address: String) -> Result<Subscription> {
         rate_milli: None,
         filter: None,
         hook: None,
+        destination: None,
+        shape: Default::default(),
     })
 }

@@ -20,7 +20,7 @@ use crate::actors::courier::outlet::Outlet;
 use crate::actors::handle::Rings;
 use crate::clock::Clock;
 use crate::connectors::{Connector, ConnectorEvent};
-use crate::destinations::Driver;
+use crate::destinations::Post;
 use crate::error::{Code, Error, Result};
 use crate::store::Store;
 use crate::telemetry::Metrics;
@@ -63,7 +63,7 @@ pub struct Inner {
     /// The way out: it judges addresses, tries destinations out and holds the workspaces' signing keys.
     pub outlet: Arc<Outlet>,
     /// Judges addresses; it sends nothing here.
-    pub driver: Arc<dyn Driver>,
+    pub driver: Arc<dyn Post>,
     pub health: Arc<Health>,
     pub gauges: Gauges,
     /// What the watchers work with.

@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use crate::actors::Deps;
 use crate::actors::alarm::Alarm;
 use crate::actors::courier::Desk;
-use crate::actors::courier::outlet::{self, MakeDriver, Outlet};
+use crate::actors::courier::outlet::{self, MakePost, Outlet};
 use crate::actors::eraser::{self, Eraser};
 use crate::actors::handle::Rings;
 use crate::actors::janitor::Janitor;
@@ -31,7 +31,7 @@ use crate::actors::watcher::Watchers;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::connectors::Registry;
-use crate::destinations::Driver;
+use crate::destinations::Post;
 use crate::destinations::http::signer::Signer;
 pub use crate::destinations::http::verify;
 use crate::destinations::http::{Http, HttpOptions};
@@ -77,7 +77,7 @@ pub struct Engine {
 #[derive(Clone, Default)]
 pub struct Seams {
     /// Makes the driver of each runtime, in place of the guarded HTTP client.
-    pub driver: Option<MakeDriver>,
+    pub driver: Option<MakePost>,
     /// Where the store dies.
     pub stops: Stops,
 }
@@ -152,7 +152,7 @@ impl Engine {
         config: Arc<Config>,
         clock: Clock,
         metrics: Metrics,
-        driver: Option<MakeDriver>,
+        driver: Option<MakePost>,
     ) -> Result<Self> {
         let rings = Rings::default();
         let trust = Trust::load(&config.tls)?;
@@ -350,7 +350,7 @@ fn outbound_options(config: &Config, proxy: Option<&Secret>) -> Result<outbound:
     Ok(outbound::Options { tls: config.tls.clone(), dns: config.dns.clone(), pool, proxy })
 }
 
-fn make_driver(config: &Config, trust: Trust) -> Result<MakeDriver> {
+fn make_driver(config: &Config, trust: Trust) -> Result<MakePost> {
     let delivery = &config.delivery;
     let policy = Arc::new(Policy::new(delivery.allow_networks.clone(), delivery.allow_http));
     let options = outbound_options(config, delivery.proxy_url.as_ref())?;
@@ -365,7 +365,7 @@ fn make_driver(config: &Config, trust: Trust) -> Result<MakeDriver> {
     };
     Ok(Arc::new(move || {
         let client = Client::with_trust(&options, trust.clone(), policy.clone())?;
-        Ok(Arc::new(Http::new(client, signer.clone(), &http)?) as Arc<dyn Driver>)
+        Ok(Arc::new(Http::new(client, signer.clone(), &http)?) as Arc<dyn Post>)
     }))
 }
 

@@ -1,10 +1,16 @@
-//! How a delivery leaves: the driver's seam, and what goes through it.
+//! How a delivery leaves: one by one to an HTTP endpoint ([`Post`]), or in batches through a driver ([`driver`]).
 //!
-//! Always true: a destination's fault is an attempt in a [`Report`]; an error is our own and uses up no try. A driver
-//! keeps nothing between two attempts that the store would need. Not here: when to try (`actors::courier`), what an
+//! Always true: a destination's fault is an attempt in a [`Report`]; an error is our own and uses up no try. A
+//! driver keeps nothing between two attempts that the store would need. Not here: when to try (`actors::courier`), what an
 //! outcome leads to (`domain::delivery`).
 
+pub mod driver;
+#[cfg(feature = "file")]
+pub mod file;
 pub mod http;
+pub mod kinds;
+pub mod lines;
+pub mod rows;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -85,10 +91,8 @@ pub struct Trial {
     pub accepted: bool,
 }
 
-/// One kind of destination. An instance belongs to one runtime.
-pub trait Driver: Send + Sync {
-    /// The name of the kind: `http`.
-    fn kind(&self) -> &'static str;
+/// The way to HTTP endpoints. An instance belongs to one runtime.
+pub trait Post: Send + Sync {
     /// Whether an address can be subscribed at all, as far as it shows without asking anyone: a 422 if not.
     fn check(&self, address: &str) -> Result<()>;
     /// Makes one attempt, within the parcel's timeout.

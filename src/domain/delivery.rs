@@ -13,6 +13,7 @@ use super::flow::Sign;
 use super::id::Seq;
 use super::retry::{self, Pace, Schedule};
 use super::time::Millis;
+use super::trouble::Trouble;
 
 /// How often a `Retry-After` shorter than the schedule's own wait may leave the schedule where it stands. A receiver
 /// that says `Retry-After: 1` while it restarts must not use up 75 hours of tries in 10 seconds.
@@ -105,6 +106,8 @@ pub enum AttemptError {
     Server,
     /// The subscription's filter could not judge the event; nothing was sent.
     Filter,
+    /// A destination that is no HTTP endpoint has something against it.
+    Destination(Trouble),
 }
 
 impl AttemptError {
@@ -114,7 +117,8 @@ impl AttemptError {
 
     /// All of them, for the docs and the checks.
     pub fn all() -> impl Iterator<Item = Self> {
-        Failure::ALL.iter().copied().map(Self::Exchange).chain(Self::ANSWERS)
+        let exchange = Failure::ALL.iter().copied().map(Self::Exchange);
+        exchange.chain(Self::ANSWERS).chain(Trouble::ALL.iter().copied().map(Self::Destination))
     }
     /// The stable text: `lastError.code`.
     pub fn slug(self) -> &'static str {
@@ -126,6 +130,7 @@ impl AttemptError {
             Self::Client => "http-4xx",
             Self::Server => "http-5xx",
             Self::Filter => "filter-failed",
+            Self::Destination(trouble) => trouble.slug(),
         }
     }
     /// One sentence for a person: `lastError.message`.
@@ -138,6 +143,7 @@ impl AttemptError {
             Self::Client => "the receiver answered with a 4xx status",
             Self::Server => "the receiver answered with a 5xx status",
             Self::Filter => "the subscription's filter could not judge the event, so it was not sent",
+            Self::Destination(trouble) => trouble.sentence(),
         }
     }
     /// Whether the receiver may be overloaded, so that the lane should send less at once.
@@ -146,6 +152,9 @@ impl AttemptError {
             self,
             Self::RateLimited
                 | Self::Server
+                | Self::Destination(
+                    Trouble::Throttled | Trouble::Busy | Trouble::Restarting | Trouble::Full | Trouble::QuotaExceeded
+                )
                 | Self::Exchange(
                     Failure::ConnectTimeout
                         | Failure::ResponseTimeout

@@ -105,6 +105,8 @@ ids! {
     ErasureId,
     /// An entry of the audit log.
     AuditId,
+    /// A database, warehouse, object store or queue.
+    DestinationId,
 }
 
 fn join(seq: Seq, number: u32) -> [u8; 12] {

@@ -8,7 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::id::{ConnectionId, LaneNo, SubscriptionId, UserId, WorkspaceNo};
+use super::destination::Shape;
+use super::id::{ConnectionId, DestinationId, LaneNo, SubscriptionId, UserId, WorkspaceNo};
 use super::secret::Secret;
 use super::time::Millis;
 pub use super::version::ApiVersion;
@@ -71,7 +72,7 @@ pub struct Subscription {
     pub id: SubscriptionId,
     pub workspace: WorkspaceNo,
     pub lane: LaneNo,
-    /// Exactly as it was given: it is part of what RSA signs.
+    /// Exactly as it was given: it is part of what RSA signs. Where it writes into a destination: [`destination_address`].
     pub address: String,
     /// Topics and patterns, as given.
     pub topics: Vec<String>,
@@ -108,6 +109,15 @@ pub struct Subscription {
     pub filter: Option<String>,
     /// Set if it was made as a REST hook.
     pub hook: Option<Hook>,
+    /// Where it writes, if that is no HTTP endpoint.
+    pub destination: Option<DestinationId>,
+    /// How it writes there.
+    pub shape: Shape,
+}
+
+/// Stands for an address where a subscription writes into a destination.
+pub fn destination_address(destination: DestinationId) -> String {
+    format!("destination:{destination}")
 }
 
 /// What a subscription remembers of the call that made it as a REST hook: it is listed among the hooks, is told apart

@@ -14,6 +14,7 @@ pub mod diagnose;
 mod dns;
 mod options;
 mod proxy;
+pub mod raw;
 mod tls;
 mod wire;
 

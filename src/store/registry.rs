@@ -11,7 +11,10 @@ use super::rows::{Rows, Walk};
 use super::tables::Table;
 use super::tx::Tx;
 use crate::domain::connection::{Connection, Farewell, Integration};
-use crate::domain::id::{ConnectionId, IntegrationId, KeyId, LaneNo, SubscriptionId, UserId, WorkspaceId, WorkspaceNo};
+use crate::domain::destination::Destination;
+use crate::domain::id::{
+    ConnectionId, DestinationId, IntegrationId, KeyId, LaneNo, SubscriptionId, UserId, WorkspaceId, WorkspaceNo,
+};
 use crate::domain::subscription::Subscription;
 use crate::domain::workspace::CustomTopic;
 use crate::domain::workspace::{ApiKey, User, Workspace};
@@ -70,6 +73,7 @@ const SPACE_TOKEN: u8 = 7;
 /// Lane and workspace numbers, so that the numbers in keys lead back to their objects.
 const SPACE_LANE: u8 = 8;
 const SPACE_WORKSPACE_NO: u8 = 9;
+const SPACE_DESTINATION: u8 = 10;
 
 fn numbered(space: u8, number: u32) -> Unique {
     Unique { space, workspace: None, text: number.to_string() }
@@ -159,7 +163,8 @@ impl Entity for Subscription {
         vec![wish, numbered(SPACE_LANE, self.lane.0)]
     }
     fn parents(&self) -> Vec<[u8; 12]> {
-        self.user.map(|u| u.0).into_iter().chain(self.connection.map(|c| c.0)).collect()
+        let narrowed = self.user.map(|u| u.0).into_iter().chain(self.connection.map(|c| c.0));
+        narrowed.chain(self.destination.map(|d| d.0)).collect()
     }
 }
 
@@ -183,6 +188,22 @@ impl Entity for Farewell {
     }
     fn home(&self) -> WorkspaceNo {
         self.connection.workspace
+    }
+}
+
+impl Entity for Destination {
+    const KIND: u8 = 9;
+    fn key(&self) -> [u8; 12] {
+        self.id.0
+    }
+    fn home(&self) -> WorkspaceNo {
+        self.workspace
+    }
+    fn unique(&self) -> Vec<Unique> {
+        vec![Unique { space: SPACE_DESTINATION, workspace: Some(self.workspace), text: self.name.clone() }]
+    }
+    fn parents(&self) -> Vec<[u8; 12]> {
+        self.user.iter().map(|u| u.0).collect()
     }
 }
 
@@ -384,4 +405,5 @@ typed! {
     integration, integrations, IntegrationId, Integration;
     connection, connections, ConnectionId, Connection;
     subscription, subscriptions, SubscriptionId, Subscription;
+    destination, destinations, DestinationId, Destination;
 }

@@ -33,6 +33,8 @@ pub enum Slot {
     WebhookState = 7,
     /// How a subscription's deliveries prove themselves to their endpoint.
     EndpointAuth = 8,
+    /// The secret settings of a destination: JSON object text.
+    DestinationSettings = 9,
 }
 
 fn key(owner: &[u8; 12], slot: Slot) -> Key {
@@ -62,6 +64,10 @@ impl Rows {
     /// The tokens in the webhook URLs of a connection or integration; the first is the one that is given out.
     pub fn webhook_tokens(&self, owner: &[u8; 12]) -> Result<Vec<String>> {
         Ok(self.secret(owner, Slot::WebhookTokens)?.unwrap_or_default())
+    }
+    /// The secret settings of a destination: JSON object text.
+    pub fn destination_secrets(&self, destination: &[u8; 12]) -> Result<Option<Secret>> {
+        self.secret_text(destination, Slot::DestinationSettings)
     }
     fn secret_text(&self, owner: &[u8; 12], slot: Slot) -> Result<Option<Secret>> {
         Ok(self.secret::<String>(owner, slot)?.map(Secret::new))

@@ -85,6 +85,10 @@ tables! {
     ReplaysLive = "replays_live", Lookup;
     /// lane (4), sequence (8), what (1) → how many of the deliveries that a replay has made.
     ReplayCounts = "replay_counts", Count;
+    /// lane (4), sequence (8) → batch that is frozen and not settled.
+    Batches = "batches", Lookup;
+    /// lane (4) → how far the present records of a new subscription have been written.
+    Backfills = "backfills", Lookup;
     /// workspace (4), id (12) → erasure.
     Erasures = "erasures", Lookup;
     /// workspace (4), id (12) → nothing: erasures that have not ended.

@@ -10,10 +10,10 @@ use actix_web::{App, web};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
-use tidemill::actors::courier::outlet::MakeDriver;
+use tidemill::actors::courier::outlet::MakePost;
 use tidemill::api as product;
 use tidemill::app::{self, Seams};
-use tidemill::destinations::{Driver, Parcel, Report, Trial};
+use tidemill::destinations::{Parcel, Post, Report, Trial};
 use tidemill::error::{Error, Result};
 
 use super::api::{KEY, Node, OPERATOR};
@@ -22,10 +22,7 @@ use super::engine::Target;
 /// Calls nobody: what is fuzzed must not leave the machine.
 struct Nobody;
 
-impl Driver for Nobody {
-    fn kind(&self) -> &'static str {
-        "nobody"
-    }
+impl Post for Nobody {
     fn check(&self, _: &str) -> Result<()> {
         Ok(())
     }
@@ -93,7 +90,7 @@ fn check(status: u16, is_ours: bool, body: &[u8]) -> std::result::Result<(), Str
 #[test]
 fn the_api_is_safe() {
     let system = actix_rt::System::new();
-    let driver: MakeDriver = Arc::new(|| Ok(Arc::new(Nobody) as Arc<dyn Driver>));
+    let driver: MakePost = Arc::new(|| Ok(Arc::new(Nobody) as Arc<dyn Post>));
     let seams = Seams { driver: Some(driver), ..Seams::default() };
     let folder = tempfile::tempdir().expect("a folder");
     let (node, service, known) = system.block_on(async {

@@ -11,7 +11,7 @@ use tidemill::destinations::http::keys::{KeyKind, KeyRing, StoredKey};
 use tidemill::destinations::http::sign::HmacKey;
 use tidemill::destinations::http::signer::Signer;
 use tidemill::destinations::http::{Http, HttpOptions};
-use tidemill::destinations::{Driver, Parcel, Report};
+use tidemill::destinations::{Parcel, Post, Report};
 use tidemill::domain::address::Policy;
 use tidemill::domain::delivery::{AttemptError, Outcome};
 use tidemill::domain::failure::Failure;

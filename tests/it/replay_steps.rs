@@ -67,6 +67,8 @@ fn subscription() -> Subscription {
         rate_milli: None,
         filter: None,
         hook: None,
+        destination: None,
+        shape: Default::default(),
     }
 }
 

@@ -22,7 +22,7 @@ use super::lane::{Claim, Lane, LaneConfig};
 use super::notices::{GONE, LastDead};
 use crate::actors::handle::Rings;
 use crate::clock::Clock;
-use crate::destinations::{Driver, Parcel, Report};
+use crate::destinations::{Parcel, Post, Report};
 use crate::domain::delivery::{Cause, DeliveryState, LaneSignal, settle};
 use crate::domain::flow::{Limits, Seen};
 use crate::domain::id::{DeliveryId, EventId, LaneNo, Seq};
@@ -48,11 +48,11 @@ pub struct Options {
 }
 
 /// Makes the driver of one runtime; called on that runtime.
-pub type MakeDriver = Arc<dyn Fn() -> Result<Arc<dyn Driver>> + Send + Sync>;
+pub type MakePost = Arc<dyn Fn() -> Result<Arc<dyn Post>> + Send + Sync>;
 
 struct Runtime {
     handle: Handle,
-    driver: Arc<dyn Driver>,
+    driver: Arc<dyn Post>,
     _stop: oneshot::Sender<()>,
 }
 
@@ -84,7 +84,7 @@ impl Outlet {
         (store, clock, rings, metrics): (Store, Clock, Rings, Metrics),
         options: Options,
         threads: NonZeroUsize,
-        make: &MakeDriver,
+        make: &MakePost,
     ) -> Result<Self> {
         let runtimes = (0..threads.get()).map(|n| start_runtime(n, make.clone())).collect::<Result<_>>()?;
         let room = Arc::new(Semaphore::new(options.in_flight_total.get()));
@@ -109,7 +109,7 @@ impl Outlet {
     }
 
     /// The driver that tests addresses and destinations; it belongs to the first runtime, whose handle comes with it.
-    pub fn driver(&self) -> Option<(Handle, Arc<dyn Driver>)> {
+    pub fn driver(&self) -> Option<(Handle, Arc<dyn Post>)> {
         self.runtimes.first().map(|r| (r.handle.clone(), r.driver.clone()))
     }
 
@@ -170,7 +170,7 @@ impl Outlet {
     /// Makes the attempt and hands its outcome to the store. An error is ours, and gives the claim back.
     async fn attempt(
         self: &Arc<Self>,
-        driver: &dyn Driver,
+        driver: &dyn Post,
         config: &Arc<LaneConfig>,
         lane: &Arc<Lane>,
         due: &Due,
@@ -372,7 +372,7 @@ fn parcel(config: &LaneConfig, body: &Body, due: &Due, attempt: u32, replay: boo
     }
 }
 
-fn start_runtime(number: usize, make: MakeDriver) -> Result<Runtime> {
+fn start_runtime(number: usize, make: MakePost) -> Result<Runtime> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::internal)?;
     let handle = runtime.handle().clone();
     let (stop, stopped) = oneshot::channel::<()>();

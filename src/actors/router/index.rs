@@ -125,6 +125,8 @@ pub(super) mod tests {
             rate_milli: None,
             filter: None,
             hook: None,
+            destination: None,
+            shape: crate::domain::destination::Shape::Append,
         }
     }
 

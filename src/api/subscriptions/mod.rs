@@ -22,6 +22,7 @@ use super::reply::Reply;
 use super::route::{PAGED, Param, Route, group};
 use super::shapes::Deleted;
 use crate::destinations::http::sign::HmacKey;
+use crate::domain::destination::Shape;
 use crate::domain::id::{ConnectionId, LaneNo, SubscriptionId, WorkspaceNo};
 use crate::domain::subscription::{Halt, HeaderValues, SigningSecret, SigningSecrets, Subscription, WhileDisabled};
 use crate::error::{Code, Error, Result};
@@ -109,6 +110,8 @@ fn blank(tx: &mut Tx<'_>, context: &Context, address: String, topics: Vec<String
         rate_milli: None,
         filter: None,
         hook: None,
+        destination: None,
+        shape: Shape::Append,
     })
 }
 

@@ -15,7 +15,7 @@ use url::Url;
 
 use self::headers::Names;
 use self::signer::Signer;
-use super::{Driver, Parcel, Report, Trial};
+use super::{Parcel, Post, Report, Trial};
 use crate::domain::address::Forbidden;
 use crate::domain::delivery::{Attempt, AttemptError, Outcome, kept_answer};
 use crate::domain::failure::Failure;
@@ -120,11 +120,7 @@ impl Http {
     }
 }
 
-impl Driver for Http {
-    fn kind(&self) -> &'static str {
-        "http"
-    }
-
+impl Post for Http {
     fn check(&self, address: &str) -> Result<()> {
         if address.len() > ADDRESS_MAX_BYTES {
             return Err(Error::invalid(format!("address: at most {ADDRESS_MAX_BYTES} bytes")));

@@ -23,11 +23,15 @@ use crate::domain::time::Millis;
 use crate::error::Result;
 
 /// All of them.
-pub(super) const STEPS: &[Step] =
-    &[Step { from: 1, name: "write webhooks once, and let lanes care for records", run: second }];
+pub(super) const STEPS: &[Step] = &[
+    Step { from: 1, name: "write webhooks once, and let lanes care for records", run: second },
+    Step { from: 2, name: "let subscriptions write into destinations", run: third },
+];
 
 /// What subscriptions have more: neither ordered nor coalesced, no rate, no filter, no hook.
 const SUBSCRIPTION_2: [u8; 5] = [0; 5];
+/// What they have more since: no destination, and the first shape.
+const SUBSCRIPTION_3: [u8; 2] = [0; 2];
 
 /// A webhook as version 1 wrote it, with how far it had come.
 #[derive(Serialize, Deserialize)]
@@ -81,6 +85,13 @@ fn second(pass: &mut Pass<'_>) -> Result<()> {
         Ok(())
     })?;
     pass.each(Table::Queue, &Key::new(), name_owed)
+}
+
+fn third(pass: &mut Pass<'_>) -> Result<()> {
+    pass.each(Table::Objects, &Key::new().u8(Subscription::KIND), |rows, key, value, batch| {
+        batch.put_cf(rows.cf(Table::Objects)?, key, [value, &SUBSCRIPTION_3].concat());
+        Ok(())
+    })
 }
 
 /// A webhook's row becomes two: the request, and how far it has come.

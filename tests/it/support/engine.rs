@@ -89,6 +89,8 @@ pub async fn subscribe(
                 rate_milli: None,
                 filter: None,
                 hook: None,
+                destination: None,
+                shape: Default::default(),
             };
             change(&mut subscription);
             let secret = HmacKey::generate()?.expose().to_owned();

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use tidemill::actors::courier::outlet::MakeDriver;
+use tidemill::actors::courier::outlet::MakePost;
 use tidemill::clock::Clock;
-use tidemill::destinations::{Driver, Parcel, Report, Trial};
+use tidemill::destinations::{Parcel, Post, Report, Trial};
 use tidemill::domain::delivery::{Attempt, AttemptError, Outcome};
 use tidemill::domain::failure::Failure;
 use tidemill::domain::id::EventId;
@@ -204,9 +204,9 @@ impl Postbox {
 
 impl Slot {
     /// Makes the drivers of a node.
-    pub fn driver(&self) -> MakeDriver {
+    pub fn driver(&self) -> MakePost {
         let slot = self.clone();
-        Arc::new(move || Ok(Arc::new(slot.clone()) as Arc<dyn Driver>))
+        Arc::new(move || Ok(Arc::new(slot.clone()) as Arc<dyn Post>))
     }
 
     /// The node is dead: whatever it still sends does not arrive.
@@ -238,11 +238,7 @@ impl Slot {
     }
 }
 
-impl Driver for Slot {
-    fn kind(&self) -> &'static str {
-        "postbox"
-    }
-
+impl Post for Slot {
     fn check(&self, _: &str) -> Result<()> {
         Ok(())
     }
