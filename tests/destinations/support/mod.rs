@@ -1,0 +1,46 @@
+//! What the tests of all kinds need: batches, a way out that may call loopback, servers, and the promises that every
+//! driver keeps.
+
+pub mod batches;
+pub mod promises;
+pub mod servers;
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tidemill::destinations::driver::{Driver, Opening};
+use tidemill::destinations::kinds;
+use tidemill::domain::address::Policy;
+use tidemill::domain::id::DestinationId;
+use tidemill::outbound::{Client, Options};
+
+/// The destination that tests write to.
+pub const DESTINATION: DestinationId = DestinationId([0xd0; 12]);
+
+/// A way out that may call loopback.
+pub fn client() -> Client {
+    let policy = Policy::new(vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()], false);
+    Client::new(&Options::default(), Arc::new(policy)).unwrap()
+}
+
+/// A driver of that kind.
+pub fn open(kind: &str, settings: Value) -> tidemill::error::Result<Arc<dyn Driver>> {
+    open_below(kind, settings, None)
+}
+
+/// The same, with a folder for files.
+pub fn open_below(
+    kind: &str,
+    settings: Value,
+    files: Option<&std::path::Path>,
+) -> tidemill::error::Result<Arc<dyn Driver>> {
+    let Value::Object(settings) = settings else { panic!("settings are an object: {settings}") };
+    let kind = kinds::find(kind).unwrap_or_else(|| panic!("no kind {kind}"));
+    let files = files.map(std::path::Path::to_owned);
+    (kind.open)(Opening { destination: DESTINATION, settings, client: client(), files })
+}
+
+/// A value that every kind refuses with a sentence that names it.
+pub fn unknown_setting() -> Value {
+    json!({"noSuchSetting": 1})
+}
