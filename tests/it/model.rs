@@ -9,7 +9,7 @@
 //! once, and none that was still owed; and the counts are what a scan finds.
 //!
 //! The usual run tells a handful of fixed seeds. `TIDEMILL_TEST_LONG=1` (`scripts/check --long`) tells two thousand;
-//! `TIDEMILL_TEST_SEED=7` tells that one.
+//! `TIDEMILL_TEST_SEED=7` tells that one, `TIDEMILL_TEST_SEED=7..20` those.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -725,9 +725,13 @@ fn the_model_knows_what_a_410_does() {
 #[actix::test]
 async fn the_delivery_engine_does_what_its_model_says() {
     let (base, ids) = base().await;
-    let wanted = std::env::var("TIDEMILL_TEST_SEED").ok().map(|text| text.parse().expect("a number"));
-    let seeds = match wanted {
-        Some(seed) => seed..seed + 1,
+    let number = |text: &str| text.parse::<u64>().expect("a number");
+    let wanted = std::env::var("TIDEMILL_TEST_SEED").ok();
+    let seeds = match &wanted {
+        Some(text) => match text.split_once("..") {
+            Some((from, to)) => number(from)..number(to),
+            None => number(text)..number(text) + 1,
+        },
         None if long() => 0..SEEDS_LONG,
         None => 0..SEEDS,
     };

@@ -14,6 +14,7 @@ use crate::actors::handle::{Rings, Wakes};
 use crate::destinations::Signing;
 use crate::destinations::http::keys::KeyRing;
 use crate::destinations::http::sign::HmacKey;
+use crate::domain::event::RecordKey;
 use crate::domain::flow::{Flow, Mark, Seen};
 use crate::domain::id::{LaneNo, Seq};
 use crate::domain::retry::{Pace, Schedule};
@@ -48,12 +49,19 @@ struct Flying {
     ended: HashSet<Seq>,
     /// The courier stopped for want of room: it is rung once no more than so many are in flight.
     ring_at: Option<usize>,
+    /// Of a lane that keeps the order of records: those of the deliveries in flight. One that was cancelled while its
+    /// attempt is under way has let its successor go, but is not over.
+    records: HashSet<RecordKey>,
+    /// A delivery waits for the end of an attempt of its record: whichever ends rings.
+    is_awaited: bool,
 }
 
 /// One delivery in flight.
 pub struct Claim {
     lane: Arc<Lane>,
     seq: Seq,
+    /// In a lane that keeps the order of records.
+    record: Option<RecordKey>,
     ending: Ending,
 }
 
@@ -104,17 +112,24 @@ impl Lane {
     pub(super) fn look(&self) {
         self.lock().ended.clear();
     }
-    /// Whether [`Lane::claim`] would give nothing.
-    pub(super) fn is_taken(&self, seq: Seq) -> bool {
-        let flying = self.lock();
-        flying.deliveries.contains(&seq) || flying.ended.contains(&seq)
-    }
-    /// Claims a delivery; None if it is in flight already, or was when the courier began its look. One of those that is to
-    /// be tried again has rung for another look.
-    pub(super) fn claim(self: &Arc<Self>, seq: Seq) -> Option<Claim> {
+    /// Whether [`Lane::claim`] would give nothing. `record` is that of the delivery, in a lane that keeps their order.
+    pub(super) fn is_taken(&self, seq: Seq, record: Option<RecordKey>) -> bool {
         let mut flying = self.lock();
-        let is_free = !flying.ended.contains(&seq) && flying.deliveries.insert(seq);
-        is_free.then(|| Claim { lane: self.clone(), seq, ending: Ending::Unsettled })
+        let is_awaited = record.is_some_and(|record| flying.records.contains(&record));
+        flying.is_awaited |= is_awaited;
+        is_awaited || flying.deliveries.contains(&seq) || flying.ended.contains(&seq)
+    }
+    /// Claims a delivery; None if it is in flight already, or was when the courier began its look, or if another one of
+    /// its record is in flight. One of those that is to be tried again has rung for another look, or will.
+    pub(super) fn claim(self: &Arc<Self>, seq: Seq, record: Option<RecordKey>) -> Option<Claim> {
+        if self.is_taken(seq, record) {
+            return None;
+        }
+        let mut flying = self.lock();
+        flying.deliveries.insert(seq);
+        flying.records.extend(record);
+        drop(flying);
+        Some(Claim { lane: self.clone(), seq, record, ending: Ending::Unsettled })
     }
     /// The courier stops until no more than `in_flight` are in flight. False: that is so already.
     pub(super) fn pause(&self, in_flight: usize) -> bool {
@@ -194,13 +209,18 @@ impl Drop for Claim {
         let mut flying = self.lane.lock();
         flying.deliveries.remove(&self.seq);
         flying.ended.insert(self.seq);
+        if let Some(record) = self.record {
+            flying.records.remove(&record);
+        }
         let left = flying.deliveries.len();
-        let rings = flying.ring_at.is_some_and(|at| left <= at) || self.ending != Ending::Accepted;
+        let is_awaited = std::mem::take(&mut flying.is_awaited);
+        let rings = flying.ring_at.is_some_and(|at| left <= at) || self.ending != Ending::Accepted || is_awaited;
         if rings {
             flying.ring_at = None;
         }
         drop(flying);
-        if self.ending == Ending::Unsettled {
+        // The courier may have passed what waited.
+        if self.ending == Ending::Unsettled || is_awaited {
             self.lane.redo.store(true, Ordering::Relaxed);
         }
         if rings {
@@ -287,12 +307,23 @@ mod tests {
     fn a_delivery_is_not_claimed_by_what_was_read_before_its_last_outcome() {
         let lane = lane();
         lane.look();
-        let claim = lane.claim(Seq(7)).expect("it is free");
-        assert!(lane.claim(Seq(7)).is_none(), "it is in flight");
+        let claim = lane.claim(Seq(7), None).expect("it is free");
+        assert!(lane.claim(Seq(7), None).is_none(), "it is in flight");
         claim.settle(true);
-        assert!(lane.claim(Seq(7)).is_none() && lane.is_taken(Seq(7)), "what the courier read may still have it");
-        assert!(lane.claim(Seq(8)).is_some() && lane.in_flight() == 0);
+        assert!(lane.claim(Seq(7), None).is_none(), "what the courier read may still have it");
+        assert!(lane.claim(Seq(8), None).is_some() && lane.in_flight() == 0);
         lane.look();
-        assert!(!lane.is_taken(Seq(7)) && lane.claim(Seq(7)).is_some(), "what it reads now is as new as the outcome");
+        assert!(lane.claim(Seq(7), None).is_some(), "what it reads now is as new as the outcome");
+    }
+
+    #[test]
+    fn a_successor_waits_for_the_attempt_of_one_that_was_cancelled() {
+        let (lane, record) = (lane(), Some([1; 16]));
+        let cancelled = lane.claim(Seq(7), record).expect("it is free");
+        assert!(lane.claim(Seq(9), record).is_none(), "its predecessor is on its way");
+        let other = lane.claim(Seq(8), Some([2; 16])).expect("other records flow past");
+        cancelled.settle(true);
+        assert!(lane.claim(Seq(9), record).is_some());
+        drop(other);
     }
 }

@@ -185,14 +185,15 @@ impl Courier {
     }
 
     fn send(&self, config: &Arc<LaneConfig>, due: Due, now: Millis) -> Sent {
-        if self.lane.is_taken(due.seq) {
+        let record = due.record.filter(|_| config.subscription.ordered);
+        if self.lane.is_taken(due.seq, record) {
             return Sent::InFlight;
         }
         let Some(room) = self.outlet.enter(self.number) else { return Sent::NodeFull };
         if let Err(at) = self.lane.flow().leave(now) {
             return Sent::TooSoon(at);
         }
-        let Some(claim) = self.lane.claim(due.seq) else { return Sent::InFlight };
+        let Some(claim) = self.lane.claim(due.seq, record) else { return Sent::InFlight };
         self.outlet.send(room, config.clone(), self.lane.clone(), claim, due);
         Sent::Yes
     }
