@@ -190,6 +190,7 @@ metrics! {
     attempts = counter "tidemill_attempts_total" [outcome] "Attempts of deliveries by outcome (accepted, or the error's code).";
     attempt = histogram "tidemill_attempt_seconds" [] "One attempt: name, connection, TLS, request, answer.";
     accept_to_first_attempt = histogram "tidemill_accept_to_first_attempt_seconds" [] "From taking an event in to its first attempt.";
+    batches = counter "tidemill_batches_total" [kind outcome] "Batches sent to destinations, by kind of destination and outcome (accepted, or the error's code).";
     deliveries_pending = gauge "tidemill_deliveries_pending" [] "Deliveries that wait or are being tried.";
     oldest_pending = seconds_gauge "tidemill_oldest_pending_seconds" [] "Age of the oldest pending delivery.";
     deliveries_dead = counter "tidemill_deliveries_dead_total" [cause] "Deliveries that ended undelivered, by cause (exhausted, rejected, expired).";

@@ -32,6 +32,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::connectors::Registry;
 use crate::destinations::Post;
+use crate::destinations::driver::Kind;
 use crate::destinations::http::signer::Signer;
 pub use crate::destinations::http::verify;
 use crate::destinations::http::{Http, HttpOptions};
@@ -80,6 +81,8 @@ pub struct Seams {
     pub driver: Option<MakePost>,
     /// Where the store dies.
     pub stops: Stops,
+    /// Kinds of destinations beside those of the build.
+    pub kinds: &'static [&'static Kind],
 }
 
 /// Ends its threads without waiting for what hangs in them.
@@ -143,7 +146,7 @@ impl Engine {
         let told = Arc::new(move |seconds| commit.observe(seconds));
         let store = Store::open_with(&config.storage, &key, &clock, told, seams.stops)?;
         let opened = store.clone();
-        Self::around(store, config, clock, metrics, seams.driver).inspect_err(|_| opened.close())
+        Self::around(store, config, clock, metrics, (seams.driver, seams.kinds)).inspect_err(|_| opened.close())
     }
 
     /// Everything around an opened store.
@@ -152,7 +155,7 @@ impl Engine {
         config: Arc<Config>,
         clock: Clock,
         metrics: Metrics,
-        driver: Option<MakePost>,
+        (driver, kinds): (Option<MakePost>, &'static [&'static Kind]),
     ) -> Result<Self> {
         let rings = Rings::default();
         let trust = Trust::load(&config.tls)?;
@@ -185,7 +188,7 @@ impl Engine {
         let threads = threads(config.delivery.threads);
         let outlet = Arc::new(Outlet::start(
             (store.clone(), clock.clone(), rings.clone(), metrics.clone()),
-            outlet_options(&config)?,
+            outlet::Options { kinds, ..outlet_options(&config)? },
             threads,
             &driver.map_or_else(|| make_driver(&config, trust), Ok)?,
         )?);
@@ -315,6 +318,8 @@ fn outlet_options(config: &Config) -> Result<outlet::Options> {
         in_flight_total: delivery.in_flight_total,
         bodies_bytes_max: BODIES_BYTES_MAX,
         key_overlap: Duration::from_secs(config.security.key_overlap_seconds.get()),
+        files: None,
+        kinds: &[],
     })
 }
 

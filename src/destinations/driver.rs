@@ -196,6 +196,7 @@ pub struct Opening {
 }
 
 /// One kind of destination.
+#[derive(Debug)]
 pub struct Kind {
     /// `postgresql`.
     pub name: &'static str,

@@ -24,8 +24,8 @@ use crate::domain::secret::Secret;
 pub use crate::domain::subscription::Signing;
 use crate::domain::time::Millis;
 use crate::error::Result;
-use crate::outbound::Bytes;
 use crate::outbound::diagnose::Diagnosis;
+use crate::outbound::{Bytes, Client};
 use http::keys::KeyRing;
 use http::sign::HmacKey;
 
@@ -97,6 +97,10 @@ pub trait Post: Send + Sync {
     fn check(&self, address: &str) -> Result<()>;
     /// Makes one attempt, within the parcel's timeout.
     fn deliver<'a>(&'a self, parcel: &'a Parcel) -> BoxFuture<'a, Result<Report>>;
+    /// The guarded client that it sends with; None where nothing is really sent.
+    fn client(&self) -> Option<Client> {
+        None
+    }
     /// Makes one attempt and looks closely on the way, within twice the parcel's timeout.
     fn try_out<'a>(&'a self, parcel: &'a Parcel) -> BoxFuture<'a, Result<Trial>>;
 }

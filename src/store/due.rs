@@ -13,7 +13,7 @@ use crate::domain::time::Millis;
 use crate::error::Result;
 
 /// A delivery that is owed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Due {
     pub seq: Seq,
     /// The event to deliver.
@@ -25,7 +25,7 @@ pub struct Due {
 }
 
 /// How often it was tried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Turn {
     /// Never: the first delivery of its event.
     First,
@@ -36,7 +36,7 @@ pub enum Turn {
 }
 
 /// Where it stands in the queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Place {
     /// Among those that were never tried, in the order of their sequences.
     Fresh,

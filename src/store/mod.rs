@@ -6,7 +6,9 @@
 //! answered as durable is in it. Not here: what to do about any of it (`actors`).
 
 mod audit;
+mod backfills;
 mod backup;
+mod batches;
 mod cancels;
 mod codec;
 mod counts;
@@ -44,7 +46,9 @@ mod upgrade;
 mod vault;
 mod writer;
 
+pub use backfills::Backfill;
 pub use backup::{Identity, Note, Owed, Paused, copy_folder, note, restore};
+pub use batches::{BatchRow, GivenRecord};
 pub use cancels::OwedMark;
 pub use counts::{Count, LaneCounts};
 pub use deliveries::{DeliveryRow, Settlement};

@@ -131,6 +131,14 @@ impl Tx<'_> {
         self.owe(lane, &due, made_at)
     }
 
+    /// Lets nothing more collapse into a delivery: it stands in a batch.
+    pub fn stop_collapsing(&mut self, lane: LaneNo, due: &Due) -> Result<()> {
+        match due.record {
+            Some(record) => self.place(place_key(lane, Queued::Newest, &record), None),
+            None => Ok(()),
+        }
+    }
+
     /// Collapses an update into the newest never-tried one of its record, or makes it the newest. True: it has its row.
     fn collapse(&mut self, lane: LaneNo, care: Care, arrival: &Arrival<'_>) -> Result<bool> {
         let newest = place_key(lane, Queued::Newest, &arrival.record);

@@ -23,6 +23,7 @@ mod connector_run;
 mod crash;
 mod damage;
 mod delivery;
+mod destinations;
 mod doctor;
 mod endpoint_auth;
 mod engine;

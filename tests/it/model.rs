@@ -165,7 +165,7 @@ async fn open(folder: TempDir, clock: &Clock, slot: Slot) -> Life {
     let dies = Arc::new(AtomicBool::new(false));
     let asked = dies.clone();
     let stops = Stops::planned(Arc::new(move |_, _| !asked.load(Ordering::SeqCst)));
-    let seams = Seams { driver: Some(slot.driver()), stops };
+    let seams = Seams { driver: Some(slot.driver()), stops, kinds: &[] };
     let node = Node::open(folder, SETTINGS, api::configure, clock.clone(), seams).await;
     Life { node, slot, dies }
 }

@@ -182,7 +182,7 @@ fn at(path: &str) -> String {
 }
 
 async fn open(folder: TempDir, stops: Stops, slot: &Slot) -> Node {
-    let seams = Seams { driver: Some(slot.driver()), stops };
+    let seams = Seams { driver: Some(slot.driver()), stops, kinds: &[] };
     Node::open(folder, SETTINGS, api::configure, app::wall_clock(), seams).await
 }
 

@@ -35,7 +35,8 @@ impl Desk {
 
     /// Rings every lane that is owed something, once, at the start.
     pub fn open(&self) -> Result<()> {
-        for lane in self.outlet.store.lanes_owed()? {
+        let store = &self.outlet.store;
+        for lane in store.lanes_owed()?.into_iter().chain(store.lanes_writing()?) {
             self.outlet.rings.lane(lane);
         }
         Ok(())

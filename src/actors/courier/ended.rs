@@ -59,7 +59,7 @@ pub(super) struct After {
 }
 
 impl After {
-    fn write(&self, tx: &mut Tx<'_>, config: &LaneConfig) -> Result<()> {
+    pub(super) fn write(&self, tx: &mut Tx<'_>, config: &LaneConfig) -> Result<()> {
         let subscription = &config.subscription;
         if let Some(mark) = self.mark
             && tx.has_lane(subscription.lane)?

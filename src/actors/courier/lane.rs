@@ -5,7 +5,7 @@
 //! bounded by the window. Not here: which delivery is next (`Courier`).
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +36,8 @@ pub struct Lane {
     /// A delivery was put among those with a due time, due then or later: the courier may have passed its place.
     let_go: AtomicU64,
     ended: AtomicBool,
+    /// Events of one batch at most, where there was too much before.
+    rows_max: AtomicUsize,
     /// Where the courier reads on: see `Low`.
     fresh_low: AtomicU64,
     retry_low: AtomicU64,
@@ -84,6 +86,7 @@ impl Lane {
             redo: AtomicBool::new(false),
             let_go: AtomicU64::new(u64::MAX),
             ended: AtomicBool::new(false),
+            rows_max: AtomicUsize::new(usize::MAX),
             fresh_low: AtomicU64::new(0),
             retry_low: AtomicU64::new(0),
             dead: Mutex::default(),
@@ -188,6 +191,23 @@ impl Lane {
         }
         let (fresh, retry) = (self.fresh_low.load(Ordering::Relaxed), self.retry_low.load(Ordering::Relaxed));
         Low { fresh: Seq(fresh), retry: Millis(retry), in_flight }
+    }
+    /// Something was put back where the courier has looked before.
+    pub(super) fn look_again(&self) {
+        self.redo.store(true, Ordering::Relaxed);
+        self.rings.lane(self.number);
+    }
+    pub(super) fn rows_max(&self) -> usize {
+        self.rows_max.load(Ordering::Relaxed)
+    }
+    /// A batch was too much for its destination.
+    pub(super) fn fewer_rows(&self, rows: usize) {
+        self.rows_max.store(rows.max(1), Ordering::Relaxed);
+    }
+    /// A batch was taken.
+    pub(super) fn more_rows(&self) {
+        let rows = self.rows_max.load(Ordering::Relaxed);
+        self.rows_max.store(rows.saturating_add(rows / 4 + 1), Ordering::Relaxed);
     }
     pub(super) fn end(&self) {
         self.ended.store(true, Ordering::Relaxed);

@@ -4,9 +4,11 @@
 //! lane's in-flight set until its outcome is committed, also over a restart of the courier, so nothing is sent twice at
 //! once; what it keeps in memory is bounded by its window. Not here: what an outcome means (`domain::delivery`).
 
+mod batch;
 mod bodies;
 mod deaths;
 mod desk;
+mod drivers;
 mod ended;
 mod flights;
 mod handshake;
@@ -49,11 +51,22 @@ pub struct Courier {
     replay_low: Seq,
     /// No retry is due before.
     retry_low: Millis,
+    /// Of two that take turns: see `batch`.
+    is_backfills_turn: bool,
 }
 
 impl Courier {
     pub(super) fn new(number: LaneNo, outlet: Arc<Outlet>, lane: Arc<Lane>) -> Self {
-        Self { number, outlet, lane, config: None, low: Seq(0), replay_low: Seq(0), retry_low: Millis(0) }
+        Self {
+            number,
+            outlet,
+            lane,
+            config: None,
+            low: Seq(0),
+            replay_low: Seq(0),
+            retry_low: Millis(0),
+            is_backfills_turn: false,
+        }
     }
 
     /// Claims and sends what is due; answers when to look again.
@@ -73,6 +86,9 @@ impl Courier {
             let slow_until = self.lane.slow_until();
             if now < slow_until {
                 return Ok(Round::Idle(Some(slow_until)));
+            }
+            if config.subscription.destination.is_some() {
+                return self.batch_round(&config, now);
             }
             let (window, probe) = {
                 let mut flow = self.lane.flow();

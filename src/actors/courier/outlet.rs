@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::bodies::{Bodies, Body};
 use super::deaths::Deaths;
+use super::drivers::Drivers;
 use super::ended::{After, Ended, FAILED_PAUSE, Hold};
 use super::flights::Flights;
 use super::keyrings::KeyRings;
@@ -22,6 +23,7 @@ use super::lane::{Claim, Lane, LaneConfig};
 use super::notices::{GONE, LastDead};
 use crate::actors::handle::Rings;
 use crate::clock::Clock;
+use crate::destinations::driver::Kind;
 use crate::destinations::{Parcel, Post, Report};
 use crate::domain::delivery::{Cause, DeliveryState, LaneSignal, settle};
 use crate::domain::flow::{Limits, Seen};
@@ -45,6 +47,10 @@ pub struct Options {
     pub bodies_bytes_max: usize,
     /// How long a replaced workspace key stays published and an Ed25519 one signs.
     pub key_overlap: Duration,
+    /// The folder below which destinations may write files; None: none may.
+    pub files: Option<std::path::PathBuf>,
+    /// Kinds of destinations beside those of the build: stand-ins of tests.
+    pub kinds: &'static [&'static Kind],
 }
 
 /// Makes the driver of one runtime; called on that runtime.
@@ -76,6 +82,7 @@ pub struct Outlet {
     lanes: AtomicUsize,
     bodies: Bodies,
     pub(super) keys: KeyRings,
+    pub(super) drivers: Drivers,
 }
 
 impl Outlet {
@@ -105,12 +112,19 @@ impl Outlet {
             lanes: AtomicUsize::new(0),
             bodies,
             keys: KeyRings::default(),
+            drivers: Drivers::default(),
         })
     }
 
     /// The driver that tests addresses and destinations; it belongs to the first runtime, whose handle comes with it.
     pub fn driver(&self) -> Option<(Handle, Arc<dyn Post>)> {
         self.runtimes.first().map(|r| (r.handle.clone(), r.driver.clone()))
+    }
+
+    /// One of the runtimes, the same for the same number.
+    pub(super) fn runtime(&self, number: usize) -> Option<(Handle, Arc<dyn Post>)> {
+        let place = number.checked_rem(self.runtimes.len())?;
+        self.runtimes.get(place).map(|r| (r.handle.clone(), r.driver.clone()))
     }
 
     /// Events were erased: what was made of them is forgotten.

@@ -22,6 +22,7 @@ pub mod shop;
 pub mod shopify;
 pub mod soql;
 pub mod sse;
+pub mod stand_in;
 pub mod suiteql;
 pub mod wreck;
 

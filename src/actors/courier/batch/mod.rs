@@ -1,0 +1,183 @@
+//! Lanes that write into destinations: what waits is put together, frozen, and written one batch at a time.
+//!
+//! Always true: a batch has its name and its members on disk before its first try, unless its destination can do without;
+//! a lane tries one batch at a time, so nothing of it overtakes; a batch that was tried is never put together anew, except
+//! when one of its events is erased. Not here: the request (`destinations`), what a verdict leads to (`settle`).
+
+mod backfill;
+mod load;
+mod notices;
+mod settle;
+mod write;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(super) use self::write::{Hold, Work};
+use super::drivers::Opened;
+use super::lane::LaneConfig;
+use super::{Courier, Round};
+use crate::destinations::driver::Limits;
+use crate::domain::destination::Destination;
+use crate::domain::id::Seq;
+use crate::domain::time::Millis;
+use crate::error::Result;
+use crate::store::{Due, Place, Turn};
+
+/// While only the owner of a destination can mend it, it is tried so often.
+const PAUSED_RETRY: Duration = Duration::from_secs(300);
+
+/// Where a batch goes.
+#[derive(Clone)]
+pub(super) struct Target {
+    pub(super) destination: Destination,
+    pub(super) opened: Opened,
+    pub(super) limits: Limits,
+}
+
+impl Courier {
+    /// Writes the next batch, if one is due and none is on its way.
+    pub(super) fn batch_round(&mut self, config: &Arc<LaneConfig>, now: Millis) -> Result<Round> {
+        if self.lane.pause(0) {
+            return Ok(Round::Idle(None));
+        }
+        let outlet = self.outlet.clone();
+        let Some(id) = config.subscription.destination else { return Ok(Round::Idle(None)) };
+        let Some((destination, opened)) = outlet.destination(id)? else { return Ok(Round::Idle(None)) };
+        let frozen = outlet.store.batches(self.number, 1)?.pop();
+        if let Some((_, batch)) = &frozen
+            && batch.at > now
+            && batch.revision == destination.revision
+        {
+            return Ok(Round::Idle(Some(batch.at)));
+        }
+        let opened = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                outlet.refuse_settings(config, error);
+                return Ok(Round::Idle(Some(now.after(PAUSED_RETRY))));
+            }
+        };
+        let limits = opened.driver.limits();
+        let target = Target { destination, opened, limits };
+        let work = match frozen {
+            Some((number, batch)) if batch.destination == id => Work::Frozen(number, batch),
+            // It was frozen for another destination: there its name says nothing.
+            Some((number, _)) => Work::Thaw(number),
+            None => match self.gather(config, &target, now)? {
+                Gathered::Work(work) => work,
+                Gathered::Wait(until) => return Ok(Round::Idle(until)),
+            },
+        };
+        let Some(room) = outlet.enter(self.number) else { return Ok(Round::Idle(None)) };
+        let mut claims = Vec::new();
+        for seq in work.seqs() {
+            claims.extend(self.lane.claim(seq, None));
+        }
+        if claims.is_empty() {
+            // A batch of records has no deliveries; the position at which the subscription began stands for it.
+            claims.extend(self.lane.claim(config.subscription.from, None));
+        }
+        let hold = Hold::new(claims, room);
+        outlet.write(config.clone(), self.lane.clone(), target, work, hold);
+        self.lane.reads_from(self.low, self.retry_low);
+        // Rung when it has ended, which may be so already.
+        Ok(Round::Idle(if self.lane.pause(0) { None } else { Some(now) }))
+    }
+
+    /// What is written next: of a backfill that is not over and of what waits in the queue, in turn.
+    fn gather(&mut self, config: &Arc<LaneConfig>, target: &Target, now: Millis) -> Result<Gathered> {
+        let outlet = self.outlet.clone();
+        let backfill = outlet.store.backfill(self.number)?.filter(|backfill| backfill.ended_at.is_none());
+        self.is_backfills_turn = !self.is_backfills_turn;
+        if let Some(backfill) = &backfill
+            && self.is_backfills_turn
+        {
+            return Ok(Gathered::Work(Work::Backfill(backfill.clone())));
+        }
+        if self.lane.take_redo() {
+            self.look_anew();
+        }
+        self.retry_low = self.retry_low.min(self.lane.take_let_go());
+        let rows = self.rows_wanted(config, target);
+        let (retries, next) = self.due_retries(rows, now)?;
+        let fresh = outlet.store.fresh_deliveries(self.number, self.low, rows)?;
+        let replayed = outlet.store.replayed_deliveries(self.number, self.replay_low, rows)?;
+        let oldest = [retries.as_slice().first(), fresh.first(), replayed.first()];
+        let mut oldest_at = None::<Millis>;
+        for due in oldest.into_iter().flatten() {
+            let at = self.waits_since(due)?.unwrap_or(now);
+            oldest_at = Some(oldest_at.map_or(at, |oldest| oldest.min(at)));
+        }
+        // Each has its turns, whatever the others have waiting.
+        let (mut chosen, mut sources) = (Vec::with_capacity(rows), [retries, fresh.into_iter(), replayed.into_iter()]);
+        while chosen.len() < rows {
+            let turn: Vec<Due> = sources.iter_mut().filter_map(Iterator::next).collect();
+            if turn.is_empty() {
+                break;
+            }
+            chosen.extend(turn.into_iter().take(rows - chosen.len()));
+        }
+        let Some(oldest_at) = oldest_at else {
+            return Ok(match backfill {
+                Some(backfill) => Gathered::Work(Work::Backfill(backfill)),
+                None => Gathered::Wait(next),
+            });
+        };
+        let until = oldest_at.after(target.limits.age);
+        if chosen.len() < rows && now < until && backfill.is_none() {
+            return Ok(Gathered::Wait(Some(next.map_or(until, |next| next.min(until)))));
+        }
+        self.pass(&chosen);
+        chosen.retain(|due| !self.lane.is_taken(due.seq, None));
+        chosen.sort_by_key(|due| due.seq);
+        if chosen.is_empty() {
+            // Read before their last outcome: the next look knows it.
+            return Ok(Gathered::Wait(Some(now)));
+        }
+        Ok(Gathered::Work(Work::Fresh(chosen)))
+    }
+
+    /// The next look begins behind these.
+    fn pass(&mut self, chosen: &[Due]) {
+        let routed = self.outlet.rings.routed_to();
+        for due in chosen {
+            match due.place {
+                // A resend may stand before events that the router has not seen yet: the mark waits for the router.
+                Place::Fresh if due.seq <= routed => self.low = self.low.max(due.seq),
+                Place::Replay => self.replay_low = self.replay_low.max(due.seq),
+                _ => {}
+            }
+        }
+    }
+
+    /// Since when a delivery could have been written.
+    fn waits_since(&self, due: &Due) -> Result<Option<Millis>> {
+        Ok(match (due.turn, due.place) {
+            (Turn::Again(at), _) | (_, Place::At(at)) => Some(at),
+            _ => self.outlet.store.event(due.event)?.map(|event| event.accepted_at),
+        })
+    }
+
+    /// Events of one batch at most: what the destination takes, less after it had too much, and no more than the
+    /// subscription allows in a second.
+    fn rows_wanted(&self, config: &LaneConfig, target: &Target) -> usize {
+        let paced = config.subscription.per_second().map_or(usize::MAX, |rate| {
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most 10,000, at least 1")]
+            let rows = rate.clamp(1.0, 10_000.0) as usize;
+            rows
+        });
+        target.limits.rows.min(self.lane.rows_max()).min(paced).max(1)
+    }
+}
+
+enum Gathered {
+    Work(Work),
+    /// Nothing is due before; None: until somebody rings.
+    Wait(Option<Millis>),
+}
+
+/// The name of a batch at its destination.
+pub(super) fn name(lane: crate::domain::id::LaneNo, number: Seq) -> String {
+    format!("{:08x}-{:016x}", lane.0, number.0)
+}

@@ -1,0 +1,66 @@
+//! A destination that only its owner can mend: it is paused, told of once, and goes on by itself when it is mended.
+//!
+//! Always true: `destination/paused` and `destination/resumed` take turns. Not here: when it is tried again (`settle`).
+
+use std::sync::Arc;
+
+use crate::actors::courier::lane::LaneConfig;
+use crate::actors::courier::outlet::Outlet;
+use crate::destinations::driver::Fault;
+use crate::domain::destination::{Destination, Pause};
+use crate::domain::id::DestinationId;
+use crate::domain::trouble::Trouble;
+use crate::error::{Error, Result};
+
+impl Outlet {
+    /// Notes what a destination has against us. It is told once, until it accepts again.
+    pub(super) async fn pause_destination(&self, id: DestinationId, fault: &Fault) -> Result<()> {
+        let pause = Pause { since: self.clock.now(), error: fault.error, detail: fault.detail.clone() };
+        let changed = self
+            .store
+            .change(move |tx| {
+                let Some(mut destination) = tx.object_anywhere::<Destination>(&id.0)? else { return Ok(false) };
+                if destination.pause.as_ref().is_some_and(|known| known.error == pause.error) {
+                    return Ok(false);
+                }
+                let since = destination.pause.as_ref().map_or(pause.since, |known| known.since);
+                destination.pause = Some(Pause { since, ..pause });
+                tx.put_object(&destination)?;
+                Ok(true)
+            })
+            .await?;
+        if changed {
+            self.rings.subscriptions_changed();
+            self.rings.router();
+        }
+        Ok(())
+    }
+
+    /// It accepts again.
+    pub(super) async fn resume_destination(&self, id: DestinationId) -> Result<()> {
+        self.store
+            .change(move |tx| {
+                let Some(mut destination) = tx.object_anywhere::<Destination>(&id.0)? else { return Ok(()) };
+                if destination.pause.take().is_none() {
+                    return Ok(());
+                }
+                tx.put_object(&destination)
+            })
+            .await?;
+        self.rings.subscriptions_changed();
+        self.rings.router();
+        Ok(())
+    }
+
+    /// The settings cannot be used at all: this build does not know their kind, or judges them otherwise now.
+    pub(super) fn refuse_settings(self: &Arc<Self>, config: &LaneConfig, error: Error) {
+        let (Some(id), Some((runtime, _))) = (config.subscription.destination, self.driver()) else { return };
+        let outlet = self.clone();
+        runtime.spawn(async move {
+            let fault = Fault::new(Trouble::SettingsRefused, error.to_string());
+            if let Err(error) = outlet.pause_destination(id, &fault).await {
+                tracing::error!(error = error.chain(), "a destination could not be paused");
+            }
+        });
+    }
+}

@@ -1,0 +1,86 @@
+//! Destinations that are open: one driver each, shared by all lanes that write there, on one of the runtimes.
+//!
+//! Always true: a driver has the settings of the revision that it was opened for, and goes when they change; it has the
+//! guarded client of its runtime and no other way out. Not here: what is written (`batch`), who may ask (`api`).
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::{Map, Value};
+use tokio::runtime::Handle;
+
+use super::outlet::Outlet;
+use crate::destinations::driver::{Driver, Opening};
+use crate::destinations::kinds;
+use crate::domain::destination::Destination;
+use crate::domain::id::DestinationId;
+use crate::domain::secret::Secret;
+use crate::error::{Error, Result};
+
+/// Drivers that are kept open at most; the next one takes the place of any other.
+const OPEN_MAX: usize = 1024;
+
+/// The open ones.
+#[derive(Default)]
+pub(super) struct Drivers(Mutex<HashMap<DestinationId, (u32, Opened)>>);
+
+/// A driver with the runtime that it belongs to.
+#[derive(Clone)]
+pub struct Opened {
+    pub runtime: Handle,
+    pub driver: Arc<dyn Driver>,
+}
+
+impl Outlet {
+    /// Opens a destination with these secret settings (JSON object text). Nothing is connected yet.
+    ///
+    /// # Errors
+    /// `invalid`, naming the setting; `unavailable` while the node stops.
+    pub fn open_destination(&self, destination: &Destination, secrets: Option<&Secret>) -> Result<Opened> {
+        let stand_in = self.options.kinds.iter().find(|kind| kind.name == destination.kind).copied();
+        let kind = stand_in
+            .or_else(|| kinds::find(&destination.kind))
+            .ok_or_else(|| Error::invalid(format!("this build has no destinations of type `{}`", destination.kind)))?;
+        let mut settings: Map<String, Value> = serde_json::from_str(&destination.settings).map_err(Error::internal)?;
+        if let Some(secrets) = secrets {
+            let secrets: Map<String, Value> = serde_json::from_str(secrets.expose()).map_err(Error::internal)?;
+            settings.extend(secrets);
+        }
+        let place = destination.id.0.iter().fold(0_usize, |sum, byte| sum.wrapping_mul(31) + usize::from(*byte));
+        let (runtime, post) = self.runtime(place).ok_or_else(|| Error::unavailable("the node is stopping", 5))?;
+        let client = post.client().ok_or_else(|| Error::unavailable("the node sends nothing", 5))?;
+        // Some drivers begin tasks of their own.
+        let _inside = runtime.enter();
+        let files = self.options.files.clone();
+        let driver = (kind.open)(Opening { destination: destination.id, settings, client, files })?;
+        Ok(Opened { runtime, driver })
+    }
+
+    /// The driver of a destination as it is set now; None: there is no such destination. It reads, so it may wait for the
+    /// disk.
+    pub(super) fn destination(&self, id: DestinationId) -> Result<Option<(Destination, Result<Opened>)>> {
+        let found: Option<Destination> = self.store.object_anywhere(&id.0)?;
+        let mut open = self.drivers.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(destination) = found else {
+            open.remove(&id);
+            return Ok(None);
+        };
+        if let Some((revision, opened)) = open.get(&id)
+            && *revision == destination.revision
+        {
+            return Ok(Some((destination, Ok(opened.clone()))));
+        }
+        let secrets = self.store.destination_secrets(&id.0)?;
+        let opened = self.open_destination(&destination, secrets.as_ref());
+        if open.len() >= OPEN_MAX
+            && let Some(other) = open.keys().next().copied()
+        {
+            open.remove(&other);
+        }
+        open.remove(&id);
+        if let Ok(opened) = &opened {
+            open.insert(id, (destination.revision, opened.clone()));
+        }
+        Ok(Some((destination, opened)))
+    }
+}

@@ -1,0 +1,138 @@
+//! Batches that are frozen: which deliveries are written together, under which name, and how often that was tried.
+//!
+//! Always true: a batch's members and its name never change; it is there until each of its members is settled or stands
+//! in another batch; a lane tries its batches one at a time, in the order of their numbers. Not here: what is in the
+//! request (`destinations`), which deliveries are put together (`actors::courier::batch`).
+
+use serde::{Deserialize, Serialize};
+
+use super::backfills::Backfill;
+use super::codec;
+use super::due::Due;
+use super::keys::{self, Key};
+use super::rows::{Rows, Walk};
+use super::tables::Table;
+use super::tx::Tx;
+use crate::domain::delivery::Attempt;
+use crate::domain::event::Event;
+use crate::domain::id::{DestinationId, EventId, LaneNo, Seq};
+use crate::domain::time::Millis;
+use crate::error::Result;
+
+/// Of a batch that keeps failing the last attempts are kept, so many.
+const ATTEMPTS_KEPT: usize = 16;
+
+/// A batch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchRow {
+    /// Where it was meant to go: elsewhere its name means nothing.
+    pub destination: DestinationId,
+    /// The settings with which it was tried last: with others it is tried at once.
+    pub revision: u32,
+    /// In the order of their sequences.
+    pub members: Vec<Due>,
+    /// In place of members: present records of a new subscription, as they were read.
+    pub records: Vec<GivenRecord>,
+    /// When it is to be tried (again).
+    pub at: Millis,
+    /// Steps of the schedule used up.
+    pub tries: u32,
+    /// Attempts made.
+    pub made: u32,
+    /// The last of them.
+    pub attempts: Vec<Attempt>,
+}
+
+/// A present record, as an event that is in no log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenRecord {
+    /// Made of the lane and the record, so that it is the same whenever it is made.
+    pub id: EventId,
+    /// The state is that of this position of the log.
+    pub seq: Seq,
+    pub event: Event,
+}
+
+impl BatchRow {
+    /// How many events are in it.
+    pub fn len(&self) -> usize {
+        self.members.len() + self.records.len()
+    }
+
+    /// Whether it holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The same after a failed attempt.
+    #[must_use]
+    pub fn tried(mut self, attempt: Attempt, at: Millis, tries: u32) -> Self {
+        self.attempts.push(attempt);
+        let surplus = self.attempts.len().saturating_sub(ATTEMPTS_KEPT);
+        self.attempts.drain(..surplus);
+        self.made = self.made.saturating_add(1);
+        Self { at, tries, ..self }
+    }
+
+    /// The members and records at these places, as a batch of their own.
+    #[must_use]
+    pub fn part(&self, places: &[usize]) -> Self {
+        let members = places.iter().filter_map(|place| self.members.get(*place).copied()).collect();
+        let records = places.iter().filter_map(|place| self.records.get(place.checked_sub(self.members.len())?));
+        Self { members, records: records.cloned().collect(), attempts: self.attempts.clone(), ..*self }
+    }
+}
+
+fn key(lane: LaneNo, number: Seq) -> Key {
+    Key::lane(lane).seq(number)
+}
+
+impl Rows {
+    /// The batches of a lane that are not settled, in the order of their numbers, at most `limit`.
+    pub fn batches(&self, lane: LaneNo, limit: usize) -> Result<Vec<(Seq, BatchRow)>> {
+        let prefix = Key::lane(lane);
+        let mut batches = Vec::new();
+        self.walk(Table::Batches, prefix.as_ref(), &prefix.clone().end(), Walk::Forward, |key, value| {
+            batches.push((Seq(keys::number_at(key, 4).unwrap_or_default()), codec::decode(value)?));
+            Ok(batches.len() < limit)
+        })?;
+        Ok(batches)
+    }
+
+    /// The lanes that have a batch which is not settled, or a backfill that is not over.
+    pub fn lanes_writing(&self) -> Result<Vec<LaneNo>> {
+        let mut lanes = std::collections::BTreeSet::new();
+        let lane_of =
+            |key: &[u8]| Ok(LaneNo(u32::from_be_bytes(codec::fixed("lane", key.get(..4).unwrap_or_default())?)));
+        self.walk_prefix(Table::Batches, &Key::new(), |key, _| {
+            lanes.insert(lane_of(key)?);
+            Ok(true)
+        })?;
+        self.walk_prefix(Table::Backfills, &Key::new(), |key, value| {
+            if codec::decode::<Backfill>(value)?.ended_at.is_none() {
+                lanes.insert(lane_of(key)?);
+            }
+            Ok(true)
+        })?;
+        Ok(lanes.into_iter().collect())
+    }
+
+    /// The batch that holds the delivery at `seq`, if one does.
+    pub fn batch_of(&self, lane: LaneNo, seq: Seq) -> Result<Option<(Seq, BatchRow)>> {
+        let holds = |(_, batch): &(Seq, BatchRow)| batch.members.iter().any(|due| due.seq == seq);
+        // A batch is cut in two at most as often as it can be, and only one is cut at a time.
+        Ok(self.batches(lane, 64)?.into_iter().find(holds))
+    }
+}
+
+impl Tx<'_> {
+    /// Freezes a batch, or notes how often it was tried.
+    pub fn put_batch(&mut self, lane: LaneNo, number: Seq, batch: &BatchRow) -> Result<()> {
+        self.put(Table::Batches, key(lane, number), batch)
+    }
+
+    /// All of its members are settled, or stand in another one.
+    pub fn delete_batch(&mut self, lane: LaneNo, number: Seq) -> Result<()> {
+        self.delete(Table::Batches, key(lane, number))
+    }
+}
