@@ -4,18 +4,21 @@
 //! in another batch; a lane tries its batches one at a time, in the order of their numbers. Not here: what is in the
 //! request (`destinations`), which deliveries are put together (`actors::courier::batch`).
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::backfills::Backfill;
 use super::codec;
+use super::deliveries::DeliveryRow;
 use super::due::Due;
 use super::keys::{self, Key};
 use super::rows::{Rows, Walk};
 use super::tables::Table;
 use super::tx::Tx;
-use crate::domain::delivery::Attempt;
-use crate::domain::event::Event;
-use crate::domain::id::{DestinationId, EventId, LaneNo, Seq};
+use crate::domain::delivery::{Attempt, DeliveryState};
+use crate::domain::event::{Event, RecordKey};
+use crate::domain::id::{ConnectionId, DestinationId, EventId, LaneNo, Seq};
 use crate::domain::time::Millis;
 use crate::error::Result;
 
@@ -125,7 +128,44 @@ impl Rows {
     }
 }
 
+impl Rows {
+    /// A delivery as the batch tells of it that holds it, if one does: what was tried stands there until it ends.
+    pub fn as_batched(&self, lane: LaneNo, seq: Seq, row: DeliveryRow) -> Result<DeliveryRow> {
+        let DeliveryState::Due { .. } = row.state else { return Ok(row) };
+        let Some((_, batch)) = self.batch_of(lane, seq)?.filter(|(_, batch)| batch.made > 0) else { return Ok(row) };
+        let state = DeliveryState::Due { at: batch.at, tries: batch.tries, attempts: batch.made };
+        Ok(DeliveryRow { state, attempts: batch.attempts, ..row })
+    }
+}
+
 impl Tx<'_> {
+    /// Takes records that were erased out of the batches of backfills; what is left of a batch is another one. The caller
+    /// is alone in its commit.
+    pub fn erase_given(&mut self, connection: ConnectionId, records: &HashSet<RecordKey>) -> Result<()> {
+        let is_erased = |given: &GivenRecord| {
+            given.event.connection == Some(connection)
+                && given.event.record_key().is_some_and(|record| records.contains(&record))
+        };
+        let mut found = Vec::new();
+        self.walk_prefix(Table::Batches, &Key::new(), |key, value| {
+            let batch: BatchRow = codec::decode(value)?;
+            if batch.records.iter().any(is_erased) {
+                let lane = LaneNo(u32::from_be_bytes(codec::fixed("lane", key.get(..4).unwrap_or_default())?));
+                found.push((lane, Seq(keys::number_at(key, 4).unwrap_or_default()), batch));
+            }
+            Ok(true)
+        })?;
+        for (lane, number, mut batch) in found {
+            self.delete_batch(lane, number)?;
+            batch.records.retain(|given| !is_erased(given));
+            if !batch.is_empty() {
+                let number = self.next_seq()?;
+                self.put_batch(lane, number, &batch)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Freezes a batch, or notes how often it was tried.
     pub fn put_batch(&mut self, lane: LaneNo, number: Seq, batch: &BatchRow) -> Result<()> {
         self.put(Table::Batches, key(lane, number), batch)

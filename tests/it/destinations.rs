@@ -21,6 +21,7 @@ use tidemill::telemetry::Metrics;
 
 use crate::support::engine::{config, event, subscribe, workspace};
 use crate::support::stand_in::{self, Act, Shared};
+use crate::support::wreck;
 
 struct Node {
     engine: Engine,
@@ -234,11 +235,10 @@ async fn a_batch_that_was_under_way_at_a_crash_is_sent_again_as_it_was() {
     let (_, lane) = node.lane(json!({"name": "crash", "rows": 50}), |_| ()).await;
     node.publish(0..20).await;
     until("it is under way", || !node.shared.names().is_empty()).await;
-    let Node { engine: old, folder, shared } = node;
-    old.store.clone().close();
-    drop(old);
-    let engine = engine(&folder);
-    let node = Node { engine, folder, shared };
+    // The dead one's files as they are now; itself it can do nothing more, since its destination never answers.
+    let wreck = wreck::copy(node.folder.path());
+    let old = node;
+    let node = Node { engine: engine(&wreck), folder: wreck, shared: old.shared.clone() };
     node.publish(20..30).await;
     node.settled(lane, 30).await;
     let names = node.shared.names();

@@ -15,9 +15,13 @@ use crate::store::DeliveryRow;
 
 impl Outlet {
     /// The parcel of the delivery at `seq`, as its last attempt had it, at the time of now; as its first one will have it,
-    /// if there was none. None: its event or its subscription is gone. It reads, so it may wait for the disk.
+    /// if there was none. None: its event or its subscription is gone, or it is no
+    /// HTTP endpoint that it goes to. It reads, so it may wait for the disk.
     pub fn repeat(&self, lane: LaneNo, seq: Seq, row: &DeliveryRow) -> Result<Option<Parcel>> {
         let Some(config) = LaneConfig::read(self, lane)? else { return Ok(None) };
+        if config.subscription.destination.is_some() {
+            return Ok(None);
+        }
         let Some(event) = self.store.event(row.event)? else { return Ok(None) };
         let (version, include) = (config.subscription.api_version, &config.include);
         let id = EventId::new(row.event, event.workspace);

@@ -117,6 +117,8 @@ fn erase(tx: &mut Tx<'_>, job: &mut Erasure, plan: Plan) -> Result<Vec<String>> 
     let Some((connection, user)) = &plan.connection else { return Ok(Vec::new()) };
     let (now, mut told) = (tx.now(), Vec::new());
     let mut live: HashMap<&str, u64> = HashMap::new();
+    let records = plan.targets.iter().filter_map(|(key, _)| key[4..].try_into().ok()).collect();
+    tx.erase_given(connection.id, &records)?;
     for (key, named) in &plan.targets {
         let row = tx.snapshot_at(connection.id, key)?;
         let Some(kind) = plan.kinds.iter().find(|kind| key.starts_with(&kind.hash)) else {

@@ -142,7 +142,10 @@ impl<'a> Hit<'a> {
         subscription: &'a Subscription,
         seq: Seq,
     ) -> Result<Option<Self>> {
-        let Some(row) = rows.delivery(subscription.lane, seq)? else { return Ok(None) };
+        let Some(mut row) = rows.delivery(subscription.lane, seq)? else { return Ok(None) };
+        if subscription.destination.is_some() {
+            row = rows.as_batched(subscription.lane, seq, row)?;
+        }
         let event = rows.event(row.event)?;
         Ok(Some(Self::new(flights, subscription, seq, row, event)))
     }
