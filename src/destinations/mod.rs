@@ -24,8 +24,8 @@ use crate::domain::secret::Secret;
 pub use crate::domain::subscription::Signing;
 use crate::domain::time::Millis;
 use crate::error::Result;
-use crate::outbound::Bytes;
 use crate::outbound::diagnose::Diagnosis;
+use crate::outbound::{Bytes, Client};
 use http::keys::KeyRing;
 use http::sign::HmacKey;
 
@@ -99,4 +99,8 @@ pub trait Post: Send + Sync {
     fn deliver<'a>(&'a self, parcel: &'a Parcel) -> BoxFuture<'a, Result<Report>>;
     /// Makes one attempt and looks closely on the way, within twice the parcel's timeout.
     fn try_out<'a>(&'a self, parcel: &'a Parcel) -> BoxFuture<'a, Result<Trial>>;
+    /// The guarded client that it sends with, for destinations that are no HTTP endpoint; None: there is none.
+    fn client(&self) -> Option<Client> {
+        None
+    }
 }

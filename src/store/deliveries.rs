@@ -315,7 +315,9 @@ impl Tx<'_> {
     /// Erases a lane: its queue, its history, its counts, its replays.
     pub fn erase_lane(&mut self, lane: LaneNo) -> Result<()> {
         let replays = [Table::Replays, Table::ReplaysLive, Table::ReplayCounts];
-        for table in [Table::Queue, Table::Deliveries, Table::Counts, Table::Lanes].into_iter().chain(replays) {
+        let batched = [Table::Batches, Table::Backfills];
+        let own = [Table::Queue, Table::Deliveries, Table::Counts, Table::Lanes];
+        for table in own.into_iter().chain(replays).chain(batched) {
             self.delete_prefix(table, &Key::lane(lane))?;
         }
         Ok(())

@@ -6,6 +6,7 @@
 //! answered as durable is in it. Not here: what to do about any of it (`actors`).
 
 mod audit;
+mod backfills;
 mod backup;
 mod cancels;
 mod codec;
@@ -44,6 +45,7 @@ mod upgrade;
 mod vault;
 mod writer;
 
+pub use backfills::{Backfill, BackfillState};
 pub use backup::{Identity, Note, Owed, Paused, copy_folder, note, restore};
 pub use cancels::OwedMark;
 pub use counts::{Count, LaneCounts};

@@ -7,6 +7,7 @@
 mod bodies;
 mod deaths;
 mod desk;
+mod destinations;
 mod ended;
 mod flights;
 mod handshake;

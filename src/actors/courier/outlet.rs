@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -45,6 +46,8 @@ pub struct Options {
     pub bodies_bytes_max: usize,
     /// How long a replaced workspace key stays published and an Ed25519 one signs.
     pub key_overlap: Duration,
+    /// The folder below which destinations may write files; None: they may not.
+    pub files: Option<PathBuf>,
 }
 
 /// Makes the driver of one runtime; called on that runtime.

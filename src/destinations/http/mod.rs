@@ -141,6 +141,10 @@ impl Post for Http {
         async move { Ok(self.attempt(parcel, |_| ()).await?.0) }.boxed()
     }
 
+    fn client(&self) -> Option<Client> {
+        Some(self.client.clone())
+    }
+
     fn try_out<'a>(&'a self, parcel: &'a Parcel) -> BoxFuture<'a, Result<Trial>> {
         async move {
             let way = match Url::parse(&parcel.address) {
