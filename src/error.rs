@@ -57,6 +57,7 @@ codes! {
     ConnectorNotFound = "connector-not-found", 404, Caller;
     IntegrationNotFound = "integration-not-found", 404, Caller;
     ConnectionNotFound = "connection-not-found", 404, Caller;
+    DestinationNotFound = "destination-not-found", 404, Caller;
     InboxNotFound = "inbox-not-found", 404, Caller;
     WebhookNotFound = "webhook-not-found", 404, Caller;
     BackupNotFound = "backup-not-found", 404, Caller;

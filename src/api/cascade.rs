@@ -6,13 +6,14 @@
 use super::state::State;
 use crate::actors::watcher::farewell;
 use crate::domain::connection::{Connection, Integration};
+use crate::domain::destination::Destination;
 use crate::domain::id::{ConnectionId, LaneNo, Seq, WorkspaceNo};
 use crate::domain::models::system::{Subject, SystemEvent};
 use crate::domain::returns::ReturnUrls;
 use crate::domain::subscription::Subscription;
 use crate::domain::workspace::{ApiKey, CustomTopic, User, Workspace};
 use crate::error::{Code, Error, Result};
-use crate::store::{Entity, Slot, Tx};
+use crate::store::{Entity, Page, Slot, Tx};
 
 /// Things deleted in one commit.
 const STEP: usize = 50;
@@ -25,6 +26,8 @@ pub(super) struct Touched {
     pub(super) lanes: Vec<LaneNo>,
     pub(super) owners: Vec<[u8; 12]>,
     pub(super) events: bool,
+    /// Something was deleted that nobody waits for.
+    pub(super) quiet: bool,
 }
 
 impl Touched {
@@ -42,7 +45,7 @@ impl Touched {
         }
     }
     fn is_empty(&self) -> bool {
-        self.lanes.is_empty() && self.owners.is_empty()
+        self.lanes.is_empty() && self.owners.is_empty() && !self.quiet
     }
 }
 
@@ -80,6 +83,17 @@ fn narrowed_step(tx: &mut Tx<'_>, parent: &[u8; 12]) -> Result<Touched> {
     Ok(touched)
 }
 
+/// Deletes a destination of a page, after what writes into it.
+fn destinations_step(tx: &mut Tx<'_>, page: Page<Destination>) -> Result<Touched> {
+    let Some(gone) = page.items.first() else { return Ok(Touched::default()) };
+    let touched = narrowed_step(tx, &gone.id.0)?;
+    if !touched.is_empty() {
+        return Ok(touched);
+    }
+    tx.delete_object(gone)?;
+    Ok(Touched { quiet: true, ..touched })
+}
+
 /// Deletes the subscriptions narrowed to a connection.
 pub(super) async fn empty_connection(state: &State, id: ConnectionId) -> Result<()> {
     repeat(state, move |tx| narrowed_step(tx, &id.0)).await
@@ -102,7 +116,7 @@ async fn repeat(
 }
 
 /// Deletes what hangs on a user: keys bound to the user, subscriptions narrowed to the user or to the user's connections,
-/// connections.
+/// connections, destinations.
 pub(super) async fn empty_user(state: &State, user: &User) -> Result<()> {
     let id = user.id.0;
     while state.store.change(move |tx| delete_keys(tx, &id)).await? {}
@@ -116,6 +130,9 @@ pub(super) async fn empty_user(state: &State, user: &User) -> Result<()> {
             if touched.is_empty() {
                 connection(tx, gone, "userDeleted", &mut touched)?;
             }
+        }
+        if touched.is_empty() {
+            touched = destinations_step(tx, tx.children(&id, None, 1)?)?;
         }
         Ok(touched)
     })
@@ -142,6 +159,9 @@ pub(super) async fn empty_workspace(state: &State, workspace: &Workspace) -> Res
             for gone in tx.connections(no, None, 1)?.items {
                 connection(tx, &gone, "requested", &mut touched)?;
             }
+        }
+        if touched.is_empty() {
+            touched = destinations_step(tx, tx.destinations(no, None, 1)?)?;
         }
         Ok(touched)
     })

@@ -19,6 +19,7 @@ mod connect;
 mod connections;
 mod connectors;
 mod deliveries;
+mod destinations;
 mod erasures;
 mod events;
 mod explain;
@@ -70,6 +71,7 @@ pub fn table() -> Vec<Route> {
         signing_keys::routes(),
         users::routes(),
         user_export::routes(),
+        destinations::routes(),
         subscriptions::routes(),
         subscriptions::hooks::routes(),
         subscriptions::replays::routes(),

@@ -20,10 +20,11 @@ use super::health::Phase;
 use super::reply::Reply;
 use super::route::{Route, group};
 use super::state::State;
-use super::{connections, deliveries, events, integrations};
+use super::{connections, deliveries, destinations, events, integrations};
 use crate::domain::audit::{Act, Actor};
 use crate::domain::body;
 use crate::domain::connection::Connection;
+use crate::domain::destination::Destination;
 use crate::domain::event::Event;
 use crate::domain::id::{ConnectionId, EventId, InboxId, Seq};
 use crate::domain::subscription::Include;
@@ -41,8 +42,8 @@ const PIECE_BYTES: usize = 64 * 1024;
 const CONNECTIONS_MAX: usize = 100_000;
 const RETRY_AFTER_SECONDS: u32 = 10;
 
-/// One line: an object with `type` (`user`, `connection`, `record`, `webhook`, `event`, `delivery` or `end`) and one more
-/// member of that name.
+/// One line: an object with `type` (`user`, `destination`, `connection`, `record`, `webhook`, `event`, `delivery` or `end`)
+/// and one more member of that name.
 #[derive(JsonSchema)]
 #[expect(dead_code, reason = "the document's shape of a line")]
 struct Line {
@@ -75,6 +76,7 @@ struct Scope {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     User,
+    Destinations(Option<[u8; 12]>),
     Connection(usize),
     Records(usize, Option<SnapshotKey>),
     Webhooks(usize, Option<InboxId>),
@@ -199,8 +201,9 @@ impl Scope {
                 let user = serde_json::json!({"userId": id.to_string(), "username": username, "fullName": full_name,
                     "createdAt": created_at.rfc3339_millis()});
                 piece.add("user", &user, &[])?;
-                Ok(Place::Connection(0))
+                Ok(Place::Destinations(None))
             }
+            Place::Destinations(before) => self.destinations(rows, before, piece),
             Place::Connection(at) => {
                 let Some(id) = self.connections.get(at) else { return Ok(Place::Events(Seq(0))) };
                 // One that was deleted meanwhile is not held any more.
@@ -220,6 +223,17 @@ impl Scope {
             }
             Place::Over => Ok(Place::Over),
         }
+    }
+
+    /// As the API shows them: without secrets.
+    fn destinations(&self, rows: &Rows, before: Option<[u8; 12]>, piece: &mut Piece) -> Result<Place> {
+        let before = before.as_ref().map(<[u8; 12]>::as_slice);
+        let page = rows.children::<Destination>(&self.user.id.0, before, ROWS_MAX)?;
+        for destination in &page.items {
+            piece.add("destination", &destinations::exported(destination)?, &[])?;
+        }
+        let last = page.items.last().map(|destination| destination.id.0).filter(|_| page.next.is_some());
+        Ok(last.map_or(Place::Connection(0), |id| Place::Destinations(Some(id))))
     }
 
     /// As the API shows it, without the address of its webhook: that is a secret.

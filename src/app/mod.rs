@@ -318,7 +318,7 @@ fn outlet_options(config: &Config) -> Result<outlet::Options> {
         in_flight_total: delivery.in_flight_total,
         bodies_bytes_max: BODIES_BYTES_MAX,
         key_overlap: Duration::from_secs(config.security.key_overlap_seconds.get()),
-        files: None,
+        files: config.destinations.files_path.clone(),
         kinds: &[],
     })
 }

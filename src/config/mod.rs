@@ -31,6 +31,7 @@ pub struct Config {
     pub tls: Tls,
     pub dns: Dns,
     pub delivery: Delivery,
+    pub destinations: Destinations,
     pub ingest: Ingest,
     pub storage: Storage,
     pub retention: Retention,

@@ -109,6 +109,16 @@ pub struct Delivery {
     pub proxy_url_file: Option<PathBuf>,
 }
 
+/// `[destinations]`: where events go that is not an HTTP endpoint. Databases and the like are reached under the rules of
+/// `[delivery]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Destinations {
+    /// The folder below which destinations of the type `file` may write.
+    #[serde(deserialize_with = "setting::optional")]
+    pub files_path: Option<PathBuf>,
+}
+
 /// `[ingest]`: how webhooks of apps come in, and which networks apps may be in.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -97,10 +97,10 @@ pub trait Post: Send + Sync {
     fn check(&self, address: &str) -> Result<()>;
     /// Makes one attempt, within the parcel's timeout.
     fn deliver<'a>(&'a self, parcel: &'a Parcel) -> BoxFuture<'a, Result<Report>>;
-    /// The guarded client that it sends with; None where nothing is really sent.
+    /// Makes one attempt and looks closely on the way, within twice the parcel's timeout.
+    fn try_out<'a>(&'a self, parcel: &'a Parcel) -> BoxFuture<'a, Result<Trial>>;
+    /// The guarded client that it sends with, for destinations that are no HTTP endpoint; None: there is none.
     fn client(&self) -> Option<Client> {
         None
     }
-    /// Makes one attempt and looks closely on the way, within twice the parcel's timeout.
-    fn try_out<'a>(&'a self, parcel: &'a Parcel) -> BoxFuture<'a, Result<Trial>>;
 }

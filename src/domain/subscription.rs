@@ -155,7 +155,12 @@ impl Subscription {
     /// What it has in common with no other one of its workspace.
     pub fn wish(&self) -> String {
         let hook_types = self.hook.as_ref().map(|_| self.update_types.as_slice());
-        wish(&self.address, &self.topics, self.user, self.connection, hook_types)
+        let mut text = wish(&self.address, &self.topics, self.user, self.connection, hook_types);
+        // A log and a mirror of the same are two things.
+        if matches!(self.shape, Shape::Mirror(_)) {
+            text.push_str("\nmirror");
+        }
+        text
     }
 
     /// Whether deliveries may leave now.

@@ -30,13 +30,6 @@ pub struct Backfill {
     pub ended_at: Option<Millis>,
 }
 
-impl Backfill {
-    /// One that begins now, at this position of the log.
-    pub fn begin(from: Seq, now: Millis) -> Self {
-        Self { from, connection: None, after: None, written: 0, refused: 0, started_at: now, ended_at: None }
-    }
-}
-
 impl Rows {
     /// A lane's backfill, if it was made with one.
     pub fn backfill(&self, lane: LaneNo) -> Result<Option<Backfill>> {
@@ -45,6 +38,15 @@ impl Rows {
 }
 
 impl Tx<'_> {
+    /// Begins the backfill of a lane whose subscription begins at `from`.
+    pub fn begin_backfill(&mut self, lane: LaneNo, from: Seq) -> Result<Backfill> {
+        let started_at = self.now();
+        let begun =
+            Backfill { from, connection: None, after: None, written: 0, refused: 0, started_at, ended_at: None };
+        self.put_backfill(lane, &begun)?;
+        Ok(begun)
+    }
+
     /// Notes how far a lane's backfill is.
     pub fn put_backfill(&mut self, lane: LaneNo, backfill: &Backfill) -> Result<()> {
         self.put(Table::Backfills, Key::lane(lane), backfill)

@@ -16,7 +16,7 @@ use tidemill::domain::snapshot::{Hash, SnapshotRow, Version};
 use tidemill::domain::subscription::{Subscription, destination_address};
 use tidemill::domain::time::Millis;
 use tidemill::domain::trouble::Trouble;
-use tidemill::store::{Backfill, Wait};
+use tidemill::store::Wait;
 use tidemill::telemetry::Metrics;
 
 use crate::support::engine::{config, event, subscribe, workspace};
@@ -373,7 +373,7 @@ async fn a_backfill_gives_each_present_record_once_and_then_its_changes() {
             let id = record_id(CONNECTION, "crm/contacts", remote).into_bytes();
             tx.put_snapshot(CONNECTION, "contacts", &id, &row(remote, Some(made.parts().0)))?;
         }
-        tx.put_backfill(lane, &Backfill::begin(subscription.from, now))
+        tx.begin_backfill(lane, subscription.from).map(drop)
     };
     store.change(begin).await.unwrap();
     node.engine.rings.subscriptions_changed();

@@ -6,16 +6,15 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use serde_json::{Map, Value};
 use tokio::runtime::Handle;
 
+use super::destinations::{object, stopping};
 use super::outlet::Outlet;
-use crate::destinations::driver::{Driver, Opening};
-use crate::destinations::kinds;
+use crate::destinations::driver::Driver;
 use crate::domain::destination::Destination;
 use crate::domain::id::DestinationId;
 use crate::domain::secret::Secret;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Drivers that are kept open at most; the next one takes the place of any other.
 const OPEN_MAX: usize = 1024;
@@ -33,26 +32,13 @@ pub struct Opened {
 
 impl Outlet {
     /// Opens a destination with these secret settings (JSON object text). Nothing is connected yet.
-    ///
-    /// # Errors
-    /// `invalid`, naming the setting; `unavailable` while the node stops.
-    pub fn open_destination(&self, destination: &Destination, secrets: Option<&Secret>) -> Result<Opened> {
-        let stand_in = self.options.kinds.iter().find(|kind| kind.name == destination.kind).copied();
-        let kind = stand_in
-            .or_else(|| kinds::find(&destination.kind))
-            .ok_or_else(|| Error::invalid(format!("this build has no destinations of type `{}`", destination.kind)))?;
-        let mut settings: Map<String, Value> = serde_json::from_str(&destination.settings).map_err(Error::internal)?;
-        if let Some(secrets) = secrets {
-            let secrets: Map<String, Value> = serde_json::from_str(secrets.expose()).map_err(Error::internal)?;
-            settings.extend(secrets);
-        }
+    fn open_destination(&self, destination: &Destination, secrets: Option<&Secret>) -> Result<Opened> {
         let place = destination.id.0.iter().fold(0_usize, |sum, byte| sum.wrapping_mul(31) + usize::from(*byte));
-        let (runtime, post) = self.runtime(place).ok_or_else(|| Error::unavailable("the node is stopping", 5))?;
-        let client = post.client().ok_or_else(|| Error::unavailable("the node sends nothing", 5))?;
+        let (runtime, post) = self.runtime(place).ok_or_else(stopping)?;
+        let opening = self.opening(&post, destination, &object(secrets.map(Secret::expose))?)?;
         // Some drivers begin tasks of their own.
         let _inside = runtime.enter();
-        let files = self.options.files.clone();
-        let driver = (kind.open)(Opening { destination: destination.id, settings, client, files })?;
+        let driver = (self.kind(destination)?.open)(opening)?;
         Ok(Opened { runtime, driver })
     }
 

@@ -8,6 +8,7 @@ mod batch;
 mod bodies;
 mod deaths;
 mod desk;
+mod destinations;
 mod drivers;
 mod ended;
 mod flights;

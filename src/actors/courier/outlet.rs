@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -48,7 +49,7 @@ pub struct Options {
     /// How long a replaced workspace key stays published and an Ed25519 one signs.
     pub key_overlap: Duration,
     /// The folder below which destinations may write files; None: none may.
-    pub files: Option<std::path::PathBuf>,
+    pub files: Option<PathBuf>,
     /// Kinds of destinations beside those of the build: stand-ins of tests.
     pub kinds: &'static [&'static Kind],
 }

@@ -299,7 +299,10 @@ async fn show(call: Call) -> Result<Reply> {
         let hit = Hit::find(rows, &outlet.flights, &subscription, id.parts().0)?;
         let hit = hit.ok_or_else(|| not_found(Code::DeliveryNotFound, &id.to_string()))?;
         let mut delivery = view(&hit, true);
-        if let Some(parcel) = outlet.repeat(subscription.lane, id.parts().0, &hit.row)? {
+        // Into a destination it leaves in a batch, which is nothing to type.
+        if subscription.destination.is_none()
+            && let Some(parcel) = outlet.repeat(subscription.lane, id.parts().0, &hit.row)?
+        {
             let curl = Curl::of(parcel, &prefix, signs)?;
             (delivery.curl, delivery.curl_body) = (Some(curl.line), curl.body);
         }

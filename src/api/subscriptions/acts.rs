@@ -11,8 +11,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::shape::{OneSubscription, view};
-use super::{Call, find, id_of, ring};
+use super::{Call, find, id_of, ring, target};
 use crate::api::call::not_found;
+use crate::api::destinations::{self, test::DestinationTest};
 use crate::api::reply::Reply;
 use crate::api::route::Route;
 use crate::destinations::Trial;
@@ -122,6 +123,15 @@ struct OneTrial {
     test: TrialView,
 }
 
+/// What a test showed: of an address, or of a destination.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "the document's shape of both")]
+enum AnyTrial {
+    Address(OneTrial),
+    Destination(DestinationTest),
+}
+
 pub(super) fn routes() -> Vec<Route> {
     vec![
         Route::post("/{version}/one/webhooks/{subscriptionId}/enable", "Switch on, and end a halt", enable)
@@ -132,7 +142,7 @@ pub(super) fn routes() -> Vec<Route> {
             .gives::<OneSubscription>(),
         Route::post("/{version}/one/webhooks/{subscriptionId}/test", "Send a ping now and show the way", test)
             .takes::<Nothing>()
-            .gives::<OneTrial>(),
+            .gives::<AnyTrial>(),
     ]
 }
 
@@ -170,6 +180,7 @@ async fn rotate(call: Call) -> Result<Reply> {
     let fresh = HmacKey::generate()?;
     let change = move |tx: &mut Tx<'_>| {
         let (rotated, now) = (find(tx, workspace, id)?, tx.now());
+        target::refuse(&rotated, "secret")?;
         let stored: Option<SigningSecrets> = tx.secret(&id.0, Slot::SigningSecrets)?;
         let ends = now.after(Duration::from_secs(overlap.into()));
         let text = fresh.expose().to_owned();
@@ -196,6 +207,10 @@ async fn test(call: Call) -> Result<Reply> {
     let (workspace, id, now) = (call.workspace()?, id_of(&call)?, call.now());
     let missing = || not_found(Code::SubscriptionNotFound, &id.to_string());
     let tested = call.read(move |rows| find(rows, workspace, id)).await?;
+    if let Some(destination) = tested.destination {
+        let found = call.read(move |rows| destinations::find(rows, workspace, destination)).await?;
+        return Reply::json(&destinations::test::run(&call.state, &found, tested.shape).await?);
+    }
     let busy = |_| Error { retry_after: Some(1), ..Error::new(Code::TooManyRequests, "too many tests run at once") };
     let _room = call.state.tests.try_acquire().map_err(busy)?;
     let seq: Seq = call.state.store.append(Wait::Applied, |tx| tx.next_seq()).await?;

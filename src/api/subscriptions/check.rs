@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::shape::{MASK, OrderingWord, Settings};
+use super::target;
 use crate::api::call::{Call, not_found, user_of};
 use crate::api::options::Options;
 use crate::api::shapes::future;
@@ -89,10 +90,11 @@ pub(super) fn topics(rows: &Rows, context: &Context, asked: &[String]) -> Result
 pub(super) fn apply(
     rows: &Rows,
     context: &Context,
-    settings: Settings,
+    mut settings: Settings,
     to: &mut Subscription,
     headers: &mut HeaderValues,
 ) -> Result<()> {
+    target::apply(rows, context.workspace, &mut settings, to)?;
     let defaults = &context.options.subscription;
     if let Some(wish) = settings.is_enabled {
         to.is_enabled = wish.unwrap_or(true);
@@ -112,7 +114,8 @@ pub(super) fn apply(
         to.update_types = update_types(types.unwrap_or_default())?;
     }
     if let Some(include) = settings.include {
-        to.include = include.unwrap_or_default().into_iter().map(Into::into).collect();
+        let default = || target::include(to);
+        to.include = include.map_or_else(default, |words| words.into_iter().map(Into::into).collect());
         to.include.sort();
         to.include.dedup();
     }
@@ -151,7 +154,7 @@ pub(super) fn apply(
             return Err(Error::invalid("signing: leave at least one of rsa, hmac and ed25519 on"));
         }
     }
-    Ok(())
+    target::check(rows, to)
 }
 
 /// How fast, and in which order.

@@ -10,11 +10,14 @@ mod check;
 pub(super) mod hooks;
 pub(super) mod replays;
 mod shape;
+mod target;
 
 use self::auth::AuthView;
 use self::check::Context;
 pub(super) use self::shape::status_from;
 use self::shape::{ChangedSubscription, NewSubscription, OneSubscription, Subscriptions, view};
+use self::target::Target;
+pub(super) use self::target::{DeletesWord, ShapeWord, shape_of};
 use super::call::{Call, not_found, user_of};
 use super::cascade::{self, Touched};
 use super::paging::{self, Paging};
@@ -37,7 +40,7 @@ pub(super) fn routes() -> Vec<Route> {
         Param { name: "connectionId", about: "Of this connection." },
     ];
     let mut routes = vec![
-        Route::post(ALL, "Subscribe an address to topics", create)
+        Route::post(ALL, "Subscribe an address or a destination to topics", create)
             .query(&scope)
             .takes::<NewSubscription>()
             .gives::<OneSubscription>(),
@@ -116,8 +119,17 @@ fn blank(tx: &mut Tx<'_>, context: &Context, address: String, topics: Vec<String
 }
 
 async fn create(call: Call) -> Result<Reply> {
-    let (address, topics, mut settings) = call.json::<NewSubscription>()?.split();
-    check::address(&call, &address)?;
+    let asked = call.json::<NewSubscription>()?;
+    let backfill = asked.backfill;
+    let (address, topics, mut settings) = asked.split();
+    let target = Target::of(address, settings.destination_id.take())?;
+    match &target {
+        Target::Address(address) => check::address(&call, address)?,
+        Target::Destination(_) => {}
+    }
+    if backfill && matches!(target, Target::Address(_)) {
+        return Err(Error::invalid("backfill: this is for subscriptions with a `destinationId`"));
+    }
     // Alloy's clients narrow a subscription by query parameters.
     if settings.user_id.is_none() {
         settings.user_id = call.query("userId").map(|text| Some(text.to_owned()));
@@ -129,21 +141,25 @@ async fn create(call: Call) -> Result<Reply> {
     let secret = HmacKey::generate()?;
     let change = move |tx: &mut Tx<'_>| {
         let topics = check::topics(tx, &context, &topics)?;
-        let mut made = blank(tx, &context, address, topics)?;
+        let mut made = blank(tx, &context, String::new(), topics)?;
+        let is_http = target.lay(tx, &mut made)?;
         let mut headers = HeaderValues::default();
+        target::refuse_auth(&made, settings.auth.as_ref())?;
         let auth = auth::apply(settings.auth.take(), None)?;
         check::apply(tx, &context, settings, &mut made, &mut headers)?;
         auth::check(auth.as_ref(), &headers)?;
         refuse_rival(tx, &made)?;
         tx.put_object(&made)?;
-        let text = secret.expose().to_owned();
-        let secrets = SigningSecrets { all: vec![SigningSecret { text: text.clone(), until: None }] };
-        tx.put_secret(&made.id.0, Slot::SigningSecrets, &secrets)?;
+        let text = is_http.then(|| secret.expose().to_owned());
+        let all = text.iter().map(|text| SigningSecret { text: text.clone(), until: None }).collect();
+        tx.put_secret(&made.id.0, Slot::SigningSecrets, &SigningSecrets { all })?;
         tx.put_secret(&made.id.0, Slot::HeaderValues, &headers)?;
         auth::put(tx, made.id, auth.as_ref())?;
+        let begun = backfill.then(|| tx.begin_backfill(made.lane, made.from)).transpose()?;
         let mut subscription = view(tx, &made, tx.now())?;
         subscription.auth = auth.as_ref().map(AuthView::of);
-        subscription.secret = Some(text);
+        subscription.backfill = begun.map(Into::into);
+        subscription.secret = text;
         Ok((Reply::json(&OneSubscription { subscription })?, made.lane))
     };
     let (reply, lane) = call.change(change).await?;
@@ -196,9 +212,11 @@ async fn change(call: Call) -> Result<Reply> {
         }
         let mut kept = auth::stored(tx, id)?;
         if let Some(address) = address {
+            target::refuse(&changed, "address")?;
             kept = auth::kept_for(&address, &changed.address, settings.auth.as_ref(), kept)?;
             changed.address = address;
         }
+        target::refuse_auth(&changed, settings.auth.as_ref())?;
         let auth = auth::apply(settings.auth.take(), kept)?;
         check::apply(tx, &context, settings, &mut changed, &mut headers)?;
         auth::check(auth.as_ref(), &headers)?;

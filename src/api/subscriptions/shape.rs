@@ -9,7 +9,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::auth::{self, AuthView, AuthWish};
-use crate::api::body;
+use super::target::{self, BackfillView, DeletesWord, ShapeWord};
+use crate::api::{body, destinations};
 use crate::domain::delivery::AttemptError;
 use crate::domain::subscription::{Halt, Include, Subscription, WhileDisabled};
 use crate::domain::time::Millis;
@@ -26,8 +27,12 @@ macro_rules! settings {
         #[derive(Deserialize, JsonSchema)]
         #[serde(deny_unknown_fields, rename_all = "camelCase")]
         pub(super) struct NewSubscription {
-            /// Where events are sent: an absolute URL. It is signed exactly as it stands here.
-            pub(super) address: String,
+            /// Where events are sent: an absolute URL. It is signed exactly as it stands here. This or `destinationId`.
+            #[serde(default)]
+            pub(super) address: Option<String>,
+            /// True: begin with the records that are there now, then go on with changes. Only with `destinationId`.
+            #[serde(default)]
+            pub(super) backfill: bool,
             /// Topics (`crm/contacts`) and patterns (`crm/*`, `*`). `*` leaves system topics out.
             pub(super) topic: Vec<String>,
             $($(#[doc = $doc])*
@@ -54,7 +59,7 @@ macro_rules! settings {
         pub(super) struct Settings { $(pub(super) $name: Option<Option<$type>>,)* }
 
         impl NewSubscription {
-            pub(super) fn split(self) -> (String, Vec<String>, Settings) {
+            pub(super) fn split(self) -> (Option<String>, Vec<String>, Settings) {
                 (self.address, self.topic, Settings { $($name: self.$name,)* })
             }
         }
@@ -67,6 +72,13 @@ macro_rules! settings {
 }
 
 settings! {
+    /// Where events are written: a destination, in place of an address.
+    destination_id: String,
+    /// How they are written there: `append` (a log, one row per event) or `mirror` (a table per topic that equals the
+    /// app's records).
+    shape: ShapeWord,
+    /// Of a mirror: whether the row of a deleted record is marked or removed.
+    deletes: DeletesWord,
     /// The wish to deliver; true if left out. Setting it also ends a halt of the engine (410, days of failures).
     is_enabled: bool,
     /// Only this user's events: id or username.
@@ -81,7 +93,7 @@ settings! {
     update_type: Vec<String>,
     /// A CEL expression over the event (docs/api.md): only events for which it is true are delivered.
     filter: String,
-    /// What bodies carry beside their usual keys.
+    /// What bodies carry beside their usual keys. With a destination `topic`, `eventId` and `username` if left out.
     include: Vec<IncludeWord>,
     /// What happens to events while it is off: `hold` keeps them for later.
     while_disabled: WhileDisabledWord,
@@ -192,7 +204,18 @@ struct QueueView {
 #[serde(rename_all = "camelCase")]
 pub(super) struct SubscriptionView {
     subscription_id: String,
-    address: String,
+    /// Absent if it writes into a destination.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    destination_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shape: Option<ShapeWord>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deletes: Option<DeletesWord>,
+    /// Present if it began with the records that were there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) backfill: Option<BackfillView>,
     topic: Vec<String>,
     is_enabled: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -218,11 +241,13 @@ pub(super) struct SubscriptionView {
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_schedule: Option<Vec<u32>>,
     /// Names of the headers; their values are masked.
-    headers: BTreeMap<String, &'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    headers: Option<BTreeMap<String, &'static str>>,
     /// How deliveries prove themselves to the endpoint; masked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) auth: Option<AuthView>,
-    signing: SigningView,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signing: Option<SigningView>,
     /// `active`, `retrying`, `paused` or `disabled`.
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -255,10 +280,16 @@ pub(super) fn view(rows: &Rows, of: &Subscription, now: Millis) -> Result<Subscr
     let counts = rows.lane_counts(of.lane)?;
     let (status, status_reason) = status(rows, of, now)?;
     let pending = counts.pending;
+    let (shape, deletes) = target::words(of);
+    let is_http = of.destination.is_none();
     let oldest = if pending == 0 { None } else { rows.oldest_pending(of.lane, &Low::default())? };
     Ok(SubscriptionView {
         subscription_id: of.id.to_string(),
-        address: of.address.clone(),
+        address: is_http.then(|| of.address.clone()),
+        destination_id: of.destination.map(|id| id.to_string()),
+        shape,
+        deletes,
+        backfill: rows.backfill(of.lane)?.map(Into::into),
         topic: of.topics.clone(),
         is_enabled: of.is_enabled,
         user_id: of.user.map(|id| id.to_string()),
@@ -276,9 +307,13 @@ pub(super) fn view(rows: &Rows, of: &Subscription, now: Millis) -> Result<Subscr
         rate_per_second: of.per_second(),
         timeout_seconds: of.timeout_seconds,
         retry_schedule: of.retry_schedule.clone(),
-        headers: of.header_names.iter().map(|name| (name.clone(), MASK)).collect(),
+        headers: is_http.then(|| of.header_names.iter().map(|name| (name.clone(), MASK)).collect()),
         auth: auth::stored(rows, of.id)?.as_ref().map(AuthView::of),
-        signing: SigningView { rsa: of.signing.rsa, hmac: of.signing.hmac, ed25519: of.signing.ed25519 },
+        signing: is_http.then_some(SigningView {
+            rsa: of.signing.rsa,
+            hmac: of.signing.hmac,
+            ed25519: of.signing.ed25519,
+        }),
         status,
         status_reason,
         queue: QueueView { pending, oldest_pending_at: oldest.map(Millis::rfc3339_millis), dead: counts.dead },
@@ -309,6 +344,11 @@ pub(in crate::api) fn status_from(
     }
     if !of.is_enabled {
         return Ok(("paused", Some("it was switched off".to_owned())));
+    }
+    if let Some(id) = of.destination
+        && let Some(paused) = rows.destination(of.workspace, id)?.as_ref().and_then(destinations::paused)
+    {
+        return Ok(("paused", Some(paused)));
     }
     let Some(due) = rows.retry_deliveries_from(of.lane, low.retry, 1)?.pop() else { return Ok(("active", None)) };
     let row = rows.delivery(of.lane, due.seq)?;

@@ -5,11 +5,13 @@
 use serde_json::{Value, json};
 
 use crate::domain::event::{Event, Payload};
-use crate::domain::id::{ConnectionId, DeliveryId, EventId, IntegrationId, PullId, SubscriptionId, UserId};
+use crate::domain::id::{
+    ConnectionId, DeliveryId, DestinationId, EventId, IntegrationId, PullId, SubscriptionId, UserId,
+};
 use crate::domain::time::Millis;
 use crate::domain::topic::SystemTopic;
 use crate::domain::workspace::User;
-use crate::domain::{connection, subscription};
+use crate::domain::{connection, destination, subscription};
 
 /// A connection, as its events show it.
 #[derive(Clone, Debug)]
@@ -92,12 +94,30 @@ impl From<&subscription::Subscription> for Subscription {
     }
 }
 
+/// A destination, as its events show it.
+#[derive(Clone, Debug)]
+pub struct Destination {
+    pub id: DestinationId,
+    /// `postgresql`, `s3`, …
+    pub kind: String,
+    pub name: String,
+    pub user: Option<UserId>,
+}
+
+impl From<&destination::Destination> for Destination {
+    fn from(stored: &destination::Destination) -> Self {
+        Self { id: stored.id, kind: stored.kind.clone(), name: stored.name.clone(), user: stored.user }
+    }
+}
+
 /// Whom one of the engine's doings concerns.
 #[derive(Clone, Copy)]
 pub enum Subject<'a> {
     Connection(&'a connection::Connection, Option<&'a User>),
     /// The event never goes to that one.
     Subscription(&'a subscription::Subscription),
+    /// And its user, if it has one.
+    Destination(&'a destination::Destination, Option<&'a User>),
 }
 
 /// A webhook URL that a person must paste again.
@@ -197,6 +217,16 @@ pub enum SystemEvent {
         error: Fault,
         attempt_count: u32,
     },
+    DestinationPaused {
+        destination: Destination,
+        error: Fault,
+        paused_at: Millis,
+    },
+    DestinationResumed {
+        destination: Destination,
+        paused_since: Millis,
+        resumed_at: Millis,
+    },
 }
 
 impl SystemEvent {
@@ -217,6 +247,8 @@ impl SystemEvent {
             Self::SubscriptionDisabled { .. } => SystemTopic::SubscriptionDisabled,
             Self::SubscriptionRecovered { .. } => SystemTopic::SubscriptionRecovered,
             Self::DeliveryDead { .. } => SystemTopic::DeliveryDead,
+            Self::DestinationPaused { .. } => SystemTopic::DestinationPaused,
+            Self::DestinationResumed { .. } => SystemTopic::DestinationResumed,
         }
     }
 
@@ -229,6 +261,12 @@ impl SystemEvent {
                 user: subscription.user,
                 about: Some(subscription.id),
                 ..Event::blank(subscription.workspace, payload, now)
+            },
+            Subject::Destination(destination, user) => Event {
+                user: destination.user,
+                user_name: user.map(|user| user.display_name().to_owned()),
+                username: user.map(|user| user.username.clone()),
+                ..Event::blank(destination.workspace, payload, now)
             },
         };
         Event { topic: self.topic().as_str().to_owned(), update_type: Some(self.topic().verb().to_owned()), ..event }
@@ -275,6 +313,10 @@ impl SystemEvent {
             | Self::DeliveryDead { subscription, .. } => {
                 json!({"subscriptionId": subscription.id.to_string(), "address": subscription.address})
             }
+            Self::DestinationPaused { destination, .. } | Self::DestinationResumed { destination, .. } => json!({
+                "destinationId": destination.id.to_string(), "type": destination.kind, "name": destination.name,
+                "userId": destination.user.map(|id| id.to_string()),
+            }),
         }
     }
 
@@ -319,6 +361,12 @@ impl SystemEvent {
                 "count": count, "deliveryId": delivery.to_string(), "eventId": event.to_string(), "topic": topic,
                 "error": error.json(), "attemptCount": attempt_count,
             }),
+            Self::DestinationPaused { error, paused_at, .. } => {
+                json!({"error": error.json(), "pausedAt": at(*paused_at)})
+            }
+            Self::DestinationResumed { paused_since, resumed_at, .. } => {
+                json!({"pausedSince": at(*paused_since), "resumedAt": at(*resumed_at)})
+            }
         }
     }
 }

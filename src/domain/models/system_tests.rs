@@ -19,6 +19,7 @@ fn one_of_each() -> Vec<SystemEvent> {
         Collection { connection: connection.id, connector: "sandbox".into(), topic: "crm/contacts".into() };
     let error = Fault { code: "unavailable".into(), message: "The app answered 503.".into() };
     let subscription = Subscription { id: SubscriptionId([4; 12]), address: "https://example.com".into() };
+    let destination = Destination { id: DestinationId([7; 12]), kind: "s3".into(), name: "Lake".into(), user: None };
     let (t, topics) = (Millis(1_713_545_838_020), vec!["crm/contacts".to_owned()]);
     let counts = Counts { topic: "crm/contacts".into(), seen: 3, ..Counts::default() };
     let paste = Paste { key: None, name: "Own".into(), uri: "https://example.com/in/c/x".into() };
@@ -81,9 +82,11 @@ fn one_of_each() -> Vec<SystemEvent> {
             delivery: DeliveryId([5; 12]),
             event: EventId([6; 12]),
             topic: "crm/contacts".into(),
-            error,
+            error: error.clone(),
             attempt_count: 10,
         },
+        SystemEvent::DestinationPaused { destination: destination.clone(), error, paused_at: t },
+        SystemEvent::DestinationResumed { destination, paused_since: t, resumed_at: t },
     ]
 }
 

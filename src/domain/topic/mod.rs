@@ -134,6 +134,10 @@ system_topics! {
     SubscriptionRecovered = "subscription/recovered";
     /// Deliveries were given up.
     DeliveryDead = "delivery/dead";
+    /// A destination refuses what only its owner can mend.
+    DestinationPaused = "destination/paused";
+    /// A destination that was paused is written again.
+    DestinationResumed = "destination/resumed";
 }
 
 impl SystemTopic {

@@ -9,8 +9,10 @@ use crate::actors::courier::outlet::Outlet;
 use crate::destinations::driver::Fault;
 use crate::domain::destination::{Destination, Pause};
 use crate::domain::id::DestinationId;
+use crate::domain::models::system::{self, Subject, SystemEvent};
 use crate::domain::trouble::Trouble;
 use crate::error::{Error, Result};
+use crate::store::Tx;
 
 impl Outlet {
     /// Notes what a destination has against us. It is told once, until it accepts again.
@@ -20,12 +22,22 @@ impl Outlet {
             .store
             .change(move |tx| {
                 let Some(mut destination) = tx.object_anywhere::<Destination>(&id.0)? else { return Ok(false) };
-                if destination.pause.as_ref().is_some_and(|known| known.error == pause.error) {
+                let known = destination.pause.clone();
+                if known.as_ref().is_some_and(|known| known.error == pause.error) {
                     return Ok(false);
                 }
-                let since = destination.pause.as_ref().map_or(pause.since, |known| known.since);
-                destination.pause = Some(Pause { since, ..pause });
+                let since = known.as_ref().map_or(pause.since, |known| known.since);
+                destination.pause = Some(Pause { since, ..pause.clone() });
                 tx.put_object(&destination)?;
+                if known.is_none() {
+                    let error = system::Fault {
+                        code: pause.error.slug().to_owned(),
+                        message: pause.error.sentence().to_owned(),
+                    };
+                    let what =
+                        SystemEvent::DestinationPaused { destination: (&destination).into(), error, paused_at: since };
+                    tell(tx, &destination, &what)?;
+                }
                 Ok(true)
             })
             .await?;
@@ -41,10 +53,14 @@ impl Outlet {
         self.store
             .change(move |tx| {
                 let Some(mut destination) = tx.object_anywhere::<Destination>(&id.0)? else { return Ok(()) };
-                if destination.pause.take().is_none() {
-                    return Ok(());
-                }
-                tx.put_object(&destination)
+                let Some(pause) = destination.pause.take() else { return Ok(()) };
+                tx.put_object(&destination)?;
+                let what = SystemEvent::DestinationResumed {
+                    destination: (&destination).into(),
+                    paused_since: pause.since,
+                    resumed_at: tx.now(),
+                };
+                tell(tx, &destination, &what)
             })
             .await?;
         self.rings.subscriptions_changed();
@@ -63,4 +79,13 @@ impl Outlet {
             }
         });
     }
+}
+
+fn tell(tx: &mut Tx<'_>, destination: &Destination, what: &SystemEvent) -> Result<()> {
+    let user = match destination.user {
+        Some(id) => tx.user_by_id(destination.workspace, id)?,
+        None => None,
+    };
+    let event = what.event(Subject::Destination(destination, user.as_ref()), tx.now());
+    tx.append_event(&event).map(drop)
 }
