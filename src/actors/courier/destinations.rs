@@ -53,15 +53,29 @@ impl Outlet {
         };
         let read = tokio::task::spawn_blocking(read).await.map_err(Error::internal)??;
         let Some((destination, secrets)) = read else { return Ok(None) };
+        let secrets = object(secrets.as_ref().map(Secret::expose))?;
+        self.try_draft(&destination, &secrets, shape).await.map(Some)
+    }
+
+    /// The same of a destination that is not stored.
+    ///
+    /// # Errors
+    /// As [`Outlet::try_destination`].
+    pub async fn try_draft(
+        &self,
+        destination: &Destination,
+        secrets: &Map<String, Value>,
+        shape: Shape,
+    ) -> Result<Vec<Step>> {
         let (runtime, post) = self.driver().ok_or_else(stopping)?;
-        let opening = self.opening(&post, &destination, &object(secrets.as_ref().map(Secret::expose))?)?;
-        let (kind, seq) = (self.kind(&destination)?, self.store.append(Wait::Applied, |tx| tx.next_seq()).await?);
-        let probe = probe(&destination, shape, seq)?;
+        let opening = self.opening(&post, destination, secrets)?;
+        let (kind, seq) = (self.kind(destination)?, self.store.append(Wait::Applied, |tx| tx.next_seq()).await?);
+        let probe = probe(destination, shape, seq)?;
         let test = async move {
             let driver = (kind.open)(opening)?;
             Ok(within(TEST_TIMEOUT, driver.test(&probe)).await)
         };
-        runtime.spawn(test).await.map_err(Error::internal)?.map(Some)
+        runtime.spawn(test).await.map_err(Error::internal)?
     }
 
     /// What a driver of a destination is opened with, on the runtime of `post`.

@@ -9,8 +9,10 @@
 //! for its one user; a form counts only with the visit's own word in it. Not here: what a connection is
 //! (`connections::make`), OAuth itself (`connectors::authorize`).
 
+mod ask;
 mod callback;
 mod choice;
+mod destination;
 mod finish;
 mod html;
 mod page;
@@ -42,6 +44,7 @@ pub(super) fn routes() -> Vec<Route> {
         Param { name: "token", about: "Of `GET /users/{userId}/token`; swapped for a cookie at once." },
         Param { name: "connector", about: "Only integrations of this connector, or the connector itself." },
         Param { name: "integrationId", about: "Only this integration." },
+        Param { name: "destination", about: "In place of an app: a destination of this type, for the user." },
         Param { name: "returnUrl", about: "Where to go at the end: one of the integration's `returnUrls`." },
         Param { name: "origin", about: "Whom to tell with postMessage at the end: an origin of its `returnUrls`." },
     ];
@@ -131,6 +134,9 @@ async fn open(call: Call) -> Result<Reply> {
         return begin(call).await;
     }
     let Some((_, visit)) = visit(&call) else { return stranger(&call, Reason::NoVisit) };
+    if visit.wish.destination.is_some() {
+        return destination::open(&call, &visit).await;
+    }
     let Some((user, choices)) = seen(&call, &visit).await? else { return stranger(&call, Reason::NoVisit) };
     let path = path(&call);
     let frame = Frame { visit: &visit, user: &user, path: &path };
@@ -170,7 +176,7 @@ async fn begin(call: Call) -> Result<Reply> {
 /// What the link asks for. None: an id that is none, or a text that no list can hold.
 fn wish(call: &Call) -> Option<Wish> {
     let text = |name: &str| call.query(name).map(str::to_owned);
-    let wishes = ["connector", "returnUrl", "origin"];
+    let wishes = ["connector", "destination", "returnUrl", "origin"];
     if wishes.iter().any(|name| call.query(name).is_some_and(|text| text.len() > WISH_BYTES_MAX)) {
         return None;
     }
@@ -179,5 +185,5 @@ fn wish(call: &Call) -> Option<Wish> {
         None => None,
     };
     let (return_url, origin) = (text("returnUrl"), text("origin"));
-    Some(Wish { connector: text("connector"), integration, return_url, origin })
+    Some(Wish { connector: text("connector"), integration, destination: text("destination"), return_url, origin })
 }

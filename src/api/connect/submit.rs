@@ -11,7 +11,7 @@ use super::html::onward;
 use super::page::{Frame, credentials};
 use super::reason::Reason;
 use super::visits::{Flow, Mark, Visit};
-use super::{Fields, path, redirect_uri, seen, visit};
+use super::{Fields, destination, path, redirect_uri, seen, visit};
 use crate::api::call::Call;
 use crate::api::connections::{self, ByUser};
 use crate::api::integrations::token;
@@ -25,6 +25,9 @@ pub(super) async fn submit(call: Call) -> Result<Reply> {
     let Some((mark, visit)) = visit(&call) else { return stranger(&call, Reason::NoVisit) };
     if aws_lc_rs::constant_time::verify_slices_are_equal(form.get("csrf").as_bytes(), visit.csrf.as_bytes()).is_err() {
         return stranger(&call, Reason::BadForm);
+    }
+    if visit.wish.destination.is_some() {
+        return destination::submit(&call, &visit, &form).await;
     }
     let Some((user, choices)) = seen(&call, &visit).await? else { return stranger(&call, Reason::NoVisit) };
     let meant = |choice: &Choice| {
@@ -132,7 +135,7 @@ fn told(error: &Error) -> String {
     sentence(&error.message)
 }
 
-fn sentence(text: &str) -> String {
+pub(super) fn sentence(text: &str) -> String {
     let text = text.trim_start_matches("parameters.").trim_start_matches("credentials: ");
     let mut chars = text.chars();
     let first = chars.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();

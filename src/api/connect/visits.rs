@@ -35,6 +35,8 @@ pub type Mark = [u8; 32];
 pub struct Wish {
     pub connector: Option<String>,
     pub integration: Option<IntegrationId>,
+    /// A type: not an app is connected, but a destination of it.
+    pub destination: Option<String>,
     /// Where to go at the end.
     pub return_url: Option<String>,
     /// Whom the opening page is, to be told at the end.

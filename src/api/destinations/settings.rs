@@ -12,7 +12,7 @@ use crate::destinations::kinds;
 use crate::domain::destination::Destination;
 use crate::domain::id::DestinationId;
 use crate::domain::secret::Secret;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::store::{Rows, Slot, Tx};
 
 /// Settings as they are given and shown.
@@ -149,7 +149,9 @@ impl Split {
         for text in texts.iter().filter(|text| text.len() >= SCRUBBED_BYTES_MIN) {
             error.message = error.message.replace(text.as_str(), MASK);
         }
-        error.source = None;
+        if error.code == Code::Invalid {
+            error.source = None;
+        }
         error
     }
 }

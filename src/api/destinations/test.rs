@@ -5,7 +5,9 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokio::sync::SemaphorePermit;
 
+use super::settings::Split;
 use super::{Call, find, id_of};
 use crate::api::call::not_found;
 use crate::api::reply::Reply;
@@ -92,12 +94,41 @@ pub(in crate::api) fn refuse_shape(of: &Destination, shape: Shape) -> Result<()>
 /// Tries a destination out that is there.
 pub(in crate::api) async fn run(state: &State, of: &Destination, shape: Shape) -> Result<DestinationTest> {
     refuse_shape(of, shape)?;
-    let busy = |_| Error { retry_after: Some(1), ..Error::new(Code::TooManyRequests, "too many tests run at once") };
-    let _room = state.tests.try_acquire().map_err(busy)?;
+    let _room = room(state)?;
     let missing = || not_found(Code::DestinationNotFound, &of.id.to_string());
-    let steps = state.outlet.try_destination(of.id, shape).await?.ok_or_else(missing)?;
-    let steps: Vec<StepView> = steps.into_iter().map(Into::into).collect();
-    Ok(DestinationTest { ok: !steps.is_empty() && steps.iter().all(|step| step.ok), steps })
+    match state.outlet.try_destination(of.id, shape).await {
+        Ok(steps) => Ok(steps.ok_or_else(missing)?.into()),
+        Err(error) => {
+            let of = of.clone();
+            let split = state.store.blocking(move |rows| Split::stored(rows, &of)).await?;
+            Err(split.scrub(error))
+        }
+    }
+}
+
+/// The same of one that is not stored.
+pub(in crate::api) async fn of_draft(
+    state: &State,
+    of: &Destination,
+    split: &Split,
+    shape: Shape,
+) -> Result<DestinationTest> {
+    let _room = room(state)?;
+    let draft = Destination { settings: split.open_text(), ..of.clone() };
+    let steps = state.outlet.try_draft(&draft, &split.secret, shape).await;
+    steps.map(Into::into).map_err(|error| split.scrub(error))
+}
+
+fn room(state: &State) -> Result<SemaphorePermit<'_>> {
+    let busy = |_| Error { retry_after: Some(1), ..Error::new(Code::TooManyRequests, "too many tests run at once") };
+    state.tests.try_acquire().map_err(busy)
+}
+
+impl From<Vec<Step>> for DestinationTest {
+    fn from(steps: Vec<Step>) -> Self {
+        let steps: Vec<StepView> = steps.into_iter().map(Into::into).collect();
+        Self { ok: !steps.is_empty() && steps.iter().all(|step| step.ok), steps }
+    }
 }
 
 async fn test(call: Call) -> Result<Reply> {
