@@ -2,6 +2,10 @@
 //! driver keeps.
 
 pub mod batches;
+#[cfg(feature = "postgresql")]
+pub mod cutter;
+#[cfg(feature = "postgresql")]
+pub mod postgres;
 pub mod promises;
 pub mod servers;
 
@@ -20,7 +24,7 @@ pub const DESTINATION: DestinationId = DestinationId([0xd0; 12]);
 /// A way out that may call loopback.
 pub fn client() -> Client {
     let policy = Policy::new(vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()], false);
-    Client::new(&Options::default(), Arc::new(policy)).unwrap()
+    Client::new(&Options::standard(), Arc::new(policy)).unwrap()
 }
 
 /// A driver of that kind.
