@@ -8,6 +8,8 @@ use super::driver::Kind;
 pub static KINDS: &[&Kind] = &[
     #[cfg(feature = "file")]
     &super::file::KIND,
+    #[cfg(feature = "postgresql")]
+    &super::postgresql::KIND,
 ];
 
 /// The kind of that name.

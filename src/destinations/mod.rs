@@ -10,6 +10,8 @@ pub mod file;
 pub mod http;
 pub mod kinds;
 pub mod lines;
+#[cfg(feature = "postgresql")]
+pub mod postgresql;
 pub mod rows;
 
 use std::sync::Arc;

@@ -5,4 +5,6 @@
 //! such server at all.
 
 mod file;
+#[cfg(feature = "postgresql")]
+mod postgresql;
 mod support;

@@ -2,6 +2,10 @@
 //! driver keeps.
 
 pub mod batches;
+#[cfg(feature = "postgresql")]
+pub mod cutter;
+#[cfg(feature = "postgresql")]
+pub mod postgres;
 pub mod promises;
 pub mod servers;
 
