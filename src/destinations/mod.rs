@@ -10,6 +10,8 @@ pub mod file;
 pub mod http;
 pub mod kinds;
 pub mod lines;
+#[cfg(feature = "mysql")]
+pub mod mysql;
 pub mod rows;
 
 use std::sync::Arc;

@@ -5,4 +5,5 @@
 //! such server at all.
 
 mod file;
+mod mysql;
 mod support;

@@ -2,8 +2,10 @@
 //! driver keeps.
 
 pub mod batches;
+pub mod mysql;
 pub mod promises;
 pub mod servers;
+pub mod tls;
 
 use std::sync::Arc;
 
