@@ -10,6 +10,8 @@ pub static KINDS: &[&Kind] = &[
     &super::mysql::MYSQL,
     #[cfg(feature = "mysql")]
     &super::mysql::MARIADB,
+    #[cfg(feature = "mongodb")]
+    &super::mongodb::KIND,
     #[cfg(feature = "file")]
     &super::file::KIND,
 ];

@@ -10,6 +10,8 @@ pub mod file;
 pub mod http;
 pub mod kinds;
 pub mod lines;
+#[cfg(feature = "mongodb")]
+pub mod mongodb;
 #[cfg(feature = "mysql")]
 pub mod mysql;
 pub mod rows;

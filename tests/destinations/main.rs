@@ -5,5 +5,6 @@
 //! such server at all.
 
 mod file;
+mod mongodb;
 mod mysql;
 mod support;

@@ -2,6 +2,7 @@
 //! driver keeps.
 
 pub mod batches;
+pub mod mongodb;
 pub mod mysql;
 pub mod promises;
 pub mod servers;
