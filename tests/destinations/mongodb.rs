@@ -184,7 +184,7 @@ async fn a_server_that_another_one_names_is_judged_too() {
     let Some(server) = shared().await else { return };
     // The settings name 127.0.0.2, which is allowed; the replica set calls itself 127.0.0.1, which is not.
     let policy = Policy::new(vec!["127.0.0.2/32".parse().unwrap()], false);
-    let client = Client::new(&Options::default(), Arc::new(policy)).unwrap();
+    let client = Client::new(&Options::standard(), Arc::new(policy)).unwrap();
     let url = format!("mongodb://admin:admin@127.0.0.2:{}/?replicaSet=rs0", server.port);
     let Value::Object(settings) = json!({"url": url, "database": "named"}) else { unreachable!() };
     let opening = Opening { destination: DESTINATION, settings, client, files: None };

@@ -177,7 +177,7 @@ async fn refusals_say_who_can_mend_them(kind: &'static str) {
         assert_eq!((last.name, last.fault.as_ref().map(|fault| fault.error.slug())), (step, Some(code)), "{steps:?}");
     }
     // An address that the node does not allow, and a node that reaches others through a proxy.
-    let strict = Client::new(&Options::default(), std::sync::Arc::new(Policy::default())).unwrap();
+    let strict = Client::new(&Options::standard(), std::sync::Arc::new(Policy::default())).unwrap();
     let Value::Object(settings) = server.settings("refusals") else { unreachable!() };
     let opening = Opening { destination: DESTINATION, settings, client: strict, files: None };
     let driver = (kinds::find(kind).unwrap().open)(opening).unwrap();
@@ -341,7 +341,7 @@ async fn a_node_behind_a_proxy_says_that_it_cannot_dial() {
     let policy = Policy::new(vec!["127.0.0.0/8".parse().unwrap()], false);
     let options = Options {
         proxy: Some(Proxy::parse(&Secret::new("http://127.0.0.1:1".to_owned())).unwrap()),
-        ..Options::default()
+        ..Options::standard()
     };
     let client = Client::new(&options, std::sync::Arc::new(policy)).unwrap();
     let Value::Object(settings) = json!({"host": "127.0.0.1", "user": "u", "database": "d"}) else { unreachable!() };

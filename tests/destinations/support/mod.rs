@@ -23,7 +23,7 @@ pub const DESTINATION: DestinationId = DestinationId([0xd0; 12]);
 /// A way out that may call loopback.
 pub fn client() -> Client {
     let policy = Policy::new(vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()], false);
-    Client::new(&Options::default(), Arc::new(policy)).unwrap()
+    Client::new(&Options::standard(), Arc::new(policy)).unwrap()
 }
 
 /// A driver of that kind.
