@@ -6,6 +6,12 @@ use super::driver::Kind;
 
 /// All of them, in the order in which they are listed.
 pub static KINDS: &[&Kind] = &[
+    #[cfg(feature = "mysql")]
+    &super::mysql::MYSQL,
+    #[cfg(feature = "mysql")]
+    &super::mysql::MARIADB,
+    #[cfg(feature = "mongodb")]
+    &super::mongodb::KIND,
     #[cfg(feature = "file")]
     &super::file::KIND,
     #[cfg(feature = "postgresql")]

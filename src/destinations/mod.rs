@@ -12,6 +12,10 @@ pub mod kinds;
 pub mod lines;
 #[cfg(feature = "postgresql")]
 pub mod postgresql;
+#[cfg(feature = "mongodb")]
+pub mod mongodb;
+#[cfg(feature = "mysql")]
+pub mod mysql;
 pub mod rows;
 
 use std::sync::Arc;

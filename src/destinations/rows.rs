@@ -360,7 +360,7 @@ fn cell(kind: Type, value: &Value) -> Option<Cell> {
 }
 
 /// The name of an event's record in its connection: the remote id of a unified one, the `id` of another payload.
-fn named(event: &Event) -> Option<String> {
+pub(super) fn named(event: &Event) -> Option<String> {
     match &event.payload {
         Payload::Record { remote_id, .. } => Some(remote_id.clone()),
         Payload::Plain(text) => {
@@ -374,11 +374,11 @@ fn named(event: &Event) -> Option<String> {
     }
 }
 
-fn is_deletion(event: &Event) -> bool {
+pub(super) fn is_deletion(event: &Event) -> bool {
     event.update_type.as_deref() == Some("deleted")
 }
 
-fn seq(item: &Item) -> i64 {
+pub(super) fn seq(item: &Item) -> i64 {
     i64::try_from(item.seq.0).unwrap_or(i64::MAX)
 }
 

@@ -46,6 +46,11 @@ impl Client {
         self.shared.proxy.is_some()
     }
 
+    /// The trusted certificates of the node, for a library that speaks TLS by itself.
+    pub fn trusted(&self) -> &[CertificateDer<'static>] {
+        self.shared.trust.certificates()
+    }
+
     /// How TLS is spoken: with the trusted certificates of the node, or with those of `ca` (PEM) alone. No ALPN.
     ///
     /// # Errors

@@ -17,6 +17,8 @@ use crate::error::{Error, Result};
 pub struct Trust {
     config: Arc<ClientConfig>,
     roots: Arc<RootCertStore>,
+    /// The same, for libraries that speak TLS by themselves.
+    certificates: Arc<[CertificateDer<'static>]>,
 }
 
 impl Trust {
@@ -24,21 +26,23 @@ impl Trust {
     /// system without any is only warned of, since a node may call no one.
     pub fn load(options: &TlsOptions) -> Result<Self> {
         let mut roots = RootCertStore::empty();
+        let mut certificates = Vec::new();
         let path = &options.ca_file;
         if path.as_os_str().is_empty() {
-            let (added, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            if added == 0 {
+            certificates = rustls_native_certs::load_native_certs().certs;
+            certificates.retain(|certificate| roots.add(certificate.clone()).is_ok());
+            if certificates.is_empty() {
                 tracing::warn!(
                     "the system trusts no certificate, so every https call will fail: install ca-certificates"
                 );
             }
         } else {
-            read(path, &mut roots)?;
+            read(path, &mut roots, &mut certificates)?;
         }
         let roots = Arc::new(roots);
         let mut config = builder()?.with_root_certificates(roots.clone()).with_no_client_auth();
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Self { config: Arc::new(config), roots })
+        Ok(Self { config: Arc::new(config), roots, certificates: certificates.into() })
     }
 
     pub(super) fn config(&self) -> &Arc<ClientConfig> {
@@ -48,13 +52,18 @@ impl Trust {
     pub(super) fn roots(&self) -> &Arc<RootCertStore> {
         &self.roots
     }
+
+    pub(super) fn certificates(&self) -> &Arc<[CertificateDer<'static>]> {
+        &self.certificates
+    }
 }
 
-fn read(path: &Path, roots: &mut RootCertStore) -> Result<()> {
+fn read(path: &Path, roots: &mut RootCertStore, all: &mut Vec<CertificateDer<'static>>) -> Result<()> {
     let wrong = |what: &str| Error::invalid(format!("tls.ca_file: {} {what}", path.display()));
     for certificate in CertificateDer::pem_file_iter(path).map_err(|e| wrong("cannot be read").because(e))? {
         let certificate = certificate.map_err(|e| wrong("is not PEM").because(e))?;
-        roots.add(certificate).map_err(|e| wrong("holds a certificate that cannot be used").because(e))?;
+        roots.add(certificate.clone()).map_err(|e| wrong("holds a certificate that cannot be used").because(e))?;
+        all.push(certificate);
     }
     if roots.is_empty() { Err(wrong("holds no certificate")) } else { Ok(()) }
 }

@@ -7,4 +7,6 @@
 mod file;
 #[cfg(feature = "postgresql")]
 mod postgresql;
+mod mongodb;
+mod mysql;
 mod support;

@@ -6,8 +6,11 @@ pub mod batches;
 pub mod cutter;
 #[cfg(feature = "postgresql")]
 pub mod postgres;
+pub mod mongodb;
+pub mod mysql;
 pub mod promises;
 pub mod servers;
+pub mod tls;
 
 use std::sync::Arc;
 
