@@ -6,8 +6,12 @@ use super::driver::Kind;
 
 /// All of them, in the order in which they are listed.
 pub static KINDS: &[&Kind] = &[
+    #[cfg(feature = "eventbridge")]
+    &super::eventbridge::KIND,
     #[cfg(feature = "file")]
     &super::file::KIND,
+    #[cfg(feature = "s3")]
+    &super::s3::KIND,
 ];
 
 /// The kind of that name.

@@ -4,13 +4,22 @@
 //! driver keeps nothing between two attempts that the store would need. Not here: when to try (`actors::courier`), what an
 //! outcome leads to (`domain::delivery`).
 
+#[cfg(any(feature = "eventbridge", feature = "redshift", feature = "s3"))]
+pub mod aws;
 pub mod driver;
+#[cfg(feature = "eventbridge")]
+pub mod eventbridge;
 #[cfg(feature = "file")]
 pub mod file;
 pub mod http;
 pub mod kinds;
 pub mod lines;
+#[cfg(any(feature = "gcs", feature = "redshift", feature = "s3"))]
+pub mod objects;
 pub mod rows;
+#[cfg(feature = "s3")]
+pub mod s3;
+pub mod settings;
 
 use std::sync::Arc;
 use std::time::Duration;
