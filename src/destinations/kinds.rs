@@ -10,6 +10,8 @@ pub static KINDS: &[&Kind] = &[
     &super::eventbridge::KIND,
     #[cfg(feature = "file")]
     &super::file::KIND,
+    #[cfg(feature = "redshift")]
+    &super::redshift::KIND,
     #[cfg(feature = "s3")]
     &super::s3::KIND,
 ];

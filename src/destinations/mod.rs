@@ -16,6 +16,8 @@ pub mod kinds;
 pub mod lines;
 #[cfg(any(feature = "gcs", feature = "redshift", feature = "s3"))]
 pub mod objects;
+#[cfg(feature = "redshift")]
+pub mod redshift;
 pub mod rows;
 #[cfg(feature = "s3")]
 pub mod s3;

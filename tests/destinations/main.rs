@@ -4,5 +4,8 @@
 //! `TIDEMILL_DESTINATIONS=all` is set (`scripts/check --destinations`) it fails instead, unless the machine can have no
 //! such server at all.
 
+mod eventbridge;
 mod file;
+mod redshift;
+mod s3;
 mod support;

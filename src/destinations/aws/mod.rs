@@ -9,7 +9,7 @@ pub mod bucket;
 pub mod faults;
 mod sts;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use aws_credential_types::Credentials;
 use aws_sigv4::http_request::{
@@ -21,7 +21,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use url::Url;
 
-use super::driver::{Fault, Verdict};
+use super::driver::{Fault, Step, Verdict};
 use crate::clock::Clock;
 use crate::domain::secret::Secret;
 use crate::domain::time::Millis;
@@ -157,6 +157,11 @@ impl Account {
         Ok(credentials)
     }
 
+    /// The time on the machine's clock.
+    pub fn wall(&self) -> Millis {
+        self.clock.wall()
+    }
+
     /// Signs and sends. Any status is an answer.
     ///
     /// # Errors
@@ -279,6 +284,23 @@ fn signed(call: Call, credentials: Credentials, region: &str, now: Millis) -> st
     request.read_limit = call.read_limit;
     request.repeatable = call.repeatable;
     Ok(request)
+}
+
+/// Notes a step of a test. None: it failed, so there are no others.
+pub fn note(
+    steps: &mut Vec<Step>,
+    name: &'static str,
+    began: Instant,
+    outcome: std::result::Result<String, Verdict>,
+) -> Option<()> {
+    let (fault, found) = match outcome {
+        Ok(found) => (None, found),
+        Err(Verdict::Done) => (None, String::new()),
+        Err(Verdict::Retry(fault) | Verdict::Row(fault) | Verdict::Config(fault)) => (Some(fault), String::new()),
+    };
+    let failed = fault.is_some();
+    steps.push(Step { name, took: began.elapsed(), fault, found });
+    (!failed).then_some(())
 }
 
 /// SHA-256 as lower-case hex.

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
 
-use super::aws::{Access, Account, Call, faults};
+use super::aws::{Access, Account, Call, faults, note};
 use super::driver::{Answer, Batch, Driver, Fault, Frozen, Item, Kind, Limits, Opening, Part, Probe, Step, Verdict};
 use super::{lines, settings};
 use crate::domain::subscription::Include;
@@ -167,7 +167,13 @@ impl Driver for Bus {
     }
 
     fn test<'a>(&'a self, probe: &'a Probe) -> BoxFuture<'a, Vec<Step>> {
-        self.try_out(probe).boxed()
+        async move {
+            let mut steps = Vec::new();
+            // What stands in the steps says where it ended.
+            let _ = self.try_out(probe, &mut steps).await;
+            steps
+        }
+        .boxed()
     }
 }
 
@@ -250,18 +256,11 @@ impl Bus {
         self.account.send(call).await
     }
 
-    async fn try_out(&self, probe: &Probe) -> Vec<Step> {
-        let mut steps = Vec::new();
+    async fn try_out(&self, probe: &Probe, steps: &mut Vec<Step>) -> Option<()> {
         let began = Instant::now();
-        let signed_in = self.account.credentials().await.map(|_| String::new());
-        if !step(&mut steps, "signIn", began, signed_in) {
-            return steps;
-        }
+        note(steps, "signIn", began, self.account.credentials().await.map(|_| String::new()))?;
         let began = Instant::now();
-        let looked = self.look().await;
-        if !step(&mut steps, "permissions", began, looked) {
-            return steps;
-        }
+        note(steps, "permissions", began, self.look().await)?;
         let began = Instant::now();
         let entry = probe.batch.items.first().map(|item| self.entry(item, &[], "tidemill/test").0);
         let part = self.part(&entry.into_iter().collect::<Vec<_>>(), vec![0]);
@@ -270,8 +269,7 @@ impl Bus {
             Some(verdict) => Err(verdict),
             None => Err(Verdict::Retry(Fault::new(Trouble::Failed, "it was not sent"))),
         };
-        step(&mut steps, "write", began, put);
-        steps
+        note(steps, "write", began, put)
     }
 
     /// Whether the bus is there: entries for one that is not may be taken and go nowhere.
@@ -315,23 +313,6 @@ fn entry_told(entry: &Value) -> Verdict {
         }
         _ => Verdict::Retry(fault(Trouble::Failed)),
     }
-}
-
-/// Notes a step; false: it failed.
-fn step(
-    steps: &mut Vec<Step>,
-    name: &'static str,
-    began: Instant,
-    outcome: std::result::Result<String, Verdict>,
-) -> bool {
-    let (fault, found) = match outcome {
-        Ok(found) => (None, found),
-        Err(Verdict::Done) => (None, String::new()),
-        Err(Verdict::Retry(fault) | Verdict::Row(fault) | Verdict::Config(fault)) => (Some(fault), String::new()),
-    };
-    let well = fault.is_none();
-    steps.push(Step { name, took: began.elapsed(), fault, found });
-    well
 }
 
 #[cfg(test)]

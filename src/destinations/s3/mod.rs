@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::aws::bucket::{Bucket, Place, Put};
-use super::aws::{Access, Account};
+use super::aws::{Access, Account, note};
 use super::driver::{Answer, Batch, Driver, Fault, Frozen, Kind, Limits, Opening, Probe, Step, Verdict};
 use super::objects::Layout;
 use super::{objects, settings};
@@ -88,16 +88,16 @@ impl Driver for Store {
 }
 
 impl Store {
-    async fn try_out(&self, probe: &Probe, steps: &mut Vec<Step>) -> std::result::Result<(), ()> {
+    async fn try_out(&self, probe: &Probe, steps: &mut Vec<Step>) -> Option<()> {
         let began = Instant::now();
         let role = if self.bucket.account.has_role() { "the role is taken on" } else { "" };
         let signed_in = self.bucket.account.credentials().await.map(|_| role.to_owned());
-        step(steps, "signIn", began, signed_in)?;
+        note(steps, "signIn", began, signed_in)?;
 
         let key = self.layout.test_key(&probe.batch);
         let began = Instant::now();
         let (written, body) = self.write_twice(&key, probe).await;
-        step(steps, "write", began, written)?;
+        note(steps, "write", began, written)?;
 
         let began = Instant::now();
         let read = match self.bucket.get(&key, body.len().saturating_mul(2).saturating_add(1 << 20)).await {
@@ -105,14 +105,14 @@ impl Store {
             Ok(_) => Err(Verdict::Config(Fault::new(Trouble::Conflict, format!("{key} does not read back")))),
             Err(verdict) => allowed(verdict, "s3:GetObject is not allowed, so repetitions are not held against it"),
         };
-        step(steps, "read", began, read)?;
+        note(steps, "read", began, read)?;
 
         let began = Instant::now();
         let clean = match self.bucket.delete(&key).await {
             Ok(()) => Ok(String::new()),
             Err(verdict) => allowed(verdict, &format!("s3:DeleteObject is not allowed, so {key} stays")),
         };
-        step(steps, "clean", began, clean)
+        note(steps, "clean", began, clean)
     }
 
     /// The second write shows whether the store honours `If-None-Match`: some ignore it.
@@ -146,20 +146,4 @@ fn allowed(verdict: Verdict, without: &str) -> std::result::Result<String, Verdi
         }
         other => Err(other),
     }
-}
-
-fn step(
-    steps: &mut Vec<Step>,
-    name: &'static str,
-    began: Instant,
-    outcome: std::result::Result<String, Verdict>,
-) -> std::result::Result<(), ()> {
-    let (fault, found) = match outcome {
-        Ok(found) => (None, found),
-        Err(Verdict::Done) => (None, String::new()),
-        Err(Verdict::Retry(fault) | Verdict::Row(fault) | Verdict::Config(fault)) => (Some(fault), String::new()),
-    };
-    let failed = fault.is_some();
-    steps.push(Step { name, took: began.elapsed(), fault, found });
-    if failed { Err(()) } else { Ok(()) }
 }

@@ -1,7 +1,9 @@
 //! What the tests of all kinds need: batches, a way out that may call loopback, servers, and the promises that every
 //! driver keeps.
 
+pub mod amazon;
 pub mod batches;
+pub mod data_api;
 pub mod promises;
 pub mod servers;
 
@@ -20,7 +22,7 @@ pub const DESTINATION: DestinationId = DestinationId([0xd0; 12]);
 /// A way out that may call loopback.
 pub fn client() -> Client {
     let policy = Policy::new(vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()], false);
-    Client::new(&Options::default(), Arc::new(policy)).unwrap()
+    Client::new(&Options::standard(), Arc::new(policy)).unwrap()
 }
 
 /// A driver of that kind.
