@@ -16,6 +16,14 @@ pub static KINDS: &[&Kind] = &[
     &super::file::KIND,
     #[cfg(feature = "postgresql")]
     &super::postgresql::KIND,
+    #[cfg(feature = "eventbridge")]
+    &super::eventbridge::KIND,
+    #[cfg(feature = "file")]
+    &super::file::KIND,
+    #[cfg(feature = "redshift")]
+    &super::redshift::KIND,
+    #[cfg(feature = "s3")]
+    &super::s3::KIND,
 ];
 
 /// The kind of that name.

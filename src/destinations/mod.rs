@@ -4,7 +4,11 @@
 //! driver keeps nothing between two attempts that the store would need. Not here: when to try (`actors::courier`), what an
 //! outcome leads to (`domain::delivery`).
 
+#[cfg(any(feature = "eventbridge", feature = "redshift", feature = "s3"))]
+pub mod aws;
 pub mod driver;
+#[cfg(feature = "eventbridge")]
+pub mod eventbridge;
 #[cfg(feature = "file")]
 pub mod file;
 pub mod http;
@@ -16,7 +20,14 @@ pub mod postgresql;
 pub mod mongodb;
 #[cfg(feature = "mysql")]
 pub mod mysql;
+#[cfg(any(feature = "gcs", feature = "redshift", feature = "s3"))]
+pub mod objects;
+#[cfg(feature = "redshift")]
+pub mod redshift;
 pub mod rows;
+#[cfg(feature = "s3")]
+pub mod s3;
+pub mod settings;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -4,9 +4,12 @@
 //! `TIDEMILL_DESTINATIONS=all` is set (`scripts/check --destinations`) it fails instead, unless the machine can have no
 //! such server at all.
 
+mod eventbridge;
 mod file;
 #[cfg(feature = "postgresql")]
 mod postgresql;
 mod mongodb;
 mod mysql;
+mod redshift;
+mod s3;
 mod support;

@@ -1,6 +1,7 @@
 //! What the tests of all kinds need: batches, a way out that may call loopback, servers, and the promises that every
 //! driver keeps.
 
+pub mod amazon;
 pub mod batches;
 #[cfg(feature = "postgresql")]
 pub mod cutter;
@@ -8,6 +9,7 @@ pub mod cutter;
 pub mod postgres;
 pub mod mongodb;
 pub mod mysql;
+pub mod data_api;
 pub mod promises;
 pub mod servers;
 pub mod tls;
