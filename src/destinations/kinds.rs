@@ -8,6 +8,14 @@ use super::driver::Kind;
 pub static KINDS: &[&Kind] = &[
     #[cfg(feature = "file")]
     &super::file::KIND,
+    #[cfg(feature = "gcs")]
+    &super::gcs::KIND,
+    #[cfg(feature = "bigquery")]
+    &super::bigquery::KIND,
+    #[cfg(feature = "snowflake")]
+    &super::snowflake::KIND,
+    #[cfg(feature = "pubsub")]
+    &super::pubsub::KIND,
 ];
 
 /// The kind of that name.

@@ -4,13 +4,35 @@
 //! driver keeps nothing between two attempts that the store would need. Not here: when to try (`actors::courier`), what an
 //! outcome leads to (`domain::delivery`).
 
+#[cfg(feature = "bigquery")]
+pub mod bigquery;
 pub mod driver;
 #[cfg(feature = "file")]
 pub mod file;
+#[cfg(feature = "gcs")]
+pub mod gcs;
+#[cfg(any(feature = "bigquery", feature = "gcs", feature = "pubsub"))]
+pub mod google;
 pub mod http;
 pub mod kinds;
 pub mod lines;
+#[cfg(any(feature = "gcs", feature = "redshift", feature = "s3"))]
+pub mod objects;
+#[cfg(any(feature = "bigquery", feature = "pubsub", feature = "snowflake"))]
+pub mod parts;
+#[cfg(feature = "pubsub")]
+pub mod pubsub;
 pub mod rows;
+#[cfg(any(feature = "bigquery", feature = "gcs", feature = "pubsub", feature = "snowflake"))]
+pub mod rs256;
+#[cfg(any(feature = "gcs", feature = "redshift", feature = "s3"))]
+pub mod settings;
+#[cfg(feature = "snowflake")]
+pub mod snowflake;
+#[cfg(any(feature = "bigquery", feature = "gcs", feature = "pubsub", feature = "snowflake"))]
+pub mod steps;
+#[cfg(any(feature = "bigquery", feature = "snowflake"))]
+pub mod warehouse;
 
 use std::sync::Arc;
 use std::time::Duration;
