@@ -4,5 +4,9 @@
 //! `TIDEMILL_DESTINATIONS=all` is set (`scripts/check --destinations`) it fails instead, unless the machine can have no
 //! such server at all.
 
+mod bigquery;
 mod file;
+mod gcs;
+mod pubsub;
+mod snowflake;
 mod support;

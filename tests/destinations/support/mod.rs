@@ -2,8 +2,12 @@
 //! driver keeps.
 
 pub mod batches;
+pub mod emulators;
+pub mod google;
 pub mod promises;
 pub mod servers;
+pub mod stub;
+pub mod verdicts;
 
 use std::sync::Arc;
 
@@ -20,7 +24,7 @@ pub const DESTINATION: DestinationId = DestinationId([0xd0; 12]);
 /// A way out that may call loopback.
 pub fn client() -> Client {
     let policy = Policy::new(vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()], false);
-    Client::new(&Options::default(), Arc::new(policy)).unwrap()
+    Client::new(&Options::standard(), Arc::new(policy)).unwrap()
 }
 
 /// A driver of that kind.
