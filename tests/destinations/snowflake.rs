@@ -332,3 +332,21 @@ async fn fakesnow_holds_the_latest_state_of_each_record() {
         found.into_iter().map(|row| row.into_iter().map(Option::unwrap_or_default).collect()).collect();
     assert_eq!(found, [["1", "Anna", "12"], ["3", "Cy 'the' \"\u{1F600}\"", "13"]]);
 }
+
+#[test]
+fn what_no_column_holds_exactly_stands_in_extra_with_a_note() {
+    let account = Account::start();
+    let driver = account.open(json!({}));
+    let wide = "123456789012345678901234567890123456789012345678901234567890.5";
+    let fields = format!("{{\"amount\": {wide}, \"lastActivityAt\": \"1821-03-01T00:00:00Z\"}}");
+    let fields: Value = serde_json::from_str(&fields).unwrap();
+    let event = batches::event("crm/opportunities", "created", "1", fields);
+    let batch = batches::batch(1, Shape::Mirror(Deletes::Mark), 1, vec![event]);
+    let frozen = driver.prepare(&batch).unwrap();
+    assert_eq!(frozen.notes.len(), 1, "{:?}", frozen.notes);
+    assert!(frozen.notes[0].contains("amount"), "{:?}", frozen.notes);
+    let body: Value = serde_json::from_slice(&frozen.parts[0].body).unwrap();
+    let rows = body["bindings"]["1"]["value"].as_str().unwrap();
+    assert!(rows.contains(&format!("{{\\\"amount\\\":{wide}}}")), "{rows}");
+    assert!(rows.contains("\"1821-03-01T00:00:00Z\""), "a time before 1970 is a time like any other: {rows}");
+}

@@ -135,6 +135,10 @@ fn open(opening: Opening) -> Result<Arc<dyn Driver>> {
     if !settings.table_prefix.is_empty() {
         named("tablePrefix", &settings.table_prefix)?;
     }
+    // With a topic's name after it, a table's name has at most 255 characters.
+    if settings.table_prefix.len() > 100 {
+        return Err(Error::invalid("settings.tablePrefix: use up to 100 characters"));
+    }
     let host = settings.account.to_ascii_lowercase().replace('_', "-");
     let own = format!("https://{host}.snowflakecomputing.com");
     let endpoint = Url::parse(settings.endpoint.as_deref().unwrap_or(&own)).ok();

@@ -48,8 +48,8 @@ fn start(what: &str, mut command: Command, port: u16, folder: TempDir) -> Option
 /// Google's own emulator, which comes with its SDK (`google-cloud-cli-pubsub-emulator`).
 pub fn pubsub() -> Option<Emulator> {
     let folder = "/usr/lib/google-cloud-sdk/platform/pubsub-emulator/lib";
-    let jars = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-    let Some(jar) = jars.into_iter().find(|path| path.extension().is_some_and(|e| e == "jar")) else {
+    let mut jars = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let Some(jar) = jars.find(|path| path.extension().is_some_and(|e| e == "jar")) else {
         // No package of Debian has it, so the machine may have no such server at all.
         eprintln!("skipped: Google's Pub/Sub emulator is not here; it comes with Google's SDK");
         return None;
