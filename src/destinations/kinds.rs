@@ -6,24 +6,30 @@ use super::driver::Kind;
 
 /// All of them, in the order in which they are listed.
 pub static KINDS: &[&Kind] = &[
+    #[cfg(feature = "postgresql")]
+    &super::postgresql::KIND,
     #[cfg(feature = "mysql")]
     &super::mysql::MYSQL,
     #[cfg(feature = "mysql")]
     &super::mysql::MARIADB,
     #[cfg(feature = "mongodb")]
     &super::mongodb::KIND,
-    #[cfg(feature = "file")]
-    &super::file::KIND,
-    #[cfg(feature = "postgresql")]
-    &super::postgresql::KIND,
-    #[cfg(feature = "eventbridge")]
-    &super::eventbridge::KIND,
-    #[cfg(feature = "file")]
-    &super::file::KIND,
-    #[cfg(feature = "redshift")]
-    &super::redshift::KIND,
     #[cfg(feature = "s3")]
     &super::s3::KIND,
+    #[cfg(feature = "gcs")]
+    &super::gcs::KIND,
+    #[cfg(feature = "file")]
+    &super::file::KIND,
+    #[cfg(feature = "bigquery")]
+    &super::bigquery::KIND,
+    #[cfg(feature = "snowflake")]
+    &super::snowflake::KIND,
+    #[cfg(feature = "redshift")]
+    &super::redshift::KIND,
+    #[cfg(feature = "eventbridge")]
+    &super::eventbridge::KIND,
+    #[cfg(feature = "pubsub")]
+    &super::pubsub::KIND,
 ];
 
 /// The kind of that name.

@@ -6,28 +6,46 @@
 
 #[cfg(any(feature = "eventbridge", feature = "redshift", feature = "s3"))]
 pub mod aws;
+#[cfg(feature = "bigquery")]
+pub mod bigquery;
 pub mod driver;
 #[cfg(feature = "eventbridge")]
 pub mod eventbridge;
 #[cfg(feature = "file")]
 pub mod file;
+#[cfg(feature = "gcs")]
+pub mod gcs;
+#[cfg(any(feature = "bigquery", feature = "gcs", feature = "pubsub"))]
+pub mod google;
 pub mod http;
 pub mod kinds;
 pub mod lines;
-#[cfg(feature = "postgresql")]
-pub mod postgresql;
 #[cfg(feature = "mongodb")]
 pub mod mongodb;
 #[cfg(feature = "mysql")]
 pub mod mysql;
 #[cfg(any(feature = "gcs", feature = "redshift", feature = "s3"))]
 pub mod objects;
+#[cfg(any(feature = "bigquery", feature = "pubsub", feature = "snowflake"))]
+pub mod parts;
+#[cfg(feature = "postgresql")]
+pub mod postgresql;
+#[cfg(feature = "pubsub")]
+pub mod pubsub;
 #[cfg(feature = "redshift")]
 pub mod redshift;
 pub mod rows;
+#[cfg(any(feature = "bigquery", feature = "gcs", feature = "pubsub", feature = "snowflake"))]
+pub mod rs256;
 #[cfg(feature = "s3")]
 pub mod s3;
 pub mod settings;
+#[cfg(feature = "snowflake")]
+pub mod snowflake;
+#[cfg(any(feature = "bigquery", feature = "gcs", feature = "pubsub", feature = "snowflake"))]
+pub mod steps;
+#[cfg(any(feature = "bigquery", feature = "snowflake"))]
+pub mod warehouse;
 
 use std::sync::Arc;
 use std::time::Duration;

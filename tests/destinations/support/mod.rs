@@ -1,18 +1,29 @@
 //! What the tests of all kinds need: batches, a way out that may call loopback, servers, and the promises that every
 //! driver keeps.
 
+#[cfg(any(feature = "eventbridge", feature = "redshift", feature = "s3"))]
 pub mod amazon;
 pub mod batches;
 #[cfg(feature = "postgresql")]
 pub mod cutter;
+#[cfg(feature = "redshift")]
+pub mod data_api;
+#[cfg(any(feature = "bigquery", feature = "gcs", feature = "pubsub", feature = "snowflake"))]
+pub mod emulators;
+#[cfg(any(feature = "bigquery", feature = "gcs", feature = "pubsub"))]
+pub mod google;
+#[cfg(feature = "mongodb")]
+pub mod mongodb;
+#[cfg(feature = "mysql")]
+pub mod mysql;
 #[cfg(feature = "postgresql")]
 pub mod postgres;
-pub mod mongodb;
-pub mod mysql;
-pub mod data_api;
 pub mod promises;
 pub mod servers;
+#[cfg(any(feature = "bigquery", feature = "gcs", feature = "pubsub", feature = "snowflake"))]
+pub mod stub;
 pub mod tls;
+pub mod verdicts;
 
 use std::sync::Arc;
 
