@@ -11,7 +11,7 @@ pub fn kept(text: &str, lacks: &Value) -> String {
         let mut names = lacks.as_array().into_iter().flatten().filter_map(Value::as_str);
         names.any(|name| name.eq_ignore_ascii_case(word))
     };
-    let columns = parted(text).into_iter().filter(|column| !words(column).any(|word| is_lacking(word)));
+    let columns = parted(text).into_iter().filter(|column| !words(column).any(&is_lacking));
     columns.fold(String::new(), |mut all, column| {
         all.push_str(", ");
         all.push_str(column);
