@@ -65,6 +65,20 @@ pub enum Meaning {
     ColumnMissing,
 }
 
+impl Connector {
+    /// What is wrong with the rules about columns: where a column's name stands and what it is for go together.
+    pub(super) fn nameless_column(&self) -> Option<(&'static str, &'static str)> {
+        let is_missing = |means: Meaning| means == Meaning::ColumnMissing;
+        if self.errors.iter().any(|rule| is_missing(rule.means) != rule.column.is_some()) {
+            let message = "`means: column-missing` and `column` go together: say between which texts the name stands";
+            return Some(("errors", message));
+        }
+        let mut codes = self.graphql.iter().flat_map(|graphql| &graphql.errors);
+        let message = "column-missing is for queries that are texts with columns; a query of GraphQL has none";
+        codes.any(|rule| is_missing(rule.means)).then_some(("graphql.errors", message))
+    }
+}
+
 /// A call that got no answer.
 pub fn of_failure(failure: Failure) -> CallFailure {
     CallFailure::silent(match failure {
