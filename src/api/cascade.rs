@@ -197,6 +197,7 @@ pub(super) fn integration(tx: &mut Tx<'_>, gone: &Integration) -> Result<()> {
     for token in tokens.unwrap_or_default() {
         tx.delete_token(&token)?;
     }
+    tx.forget_pasted(&gone.id.0)?;
     if let Some(list) = tx.object::<ReturnUrls>(gone.workspace, &gone.id.0)? {
         tx.delete_object(&list)?;
     }

@@ -16,6 +16,7 @@ use super::reply::Reply;
 use super::route::{PAGED, Param, Route, group};
 use super::shapes::{Deleted, name_of};
 use super::{body, cascade, connectors};
+use crate::actors::watcher::pasted;
 use crate::connectors::{Connector, Parameters};
 use crate::domain::connection::{Connection, Integration};
 use crate::domain::id::{IntegrationId, WorkspaceNo};
@@ -221,6 +222,7 @@ async fn create(call: Call) -> Result<Reply> {
     let split = lay(&call, &connector, &Split::default(), &asked.parameters)?;
     let urls = listed(asked.return_urls)?;
     let token = token()?;
+    let pasted = call.state.options.public_url.as_ref().map(|base| pasted::mark(base, &token));
     let key = connector.key.clone();
     let change = move |tx: &mut Tx<'_>| {
         let (id, now) = (IntegrationId(tx.fresh_id()?), tx.now());
@@ -231,6 +233,9 @@ async fn create(call: Call) -> Result<Reply> {
         tx.put_object(&ReturnUrls { integration: id, workspace, urls: urls.clone() })?;
         tx.put_secret(&id.0, Slot::WebhookTokens, &vec![token.clone()])?;
         tx.put_token(&token, &id.0)?;
+        if let Some(pasted) = &pasted {
+            tx.put_pasted(&id.0, pasted)?;
+        }
         let view = IntegrationView { parameters: split.shown(), return_urls: urls, ..blank_view(&made) };
         Ok((Reply::json(&OneIntegration { integration: view })?, ()))
     };

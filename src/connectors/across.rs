@@ -12,6 +12,9 @@ pub fn across(connector: &Connector) -> Result<(), SpecError> {
         return Err(SpecError::in_file("spec.yml", message).field(field));
     }
     check_webhooks(connector)?;
+    if let Some((field, message)) = connector.nameless_column() {
+        return Err(SpecError::in_file("spec.yml", message).field(field));
+    }
     for (index, collection) in connector.collections.iter().enumerate() {
         let wrong = |field: &str, message: String| {
             Err(SpecError::in_file(format!("data/{}/spec.yml", collection.key), message).field(field))

@@ -39,6 +39,9 @@ pub enum CallError {
     /// A field that was asked for is not there any more, or hidden from this account: read the fields again.
     #[error("the app does not know a field that was asked for: {0}")]
     FieldsChanged(String),
+    /// A query names a column that the account lacks.
+    #[error("the app does not know the column {column}: {message}")]
+    ColumnMissing { column: String, message: String },
     /// The connector's script threw, or hit a limit.
     #[error("the connector's script failed: {0}")]
     Script(String),
@@ -62,6 +65,7 @@ impl CallError {
             Self::PageExpired(_) => "page-expired",
             Self::TooCostly(_) => "too-costly",
             Self::FieldsChanged(_) => "fields-changed",
+            Self::ColumnMissing { .. } => "column-missing",
             Self::Script(_) => "script",
             Self::AddressForbidden(_) => "address-forbidden",
             Self::NotSupported(_) => "not-supported",

@@ -7,6 +7,7 @@ use super::each::Each;
 use super::fields::FieldsRest;
 use super::files::{CollectionFile, ListFile, Span};
 use super::folder::SpecError;
+use super::join::Join;
 use super::mapping::Mapping;
 use super::mapping::path::Path;
 use super::record::RecordSpec;
@@ -64,6 +65,7 @@ fn collection(builder: &Builder<'_>, key: &str, templated: bool) -> Result<Colle
         each: file.each.as_ref().map(|each| Each::new(&path, each)).transpose()?,
         request_time: file.cursor.format.unwrap_or_else(|| record.time().clone()),
         object: file.object,
+        joins: file.joins.iter().map(|join| Join::new(&path, join, &record)).collect::<Result<_, _>>()?,
         ties: a_list("ties")?,
         scan: a_list("scan")?,
         deleted,

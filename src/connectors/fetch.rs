@@ -19,7 +19,8 @@ impl Session {
     pub async fn fetch(&self, c: &Collection, remote_id: &str) -> Result<Option<AppRecord>, CallError> {
         for part in self.parts(c)? {
             // Nobody says which of the values a record belongs to.
-            if let Some(record) = self.fetch_of(c, part.as_ref(), remote_id).await? {
+            if let Some(mut record) = self.fetch_of(c, part.as_ref(), remote_id).await? {
+                self.complete(c, std::slice::from_mut(&mut record)).await?;
                 return Ok(Some(record));
             }
         }

@@ -21,6 +21,7 @@ use super::schema::{GivenBy, Schema};
 use super::spec::{Detects, Order, WebhookBody};
 use super::template::Template;
 use super::unwind::UnwindFile;
+use super::verdict::ErrorRule;
 use super::yaml::Placed;
 
 /// The members of a YAML map, in the file's order.
@@ -151,37 +152,6 @@ impl From<BudgetFile> for super::budget::BudgetSpec {
     }
 }
 
-/// What an answer of the app means, where its status alone does not say.
-#[derive(Clone, Debug, Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ErrorRule {
-    pub status: Vec<u16>,
-    /// A part of the body …
-    pub at: Option<Path>,
-    /// … that holds this text, in any case.
-    pub contains: Option<String>,
-    pub means: Meaning,
-    /// How long to wait where the app does not say.
-    pub wait: Option<Span>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Meaning {
-    Unauthorized,
-    RateLimited,
-    Unavailable,
-    Refused,
-    /// The record is not there.
-    Gone,
-    /// The walk over the pages must start again.
-    PageExpired,
-    /// The page is too large for the app: ask for fewer records.
-    TooCostly,
-    /// A field that was asked for is not there any more: the fields are read again.
-    FieldsChanged,
-}
-
 /// `data/<collection>/spec.yml`.
 #[derive(Clone, Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -199,6 +169,9 @@ pub struct CollectionFile {
     pub poll: PollFile,
     /// The lists are walked once for each of some values.
     pub each: Option<EachFile>,
+    /// What other requests show of the records, however those were read.
+    #[serde(default)]
+    pub joins: Vec<JoinFile>,
     #[serde(default)]
     pub ignored_fields: Vec<String>,
     #[serde(default)]

@@ -16,7 +16,7 @@ use super::CallError;
 use super::caller::{CallFailure, Incoming};
 use super::compile::{Builder, Found};
 use super::files::{
-    CallFile, FetchFile, HttpMethod, ListFile, Meaning, PagingFile, PagingKind, Pairs, PartialFile, RecordFile, Values,
+    CallFile, FetchFile, HttpMethod, ListFile, PagingFile, PagingKind, Pairs, PartialFile, RecordFile, Values,
 };
 use super::folder::SpecError;
 use super::locator::Locator;
@@ -25,6 +25,7 @@ use super::pick::Picker;
 use super::record::RecordSpec;
 use super::rest::{CallRest, FetchRest, ListRest, not_json};
 use super::template::Template;
+use super::verdict::Meaning;
 use super::yaml::{self, Node, Placed};
 
 /// How much of an app's message is kept.
@@ -328,7 +329,7 @@ fn complaint(graphql: &GraphqlFile, errors: &str, cost: Option<Cost>) -> CallErr
         Meaning::PageExpired => CallError::PageExpired(message),
         Meaning::TooCostly => CallError::TooCostly(message),
         Meaning::FieldsChanged => CallError::FieldsChanged(message),
-        Meaning::Refused | Meaning::Gone => CallError::Refused { status: 200, message },
+        Meaning::Refused | Meaning::Gone | Meaning::ColumnMissing => CallError::Refused { status: 200, message },
     }
 }
 

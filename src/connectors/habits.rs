@@ -9,7 +9,10 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::graphql::Cost;
+use super::lacks::Lacks;
 use crate::domain::time::Millis;
 
 /// Queries and lists that are remembered.
@@ -30,6 +33,7 @@ struct Known {
     /// What there is to spend.
     purse: Option<Purse>,
     warned: BTreeSet<String>,
+    lacks: Lacks,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -110,6 +114,18 @@ impl Habits {
     pub fn is_news(&self, warning: &str) -> bool {
         let mut known = self.lock();
         known.warned.len() < KNOWN_MAX && known.warned.insert(warning.to_owned())
+    }
+    /// A list was refused for a column. False: it was left out already.
+    pub fn lack(&self, list: &str, column: &str, now: Millis) -> bool {
+        self.lock().lacks.add(list, column, now)
+    }
+    /// The columns to leave out of a list.
+    pub fn lacks(&self, list: &str, now: Millis) -> Value {
+        self.lock().lacks.of(list, now)
+    }
+    /// The columns that are left out of all lists whose names begin so.
+    pub fn lacking(&self, prefix: &str, now: Millis) -> Vec<String> {
+        self.lock().lacks.under(prefix, now)
     }
     fn lock(&self) -> MutexGuard<'_, Known> {
         // What is learnt is sound whatever a panicked holder did.

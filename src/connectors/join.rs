@@ -1,4 +1,5 @@
-//! `join:` of a list: what belongs to a page's records and only another request shows, such as the lines of transactions.
+//! `join:` of a list, and `joins:` of a collection: what belongs to records and only another request shows, such as the
+//! lines of transactions.
 //!
 //! Always true: a page's records get what belongs to them, in the order in which it came, or the page fails; the number of
 //! requests and of items per page is bounded. Not here: the wire.
@@ -9,13 +10,15 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::caller::Incoming;
 use super::files::{ListFile, PagingKind};
 use super::folder::SpecError;
 use super::mapping::Env;
 use super::mapping::path::Path;
+use super::paging::Position;
 use super::record::{RecordSpec, id_text};
 use super::rest::ListRest;
-use super::{AppRecord, CallError, PageMark, Session};
+use super::{AppRecord, CallError, Collection, Page, PageMark, Session};
 
 /// Requests for one page.
 const PAGES_MAX: usize = 200;
@@ -32,6 +35,9 @@ pub struct JoinFile {
     into: String,
     /// The request, over `$records` (the ids of the page's records).
     list: Box<ListFile>,
+    /// Statuses that say that the account may not see them: its records come without.
+    #[serde(default)]
+    optional: Vec<u16>,
 }
 
 /// The same, compiled.
@@ -40,6 +46,7 @@ pub struct Join {
     key: Path,
     into: String,
     list: Box<ListRest>,
+    optional: Vec<u16>,
 }
 
 impl Join {
@@ -53,7 +60,7 @@ impl Join {
             return wrong("join.list.paging.kind", "after-id needs the ids of records; use another kind");
         }
         let list = Box::new(ListRest::new(file, &join.list, record)?);
-        Ok(Self { key: join.key.clone(), into: join.into.clone(), list })
+        Ok(Self { key: join.key.clone(), into: join.into.clone(), list, optional: join.optional.clone() })
     }
     fn add(&self, items: Vec<&RawValue>, to: &mut HashMap<String, Vec<Value>>) -> Result<(), CallError> {
         for item in items {
@@ -72,34 +79,75 @@ impl Join {
 }
 
 impl Session {
-    /// Gives a page's records what belongs to them.
-    pub(super) async fn join(&self, join: &Join, records: &mut [AppRecord]) -> Result<(), CallError> {
+    /// Gives records what the collection's `joins` find, however the records were read.
+    pub(super) async fn complete(&self, c: &Collection, records: &mut [AppRecord]) -> Result<(), CallError> {
+        for join in &c.joins {
+            self.join(join, &c.key, records).await?;
+        }
+        Ok(())
+    }
+    /// The same for a page, unless it shows ids alone.
+    pub(super) async fn complete_page(&self, c: &Collection, mut page: Page) -> Result<Page, CallError> {
+        if !page.ids_only {
+            self.complete(c, &mut page.records).await?;
+        }
+        Ok(page)
+    }
+    /// Gives records what belongs to them. `list`: the name of what they were read by.
+    pub(super) async fn join(&self, join: &Join, list: &str, records: &mut [AppRecord]) -> Result<(), CallError> {
         let mut found: HashMap<String, Vec<Value>> =
             records.iter().map(|record| (record.remote_id.clone(), Vec::new())).collect();
         if found.is_empty() {
             return Ok(());
         }
         let ids: Value = records.iter().map(|record| record.remote_id.as_str()).collect();
+        let name = format!("{list}/{}", join.into);
         let (mut mark, mut items) = (None::<PageMark>, 0);
         for _ in 0..PAGES_MAX {
             let position = join.list.paging.position(mark.as_ref())?;
-            let page = join.list.paging.variable(&position);
-            let mut variables = self.caller.variables();
-            variables.extend([("page", &page), ("records", &ids)]);
-            let outgoing = join.list.request_at(&Env::new(&Value::Null, &variables), &position)?;
-            let incoming = self.caller.call(outgoing).await?;
-            let raw = join.list.raw_page(&incoming, &position, &self.caller.base)?;
-            items += raw.items.len();
-            if items > ITEMS_MAX {
-                return Err(CallError::BadAnswer(format!("more than {ITEMS_MAX} of {} for one page", join.into)));
-            }
-            join.add(raw.items, &mut found)?;
-            mark = raw.next;
+            mark = match self.joining(join, &name, &ids, &position).await? {
+                None => None,
+                Some(incoming) => {
+                    let raw = join.list.raw_page(&incoming, &position, &self.caller.base)?;
+                    items += raw.items.len();
+                    if items > ITEMS_MAX {
+                        let message = format!("more than {ITEMS_MAX} of {} for one page", join.into);
+                        return Err(CallError::BadAnswer(message));
+                    }
+                    join.add(raw.items, &mut found)?;
+                    raw.next
+                }
+            };
             if mark.is_none() {
                 return records.iter_mut().try_for_each(|record| put(record, &join.into, &mut found));
             }
         }
         Err(CallError::BadAnswer(format!("the list of {} does not end", join.into)))
+    }
+    /// One request of a join, made again without columns that the account lacks. None: it may not see these.
+    async fn joining(
+        &self,
+        join: &Join,
+        list: &str,
+        ids: &Value,
+        position: &Position,
+    ) -> Result<Option<Incoming>, CallError> {
+        let page = join.list.paging.variable(position);
+        loop {
+            let lacks = self.lacks(list);
+            let mut variables = self.caller.variables();
+            variables.extend([("page", &page), ("records", ids), ("lacks", &lacks)]);
+            let outgoing = join.list.request_at(&Env::new(&Value::Null, &variables), position)?;
+            match self.caller.call(outgoing).await {
+                Ok(incoming) => return Ok(Some(incoming)),
+                Err(failure) if self.learns(list, &failure.error) => {}
+                Err(failure) if failure.status.is_some_and(|status| join.optional.contains(&status)) => {
+                    tracing::info!(list, error = %failure.error, "the account may not see what belongs to its records");
+                    return Ok(None);
+                }
+                Err(failure) => return Err(failure.error),
+            }
+        }
     }
 }
 

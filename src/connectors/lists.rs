@@ -60,10 +60,11 @@ impl Session {
             let size = if list.paging.adapts() { habits.size(&name, usual) } else { usual };
             let mut paging = list.paging;
             paging.size = size;
-            match self.list_page(list, &paging, &ask, mark.as_ref()).await {
+            match self.list_page((list, &name), &paging, &ask, mark.as_ref()).await {
                 Err(CallError::TooCostly(why)) if paging.adapts() && habits.shrink(&name, size) => {
                     tracing::info!(collection = ask.c.key, size, why, "a page is too large for the app: half of it");
                 }
+                Err(error) if self.learns(&name, &error) => {}
                 // An empty page would be the last one: this is only one of other kinds of records.
                 Ok(page) if list.skips_others && page.records.is_empty() && page.next.is_some() => {
                     skipped += 1;
@@ -82,7 +83,7 @@ impl Session {
     }
     async fn list_page(
         &self,
-        list: &ListRest,
+        (list, name): (&ListRest, &str),
         paging: &Paging,
         ask: &Ask<'_>,
         mark: Option<&PageMark>,
@@ -93,9 +94,11 @@ impl Session {
         let local = ask.c.request_time.local(parameters).map_err(CallError::BadAnswer)?;
         let bounds = bounds(ask.query, &ask.c.cursor, &local);
         let (fields, object) = (self.fields_variable(ask.c).await?, self.object_of(ask.c));
+        let lacks = self.lacks(name);
         let mut variables = self.caller.variables();
         variables.extend([("page", &page), ("since", &bounds.since), ("until", &bounds.until)]);
         variables.extend([("each", &ask.each), ("record", &ask.record), ("fields", &fields), ("object", &object)]);
+        variables.push(("lacks", &lacks));
         let env = Env::new(&Value::Null, &variables);
         let outgoing = list.request(&env, ask.query.since.is_some(), ask.query.until.is_some())?.at(&position);
         let seen_at = self.caller.clock.now();
@@ -104,7 +107,7 @@ impl Session {
         let shown = Shown { body: &incoming.body, links: &incoming.links() };
         let mut page = list.page(paging, shown, &position, &self.caller.base, reader)?;
         if let Some(join) = &list.join {
-            self.join(join, &mut page.records).await?;
+            self.join(join, name, &mut page.records).await?;
         }
         page.records = self.whole(list, ask.c, page.records).await?;
         Ok(page)

@@ -34,6 +34,7 @@ mod instructions;
 mod join;
 mod joined;
 mod jwt;
+mod lacks;
 mod lists;
 mod locator;
 mod made;

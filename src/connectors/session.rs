@@ -111,7 +111,7 @@ impl Session {
         query: &PullQuery,
         mark: Option<&PageMark>,
     ) -> Result<Page, CallError> {
-        self.list(&c.pull, c, part, query, mark).await
+        self.complete_page(c, self.list(&c.pull, c, part, query, mark).await?).await
     }
     /// One page of the records of one tick, sorted by id: those between the query's two bounds, after its id.
     ///
@@ -123,7 +123,7 @@ impl Session {
         part: Option<&Part>,
         query: &PullQuery,
     ) -> Result<Page, CallError> {
-        self.list(&c.ties, c, part, query, None).await
+        self.complete_page(c, self.list(&c.ties, c, part, query, None).await?).await
     }
     /// One page of a walk over all records: `scan`, or `pull` without bounds.
     ///
@@ -144,7 +144,7 @@ impl Session {
         mark: Option<&PageMark>,
     ) -> Result<Page, CallError> {
         let method = if c.scan.is_there() { &c.scan } else { &c.pull };
-        self.list(method, c, part, query, mark).await
+        self.complete_page(c, self.list(method, c, part, query, mark).await?).await
     }
     /// One page of the app's own list of deleted records; only their ids and times count.
     ///

@@ -5,18 +5,79 @@
 
 use std::time::Duration;
 
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::CallError;
 use super::budget::retry_after;
 use super::caller::{CallFailure, Incoming};
-use super::files::{ErrorRule, Meaning};
+use super::files::Span;
+use super::mapping::path::Path;
 use super::spec::Connector;
 use crate::domain::time::Millis;
 use crate::outbound::{Answer, Failure};
 
 /// How much of an app's message is kept.
 const MESSAGE_CHARS_MAX: usize = 300;
+/// Bytes of a column's name.
+const COLUMN_BYTES_MAX: usize = 100;
+
+/// What an answer of the app means, where its status alone does not say.
+#[derive(Clone, Debug, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ErrorRule {
+    pub status: Vec<u16>,
+    /// A part of the body …
+    pub at: Option<Path>,
+    /// … that holds this text, in any case.
+    pub contains: Option<String>,
+    pub means: Meaning,
+    /// How long to wait where the app does not say.
+    pub wait: Option<Span>,
+    /// Where that part names the column, for `column-missing`.
+    pub column: Option<Between>,
+}
+
+/// A name inside a text: what stands between these two.
+#[derive(Clone, Debug, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Between {
+    after: String,
+    before: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Meaning {
+    Unauthorized,
+    RateLimited,
+    Unavailable,
+    Refused,
+    /// The record is not there.
+    Gone,
+    /// The walk over the pages must start again.
+    PageExpired,
+    /// The page is too large for the app: ask for fewer records.
+    TooCostly,
+    /// A field that was asked for is not there any more: the fields are read again.
+    FieldsChanged,
+    /// A query names a column that the account lacks: it is asked again without that.
+    ColumnMissing,
+}
+
+impl Connector {
+    /// What is wrong with the rules about columns: where a column's name stands and what it is for go together.
+    pub(super) fn nameless_column(&self) -> Option<(&'static str, &'static str)> {
+        let is_missing = |means: Meaning| means == Meaning::ColumnMissing;
+        if self.errors.iter().any(|rule| is_missing(rule.means) != rule.column.is_some()) {
+            let message = "`means: column-missing` and `column` go together: say between which texts the name stands";
+            return Some(("errors", message));
+        }
+        let mut codes = self.graphql.iter().flat_map(|graphql| &graphql.errors);
+        let message = "column-missing is for queries that are texts with columns; a query of GraphQL has none";
+        codes.any(|rule| is_missing(rule.means)).then_some(("graphql.errors", message))
+    }
+}
 
 /// A call that got no answer.
 pub fn of_failure(failure: Failure) -> CallFailure {
@@ -57,6 +118,9 @@ pub fn judge(connector: &Connector, answer: Answer, now: Millis) -> Result<Incom
     let meaning = rule.map_or_else(|| usual(status), |rule| rule.means);
     let wait = told_wait.or_else(|| rule.and_then(|rule| rule.wait).map(|wait| wait.0));
     let message = message(connector, &body);
+    if let Some(column) = rule.filter(|rule| rule.means == Meaning::ColumnMissing).and_then(|rule| rule.names(&body)) {
+        return Err(fail(CallError::ColumnMissing { column, message }, false, body));
+    }
     Err(fail(error(meaning, status, message, wait), meaning == Meaning::Gone, body))
 }
 
@@ -68,7 +132,8 @@ fn error(meaning: Meaning, status: u16, message: String, retry_after: Option<Dur
         Meaning::PageExpired => CallError::PageExpired(message),
         Meaning::TooCostly => CallError::TooCostly(message),
         Meaning::FieldsChanged => CallError::FieldsChanged(message),
-        Meaning::Refused | Meaning::Gone => CallError::Refused { status, message },
+        // Without its name nobody can leave it out.
+        Meaning::Refused | Meaning::Gone | Meaning::ColumnMissing => CallError::Refused { status, message },
     }
 }
 
@@ -88,13 +153,24 @@ fn fits(rule: &ErrorRule, status: u16, body: &str) -> bool {
         return false;
     }
     let Some(wanted) = &rule.contains else { return true };
-    let text = match &rule.at {
-        None => Some(body.to_lowercase()),
-        Some(path) => {
-            serde_json::from_str::<Value>(body).ok().and_then(|body| Some(plain(path.find(&body)?).to_lowercase()))
+    rule.part(body).is_some_and(|text| text.to_lowercase().contains(&wanted.to_lowercase()))
+}
+
+impl ErrorRule {
+    /// The part of the body that the rule is about.
+    fn part(&self, body: &str) -> Option<String> {
+        match &self.at {
+            None => Some(body.to_owned()),
+            Some(path) => serde_json::from_str::<Value>(body).ok().and_then(|body| Some(plain(path.find(&body)?))),
         }
-    };
-    text.is_some_and(|text| text.contains(&wanted.to_lowercase()))
+    }
+    /// The column that it names.
+    fn names(&self, body: &str) -> Option<String> {
+        let (between, part) = (self.column.as_ref()?, self.part(body)?);
+        let name = part.split_once(&between.after)?.1.split_once(&between.before)?.0;
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        (!name.is_empty() && name.len() <= COLUMN_BYTES_MAX && name.chars().all(is_name)).then(|| name.to_owned())
+    }
 }
 
 fn plain(value: &Value) -> String {

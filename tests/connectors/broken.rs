@@ -204,6 +204,18 @@ fn a_call_names_a_budget_that_is_there() {
 }
 
 #[test]
+fn a_rule_about_a_missing_column_says_where_its_name_stands() {
+    let rules = |rule: &str| {
+        let spec = edited("spec.yml", "category:", &format!("errors: [{rule}]\ncategory:"));
+        said(&[("spec.yml", Some(&spec))])
+    };
+    let together = "spec.yml, field errors: `means: column-missing` and `column` go together";
+    assert!(rules("{status: [400], means: column-missing}").contains(together));
+    assert!(rules("{status: [400], means: refused, column: {after: a, before: b}}").contains(together));
+    assert_eq!(rules("{status: [400], means: column-missing, column: {after: a, before: b}}"), "it is accepted");
+}
+
+#[test]
 fn ties_need_a_list_of_changes_that_cannot_do_it_by_itself() {
     let ties = ("data/contacts/ties.rest.yml", Some("path: /ties\nquery: {after: \"{{since.id}}\"}\nrecords: $\n"));
     assert_eq!(said(&[ties]), "it is accepted");

@@ -370,6 +370,94 @@ async fn every_collection_is_synced_and_mapped() {
     desk.node.stop().await;
 }
 
+/// The one record of a topic that a connection has.
+async fn only(desk: &Desk, connection: &str, topic: &str) -> Value {
+    let answer = desk.node.get(&at(&format!("{topic}?connectionId={connection}"))).await.ok();
+    let model = topic.rsplit('/').next().expect("a model");
+    let records = answer[model].as_array().expect("records");
+    assert_eq!(records.len(), 1, "{answer:#}");
+    records[0].clone()
+}
+
+#[actix::test]
+async fn every_property_of_the_accounts_own_arrives_by_poll_and_by_webhook_alike() {
+    let desk = Desk::new().await;
+    desk.hub.define(111, "contacts", "trade_zone", "Trade zone");
+    // HubSpot's own `salutation` is neither mapped nor among the few that are asked for besides.
+    let known = [("firstname", "Ada"), ("trade_zone", "North"), ("jobtitle", "Engineer"), ("salutation", "Dr")];
+    let id = desk.hub.make(111, "contacts", &known);
+    let ann = desk.connect("ann", token(111), &["contacts"]).await;
+    let custom = |record: Value| record["customFields"].clone();
+    let polled = custom(only(&desk, &ann, "crm/contacts").await);
+    assert_eq!((&polled["trade_zone"], &polled["jobtitle"]), (&json!("North"), &json!("Engineer")));
+    assert_eq!(polled.get("salutation"), None, "{polled}");
+    let told = desk.node.get(&at(&format!("metadata/fields?topic=crm/contacts&connectionId={ann}"))).await.ok();
+    assert!(told.to_string().contains("Trade zone"), "{told:#}");
+    // A hint fetches the same record in the same words: nothing has changed.
+    desk.send(&[hint(111, "contact.propertyChange", id, json!({"propertyName": "salutation"}))]).await;
+    desk.inbox(1).await;
+    desk.until(&at(&format!("connections/{ann}/inbox?limit=250")), |answer| {
+        let all = answer["inbox"].as_array().expect("an inbox");
+        !all.is_empty() && all.iter().all(|row| row["state"] == "done")
+    })
+    .await;
+    assert_eq!(desk.told(&ann).await, vec![]);
+    desk.hub.change(111, "contacts", id, &[("trade_zone", "South")]);
+    desk.send(&[hint(111, "contact.propertyChange", id, json!({"propertyName": "trade_zone"}))]).await;
+    desk.wait_told(&ann, 1).await;
+    assert_eq!(custom(only(&desk, &ann, "crm/contacts").await)["trade_zone"], "South");
+    assert_eq!(desk.hub.calls("GET /crm/v3/properties/contacts"), 1, "asked once a day");
+    desk.node.stop().await;
+}
+
+#[actix::test]
+async fn whom_notes_tasks_and_deals_are_about_comes_with_them() {
+    let desk = Desk::new().await;
+    let (hub, ada) = (&desk.hub, 9_001);
+    let note = hub.make(111, "notes", &[("hs_note_body", "Called.")]);
+    let task = hub.make(111, "tasks", &[("hs_task_subject", "Call")]);
+    let deal = hub.make(111, "deals", &[("dealname", "Mill"), ("hs_primary_associated_company", "77")]);
+    for from in [("notes", note), ("tasks", task), ("deals", deal)] {
+        hub.associate(111, from, ("contacts", ada));
+        hub.associate(111, from, ("contacts", 9_002));
+    }
+    hub.associate(111, ("notes", note), ("companies", 77));
+    hub.associate(111, ("tasks", task), ("deals", deal));
+    let ann = desk.connect("ann", token(111), &["notes", "tasks", "opportunities"]).await;
+    let noted = only(&desk, &ann, "crm/notes").await;
+    assert_eq!((&noted["noteContact"], &noted["noteAccount"]), (&json!("9001"), &json!("77")), "{noted}");
+    assert_eq!(noted["noteOpportunity"], Value::Null);
+    let done = only(&desk, &ann, "crm/tasks").await;
+    assert_eq!((&done["contact"], &done["account"]), (&json!("9001"), &Value::Null), "{done}");
+    assert_eq!(done["opportunity"], deal.to_string());
+    let sold = only(&desk, &ann, "crm/opportunities").await;
+    assert_eq!((&sold["contact"], &sold["account"]), (&json!("9001"), &json!("77")), "{sold}");
+    // One record that is fetched is as whole as one of a list.
+    hub.associate(111, ("deals", deal), ("contacts", 9_003));
+    desk.send(&[hint(111, "deal.propertyChange", deal, json!({"propertyName": "dealname"}))]).await;
+    desk.inbox(1).await;
+    desk.until(&at(&format!("connections/{ann}/inbox?limit=250")), |answer| {
+        let all = answer["inbox"].as_array().expect("an inbox");
+        !all.is_empty() && all.iter().all(|row| row["state"] == "done")
+    })
+    .await;
+    assert_eq!(desk.told(&ann).await, vec![]);
+    desk.node.stop().await;
+}
+
+#[actix::test]
+async fn associations_that_a_token_may_not_see_cost_their_fields_only() {
+    let desk = Desk::new().await;
+    let note = desk.hub.make(111, "notes", &[("hs_note_body", "Called.")]);
+    desk.hub.associate(111, ("notes", note), ("contacts", 9_001));
+    desk.hub.associate(111, ("notes", note), ("deals", 5));
+    desk.hub.hide("deals");
+    let ann = desk.connect("ann", token(111), &["notes"]).await;
+    let noted = only(&desk, &ann, "crm/notes").await;
+    assert_eq!((&noted["noteContact"], &noted["noteOpportunity"]), (&json!("9001"), &Value::Null), "{noted}");
+    desk.node.stop().await;
+}
+
 #[actix::test]
 async fn merges_erasures_and_restores_end_as_the_app_has_them() {
     let desk = Desk::new().await;
@@ -417,8 +505,8 @@ async fn a_token_that_ends_between_two_pages_is_renewed_and_a_refused_renewal_st
     let desk = Desk::new().await;
     desk.hub.import(111, "contacts", 450);
     let (access, refresh) = desk.hub.tokens(111);
-    // Good for the account, the selector and the first page of the search.
-    desk.hub.expire_after(3);
+    // Good for the account, the selector, the properties and the first page of the search.
+    desk.hub.expire_after(4);
     let credentials = json!({"accessToken": access, "refreshToken": refresh});
     let ann = desk.connect("ann", credentials, &["contacts"]).await;
     assert_eq!(desk.hub.calls("POST /oauth/v3/token"), 1);

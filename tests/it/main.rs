@@ -59,6 +59,7 @@ mod store;
 mod strangers;
 mod stream;
 mod support;
+mod tie_kills;
 mod token_kills;
 mod tutorial;
 mod user_export;

@@ -31,6 +31,7 @@ type Listeners = HashMap<(String, String), Vec<(ConnectionId, String)>>;
 pub async fn look(deps: &Deps, integration: Integration) -> Result<Option<Millis>> {
     let owner = integration.id.0;
     let now = deps.clock.now();
+    super::pasted::integration(deps, &integration).await?;
     if deps.store.is_full() {
         return Ok(Some(now.after(super::run::FULL_WAIT)));
     }

@@ -13,6 +13,7 @@ use url::Url;
 
 use super::account::Account;
 use super::commit::Standing;
+use super::pasted;
 use super::standing::{self, Note, expiring, note};
 use crate::actors::Deps;
 use crate::connectors::spec::OwnWebhook;
@@ -43,7 +44,13 @@ struct Held<'a> {
 
 /// Does what is due; answers when something is due again.
 pub async fn tend(deps: &Deps, account: &Arc<Account>) -> Result<Option<Millis>> {
-    let base = match (wanted(deps, account), &account.connection.webhook) {
+    let wanted = wanted(deps, account);
+    let leads_here = wanted.as_ref().map_or_else(|reason| *reason == PASTED, |_| true);
+    let pastes = account.connector().webhook.as_ref().is_some_and(OwnWebhook::pastes);
+    if let (true, Some(base)) = (leads_here && pastes, &deps.public_url) {
+        pasted::connection(deps, account, base, &token(deps, account).await?).await?;
+    }
+    let base = match (wanted, &account.connection.webhook) {
         (Err(reason), WebhookState::None { reason: known }) if reason == known => return Ok(None),
         (Err(reason), former) => {
             if let WebhookState::Registered { uri, .. } = former {

@@ -26,6 +26,7 @@ mod inbox;
 mod look;
 mod memory;
 mod partial;
+pub mod pasted;
 mod plan;
 mod pulls;
 mod request;

@@ -23,6 +23,8 @@ use crate::store::Wait;
 
 /// How long a full node is left alone.
 pub const FULL_WAIT: Duration = Duration::from_secs(5);
+/// Characters of what a pull that went well has to say.
+const NOTICE_CHARS_MAX: usize = 2_000;
 /// A walk that could not go on where it broke off gets so many times the usual time.
 const WHOLE_WALK_FACTOR: u32 = 8;
 
@@ -201,6 +203,7 @@ impl<'a> Run<'a> {
     fn close(&mut self, commit: &mut Commit, now: Millis) {
         self.pull.ended_at = Some(now);
         self.pull.outcome = if self.held > 0 { "held" } else { "completed" }.to_owned();
+        self.pull.error = self.notices();
         if self.noisy {
             let what = SystemEvent::SyncCompleted {
                 pull: self.shown(),
@@ -212,6 +215,15 @@ impl<'a> Run<'a> {
         }
         commit.pull = Some(self.pull.clone());
         commit.done = self.asked.take();
+    }
+
+    /// What a pull that went well has to say: what of its collections the account does not show.
+    fn notices(&self) -> String {
+        let (connector, session) = (self.account.connector(), &self.account.session);
+        let read = |c: &&Collection| self.pull.collection.split(',').any(|key| key == c.key);
+        let lacking: Vec<String> =
+            connector.collections.iter().filter(read).filter_map(|c| session.lacking(c)).collect();
+        lacking.join("; ").chars().take(NOTICE_CHARS_MAX).collect()
     }
 
     /// Notes a failure: the pull's row, the back-off, what is told. Answers whether the connection can go on.

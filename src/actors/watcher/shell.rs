@@ -10,10 +10,11 @@ use std::time::Duration;
 use actix::{Actor, Context, Handler};
 
 use super::look::look;
+use super::pasted;
 use crate::actors::Deps;
 use crate::actors::handle::{Owner, Wakes};
 use crate::actors::supervisor::Wake;
-use crate::domain::connection::{Confirmation, Connection, Farewell};
+use crate::domain::connection::{Confirmation, Connection, Farewell, Integration};
 use crate::domain::time::Millis;
 use crate::error::Result;
 
@@ -55,11 +56,19 @@ impl Watchers {
         let (store, rings, now) = (&self.deps.store, &self.deps.rings, self.deps.clock.now());
         let mut overdue = 0_u64;
         store.every_object::<Connection>(|connection| {
-            let due = store.next_due(connection.id)?.filter(|at| *at > now).unwrap_or_else(|| {
+            let behind = pasted::is_behind(&self.deps, &connection)?;
+            let due = store.next_due(connection.id)?.filter(|at| *at > now && !behind).unwrap_or_else(|| {
                 overdue += 1;
                 Millis(now.0 + overdue * START_SPREAD_MS)
             });
             rings.at(due, Wakes::Owner(connection.id.0));
+            Ok(())
+        })?;
+        store.every_object::<Integration>(|integration| {
+            if pasted::is_integration_behind(&self.deps, &integration)? {
+                overdue += 1;
+                rings.at(Millis(now.0 + overdue * START_SPREAD_MS), Wakes::Owner(integration.id.0));
+            }
             Ok(())
         })?;
         store.every_object::<Farewell>(|farewell| {

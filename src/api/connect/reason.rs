@@ -71,6 +71,7 @@ impl Reason {
             | CallError::PageExpired(_)
             | CallError::TooCostly(_)
             | CallError::FieldsChanged(_)
+            | CallError::ColumnMissing { .. }
             | CallError::Script(_)
             | CallError::NotSupported(_) => Self::BadAnswer,
         }

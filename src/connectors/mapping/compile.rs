@@ -88,6 +88,7 @@ impl Compiler<'_> {
                 let fields = Fields::of(self, argument, &["items", "with"])?;
                 Expr::Join { items: fields.expr("items")?, with: fields.text("with")?.to_owned() }
             }
+            "$columns" => Expr::Columns(Box::new(self.expr(argument)?)),
             "$split" => {
                 let fields = Fields::of(self, argument, &["value", "by"])?;
                 Expr::Split { value: fields.expr("value")?, by: fields.text("by")?.to_owned() }

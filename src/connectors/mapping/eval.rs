@@ -6,7 +6,7 @@ use std::cmp::Ordering;
 use serde_json::{Map, Number, Value};
 
 use super::path::Path;
-use super::{Comparison, Expr, Unary, Walk, decimal};
+use super::{Comparison, Expr, Unary, Walk, columns, decimal};
 
 /// What paths can reach.
 #[derive(Clone, Copy)]
@@ -86,6 +86,10 @@ pub(super) fn eval<'a>(expr: &'a Expr, env: &Env<'a>) -> Made<'a> {
         Expr::Pairs { list, key, value, except } => pairs(&eval(list, env), key, value, except),
         Expr::Omit { from, keys, .. } => omit(eval(from, env), keys),
         Expr::Merge(items) => merge(items.iter().map(|item| eval(item, env))),
+        Expr::Columns(text) => match &*eval(text, env) {
+            Value::String(text) => own(columns::kept(text, env.variable("lacks"))),
+            _ => Cow::Borrowed(NULL),
+        },
         Expr::Split { value, by } => split(&eval(value, env), by),
         Expr::Tail { of, after } => tail(&eval(of, env), after),
         Expr::Template(template) => template.render(env).map_or(Cow::Borrowed(NULL), own),

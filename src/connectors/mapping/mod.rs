@@ -4,6 +4,7 @@
 //! nowhere is null. Not here: scripts (`connectors::script`), the order of the model's fields (`domain::models`).
 //! The operators are described for authors in docs/connectors.md; [`OPERATORS`] is their one list.
 
+mod columns;
 mod compile;
 pub mod decimal;
 mod eval;
@@ -29,6 +30,7 @@ pub const OPERATORS: &[&str] = &[
     "$boolean",
     "$case",
     "$codes",
+    "$columns",
     "$compact",
     "$concat",
     "$decimal",
@@ -137,6 +139,8 @@ enum Expr {
         of: Box<Expr>,
         after: String,
     },
+    /// The columns of a query, without those that the account lacks.
+    Columns(Box<Expr>),
     /// A text with holes; null if one of them has no value.
     Template(Template),
 }

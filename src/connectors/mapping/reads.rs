@@ -79,7 +79,7 @@ fn parts(expr: &Expr) -> Vec<&Expr> {
         }
         Expr::Codes { value, to, default } => to.iter().map(|(_, value)| value).chain([&**value, &**default]).collect(),
         Expr::Lookup { list, .. } | Expr::Pairs { list, .. } => vec![list],
-        Expr::Omit { from, .. } => vec![from],
+        Expr::Omit { from, .. } | Expr::Columns(from) => vec![from],
     }
 }
 

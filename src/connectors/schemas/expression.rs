@@ -85,8 +85,8 @@ fn operators(any: &Value, time: &Value) -> Vec<(&'static str, Value)> {
     ];
     found.extend(["$eq", "$gt", "$gte", "$lt", "$lte"].map(|name| (name, pair.clone())));
     let unary = [
-        "$abs", "$boolean", "$compact", "$decimal", "$exists", "$integer", "$lower", "$negate", "$not", "$number",
-        "$percent", "$string", "$trim", "$upper",
+        "$abs", "$boolean", "$columns", "$compact", "$decimal", "$exists", "$integer", "$lower", "$negate", "$not",
+        "$number", "$percent", "$string", "$trim", "$upper",
     ];
     found.extend(unary.map(|name| (name, any.clone())));
     found

@@ -19,9 +19,10 @@ use super::auth_files::AuthFile;
 use super::budget::BudgetSpec;
 use super::each::Each;
 use super::fields::FieldsRest;
-use super::files::{ErrorRule, Pairs};
+use super::files::Pairs;
 use super::folder::Folder;
 use super::graphql::{CostFile, GraphqlFile};
+use super::join::Join;
 use super::made::Made;
 use super::mapping::path::Path;
 use super::mapping::zones::Times;
@@ -31,6 +32,7 @@ use super::rest::{CallRest, FetchRest, ListRest};
 use super::schema::{GivenBy, Schema};
 use super::script::{self, Script};
 use super::template::Template;
+use super::verdict::ErrorRule;
 use super::{Absent, Credentials, Parameters, SpecError, auth};
 
 pub use event::{ConnectorEvent, OfCollection};
@@ -143,6 +145,8 @@ pub struct Collection {
     pub(super) scan: Method<ListRest>,
     pub(super) deleted: Method<ListRest>,
     pub(super) fetch: Method<FetchRest>,
+    /// What other requests show of its records.
+    pub(super) joins: Vec<Join>,
     /// The fields that an account has.
     pub(super) fields: Method<FieldsRest>,
     pub(super) map: Mapping,

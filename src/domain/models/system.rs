@@ -114,6 +114,7 @@ impl From<&destination::Destination> for Destination {
 #[derive(Clone, Copy)]
 pub enum Subject<'a> {
     Connection(&'a connection::Connection, Option<&'a User>),
+    Integration(&'a connection::Integration),
     /// The event never goes to that one.
     Subscription(&'a subscription::Subscription),
     /// And its user, if it has one.
@@ -257,6 +258,7 @@ impl SystemEvent {
         let payload = Payload::Plain(self.payload());
         let event = match of {
             Subject::Connection(connection, user) => Event::of(connection, user, payload, now),
+            Subject::Integration(integration) => Event::blank(integration.workspace, payload, now),
             Subject::Subscription(subscription) => Event {
                 user: subscription.user,
                 about: Some(subscription.id),

@@ -1,9 +1,10 @@
-//! HubSpot's API on loopback, as far as its guides and recorded answers tell (CRM search, objects, owners, pipelines,
-//! account info, OAuth, webhooks), traps included.
+//! HubSpot's API on loopback, as far as its guides and recorded answers tell (CRM search, objects, properties,
+//! associations, owners, pipelines, account info, OAuth, webhooks), traps included.
 //!
-//! Always true: values are texts or null; a search shows one order, no archived record, nothing past 10,000, and what its
-//! index knows: nothing of what changed since [`HubSpot::lag`]; offsets are its `after`, a list's `after` means nothing to
-//! others; a token may end between two pages. It keeps what tests put into it, and ends with its test.
+//! Always true: values are texts or null, of properties that were asked for and that the portal has; a search shows one
+//! order, no archived record, nothing past 10,000, and what its index knows: nothing of what changed since
+//! [`HubSpot::lag`]; offsets are its `after`, a list's `after` means nothing to others; a token may end between two pages.
+//! It keeps what tests put into it, and ends with its test.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -40,6 +41,12 @@ struct World {
     index: Option<BTreeMap<Key, Record>>,
     /// Ids that were merged away, and the records they lead to.
     merged: BTreeMap<Key, u64>,
+    /// A portal's own properties, by object: name, label and type.
+    own: BTreeMap<(u64, String), Vec<(String, String, String)>>,
+    /// (portal, object, id, other object) → ids.
+    associations: BTreeMap<(u64, String, u64, String), Vec<u64>>,
+    /// Objects that no token may see associations to.
+    hidden: BTreeSet<String>,
     owners: Vec<Value>,
     pipelines: Vec<Value>,
     /// Access token → portal.
@@ -55,6 +62,10 @@ struct World {
     /// Status, body and headers of the next answers.
     faults: VecDeque<(u16, Value, Vec<(&'static str, String)>)>,
     calls: Vec<String>,
+    /// The lower bounds that searches asked for.
+    searched: Vec<u64>,
+    /// The search of that number is never answered.
+    hangs_at: Option<usize>,
 }
 
 /// See the module.
@@ -155,6 +166,23 @@ impl HubSpot {
         self.world().merged.insert((portal, object.to_owned(), loser), winner);
     }
 
+    /// Makes a property of the portal's own.
+    pub fn define(&self, portal: u64, object: &str, name: &str, label: &str) {
+        let own = (name.to_owned(), label.to_owned(), "string".to_owned());
+        self.world().own.entry((portal, object.to_owned())).or_default().push(own);
+    }
+
+    /// Ties a record to another; the record itself does not change.
+    pub fn associate(&self, portal: u64, from: (&str, u64), to: (&str, u64)) {
+        let key = (portal, from.0.to_owned(), from.1, to.0.to_owned());
+        self.world().associations.entry(key).or_default().push(to.1);
+    }
+
+    /// No token may see associations to such objects any more.
+    pub fn hide(&self, object: &str) {
+        self.world().hidden.insert(object.to_owned());
+    }
+
     /// From now on the search index learns nothing, until [`Self::catch_up`].
     pub fn lag(&self) {
         let mut world = self.world();
@@ -189,6 +217,16 @@ impl HubSpot {
     /// The calls so far that begin so, such as `GET /crm/v3/objects/contacts/`.
     pub fn calls(&self, prefix: &str) -> usize {
         self.world().calls.iter().filter(|call| call.starts_with(prefix)).count()
+    }
+
+    /// From now on the search of that number (from 1, of all) is never answered; `None`: all are.
+    pub fn hang_at(&self, search: Option<usize>) {
+        self.world().hangs_at = search;
+    }
+
+    /// The lower bounds (milliseconds) of all searches so far, in their order.
+    pub fn searched(&self) -> Vec<u64> {
+        self.world().searched.clone()
     }
 
     pub fn is_revoked(&self, token: &str) -> bool {
@@ -254,7 +292,96 @@ fn stamps(object: &str) -> (&'static str, &'static str) {
     }
 }
 
+/// HubSpot's own properties of an object, as far as anybody here asks for them (properties guide).
+fn standard(object: &str) -> &'static str {
+    match object {
+        "companies" => {
+            "name hubspot_owner_id description industry website domain numberofemployees address address2 city state zip \
+             country phone notes_last_updated lifecyclestage annualrevenue type about_us"
+        }
+        "contacts" => {
+            "firstname lastname email hs_additional_emails phone mobilephone associatedcompanyid company address city state \
+             zip country notes_last_updated jobtitle website lifecyclestage hs_lead_status hubspot_owner_id salutation"
+        }
+        "deals" => {
+            "dealname dealstage hs_is_closed_won hs_is_closed description amount deal_currency_code \
+             hs_deal_stage_probability closedate hubspot_owner_id hs_primary_associated_company notes_last_updated pipeline \
+             dealtype hs_forecast_amount"
+        }
+        "leads" => {
+            "hs_lead_name hs_associated_contact_firstname hs_associated_contact_lastname hs_associated_company_name \
+             hs_pipeline_stage hubspot_owner_id notes_last_updated hs_lead_label hs_lead_type hs_pipeline"
+        }
+        "notes" => "hs_note_body hubspot_owner_id hs_timestamp hs_attachment_ids",
+        "tasks" => {
+            "hs_task_subject hs_task_body hs_task_status hs_task_priority hs_timestamp hs_task_completion_date \
+             hubspot_owner_id hs_task_type"
+        }
+        "orders" => "hs_order_name hs_total_price hs_currency_code hs_external_order_status hs_subtotal_price",
+        "products" => "name description hs_product_type hs_url hs_images hs_sku price hs_cost_of_goods_sold",
+        _ => "",
+    }
+}
+
 impl World {
+    /// `GET /crm/v3/properties/{object}`: all at once, in an order of their own.
+    fn properties(&self, portal: u64, object: &str) -> Value {
+        let (modified, created) = stamps(object);
+        let ours = standard(object).split(' ').chain([modified, created, "hs_object_id"]);
+        let ours = ours.filter(|name| !name.is_empty()).map(|name| {
+            json!({"name": name, "label": name, "type": "string", "fieldType": "text", "hubspotDefined": true,
+                "hidden": false, "archived": false})
+        });
+        let own = self.own.get(&(portal, object.to_owned())).into_iter().flatten().map(|(name, label, kind)| {
+            json!({"name": name, "label": label, "type": kind, "fieldType": "text", "hidden": false, "archived": false})
+        });
+        let mut all: Vec<Value> = own.chain(ours).collect();
+        all.reverse();
+        json!({ "results": all })
+    }
+
+    /// Of what was asked for, what the object has: the API says nothing of other names.
+    fn known(&self, portal: u64, object: &str, wanted: Vec<String>) -> Vec<String> {
+        let own = self.own.get(&(portal, object.to_owned()));
+        let has = |name: &str| {
+            standard(object).split(' ').any(|known| known == name)
+                || own.is_some_and(|own| own.iter().any(|(known, ..)| known == name))
+        };
+        wanted.into_iter().filter(|name| has(name)).collect()
+    }
+
+    /// `POST /crm/v4/associations/{from}/{to}/batch/read`: at most 1,000 ids; those without any are errors in a 207.
+    fn associated(&self, portal: u64, from: &str, to: &str, body: &Value) -> (u16, Value) {
+        let ids: Vec<&str> =
+            body["inputs"].as_array().into_iter().flatten().filter_map(|input| input["id"].as_str()).collect();
+        if ids.is_empty() || ids.len() > 1_000 {
+            return refusal(400, "inputs: between 1 and 1,000 ids", "VALIDATION_ERROR");
+        }
+        if self.hidden.contains(to) {
+            return refusal(403, "This app hasn't been granted all required scopes", "MISSING_SCOPES");
+        }
+        let (mut results, mut errors) = (Vec::new(), Vec::new());
+        for id in ids {
+            let key = (portal, from.to_owned(), id.parse().unwrap_or(0), to.to_owned());
+            match self.associations.get(&key) {
+                Some(others) => {
+                    let kinds = json!([{"category": "HUBSPOT_DEFINED", "typeId": 1, "label": null}]);
+                    let shown = others.iter().map(|other| json!({"toObjectId": other, "associationTypes": kinds}));
+                    results.push(json!({"from": {"id": id}, "to": shown.collect::<Vec<_>>()}));
+                }
+                None => errors.push(json!({"status": "error", "category": "OBJECT_NOT_FOUND",
+                    "subCategory": "crm.associations.NO_ASSOCIATIONS_FOUND", "context": {"fromObjectId": [id]}})),
+            }
+        }
+        let mut answer = json!({"status": "COMPLETE", "results": results});
+        if errors.is_empty() {
+            return (200, answer);
+        }
+        answer["numErrors"] = errors.len().into();
+        answer["errors"] = errors.into();
+        (207, answer)
+    }
+
     fn put(&mut self, portal: u64, object: &str, id: u64, properties: &[(&str, &str)], now: u64) {
         let properties = properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let record = Record { properties: properties.collect(), created: now, updated: now, archived: None };
@@ -328,6 +455,7 @@ impl World {
             found.reverse();
         }
         let wanted: Vec<String> = serde_json::from_value(wish["properties"].clone()).unwrap_or_default();
+        let wanted = self.known(portal, object, wanted);
         let page = found.iter().skip(after).take(limit);
         let results: Vec<Value> = page.map(|(id, record)| Self::show(record, object, *id, &wanted)).collect();
         let next = after + results.len();
@@ -342,7 +470,7 @@ impl World {
         let limit = query.get("limit").and_then(|text| text.parse::<usize>().ok()).unwrap_or(10).min(100);
         let archived = query.get("archived").is_some_and(|text| text.eq_ignore_ascii_case("true"));
         let after = query.get("after").and_then(|text| u64::from_str_radix(text, 36).ok()).unwrap_or(0);
-        let wanted = wanted(query);
+        let wanted = self.known(portal, object, wanted(query));
         let rest = Self::of(&self.records, portal, object)
             .filter(|(id, record)| *id > after && record.archived.is_some() == archived);
         let rest: Vec<(u64, &Record)> = rest.take(limit + 1).collect();
@@ -355,11 +483,12 @@ impl World {
         answer
     }
 
-    fn one(&self, portal: u64, object: &str, id: u64, wanted: &[String]) -> Option<Value> {
+    fn one(&self, portal: u64, object: &str, id: u64, wanted: Vec<String>) -> Option<Value> {
+        let wanted = self.known(portal, object, wanted);
         let key = (portal, object.to_owned(), id);
         let id = self.merged.get(&key).copied().unwrap_or(id);
         let record = self.records.get(&(portal, object.to_owned(), id)).filter(|record| record.archived.is_none())?;
-        Some(Self::show(record, object, id, wanted))
+        Some(Self::show(record, object, id, &wanted))
     }
 
     fn token(&mut self, form: &BTreeMap<String, String>) -> (u16, Value) {
@@ -443,6 +572,15 @@ async fn answer(request: HttpRequest, body: web::Bytes, world: web::Data<Mutex<W
         }
         return response.json(body);
     }
+    if path.ends_with("/search") {
+        let wish: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let bound = wish["filterGroups"][0]["filters"][0]["value"].as_str().and_then(|text| text.parse().ok());
+        world.searched.push(bound.unwrap_or(0));
+        if world.hangs_at == Some(world.searched.len()) {
+            drop(world);
+            return std::future::pending().await;
+        }
+    }
     let query = pairs(request.query_string().as_bytes());
     if path == "/oauth/authorize" {
         // The person allows it at once, for the portal in the `account` that a test adds.
@@ -507,6 +645,10 @@ fn route(
             return (200, json!({ "results": owners }));
         }
         ["crm", "v3", "pipelines", "deals"] => return (200, json!({"results": world.pipelines})),
+        ["crm", "v3", "properties", object] => return (200, world.properties(portal, object)),
+        ["crm", "v4", "associations", from, to, "batch", "read"] => {
+            return world.associated(portal, from, to, &serde_json::from_slice(body).unwrap_or_default());
+        }
         ["crm", "v3", "objects", rest @ ..] | ["crm", "objects", "2026-03", rest @ ..] => rest,
         _ => return refusal(404, "there is nothing here", "OBJECT_NOT_FOUND"),
     };
@@ -519,7 +661,7 @@ fn route(
             }
         }
         ("GET", [object]) => (200, world.list(portal, object, query)),
-        ("GET", [object, id]) => match id.parse().ok().and_then(|id| world.one(portal, object, id, &wanted(query))) {
+        ("GET", [object, id]) => match id.parse().ok().and_then(|id| world.one(portal, object, id, wanted(query))) {
             Some(record) => (200, record),
             None => refusal(404, "resource not found", "OBJECT_NOT_FOUND"),
         },

@@ -17,6 +17,17 @@ pub type Row = BTreeMap<String, Value>;
 /// Columns that may be there though no row has a value.
 const KNOWN: &[&str] = &[
     "accountsearchdisplayname",
+    "assigned",
+    "author",
+    "completeddate",
+    "contact",
+    "leadsource",
+    "message",
+    "name",
+    "note",
+    "notedate",
+    "priority",
+    "stage",
     "accttype",
     "acctnumber",
     "comments",
@@ -245,6 +256,7 @@ impl Eval<'_> {
                     let named = row.get(&format!("{name}!")).and_then(Value::as_str).map(str::to_owned);
                     named.or_else(|| self.value(&of[0], row))
                 }
+                ("UPPER", [of]) => Some(self.value(of, row)?.to_uppercase()),
                 ("LOWER", [of]) => Some(self.value(of, row)?.to_lowercase()),
                 _ => None,
             },

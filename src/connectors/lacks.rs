@@ -1,0 +1,106 @@
+//! Columns that an account lacks: a feature is off, or its role may not see them. An app that refuses a whole query for
+//! one column is asked again without it, and the pull says so.
+//!
+//! Always true: bounded; a column is left out of the one list that was refused for it, for a day, after which it is tried
+//! again: features are switched on. Not here: where in an answer the name stands (`connectors::verdict`), how a column is
+//! taken out (`mapping::columns`).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{CallError, Collection, Session};
+use crate::domain::time::Millis;
+
+/// Lists, and columns of each.
+const LISTS_MAX: usize = 100;
+const COLUMNS_MAX: usize = 50;
+/// How long a column is left out.
+const BELIEVED_FOR: Duration = Duration::from_secs(24 * 3600);
+
+/// Columns by list, in lower case, with the time at which each was refused.
+#[derive(Debug, Default)]
+pub struct Lacks(BTreeMap<String, BTreeMap<String, Millis>>);
+
+impl Lacks {
+    /// Notes a column. False: it was left out already, or there are too many.
+    pub fn add(&mut self, list: &str, column: &str, now: Millis) -> bool {
+        let column = column.to_lowercase();
+        if self.0.len() >= LISTS_MAX && !self.0.contains_key(list) {
+            return false;
+        }
+        let columns = self.0.entry(list.to_owned()).or_default();
+        columns.retain(|_, at| believed(*at, now));
+        columns.len() < COLUMNS_MAX && columns.insert(column, now).is_none()
+    }
+    /// What is left out of a list: an array of texts.
+    pub fn of(&self, list: &str, now: Millis) -> Value {
+        let columns = self.0.get(list).into_iter().flatten();
+        columns.filter(|(_, at)| believed(**at, now)).map(|(column, _)| Value::from(column.as_str())).collect()
+    }
+    /// All that is left out of lists whose names begin so, sorted.
+    pub fn under(&self, prefix: &str, now: Millis) -> Vec<String> {
+        let lists = self.0.iter().filter(|(list, _)| list.starts_with(prefix));
+        let columns = lists.flat_map(|(_, columns)| columns).filter(|(_, at)| believed(**at, now));
+        let mut names: Vec<String> = columns.map(|(column, _)| column.clone()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+}
+
+fn believed(at: Millis, now: Millis) -> bool {
+    now.since(at) < BELIEVED_FOR
+}
+
+impl Session {
+    /// What `$columns` leaves out of a list.
+    pub(super) fn lacks(&self, list: &str) -> Value {
+        self.caller.budget().habits.lacks(list, self.caller.clock.now())
+    }
+    /// Whether the list can be asked for again, without a column that it was refused for.
+    pub(super) fn learns(&self, list: &str, error: &CallError) -> bool {
+        let CallError::ColumnMissing { column, message } = error else { return false };
+        let is_new = self.caller.budget().habits.lack(list, column, self.caller.clock.now());
+        if is_new {
+            tracing::info!(list, column, message, "the account lacks a column: it is left out");
+        }
+        is_new
+    }
+    /// What the account lacks of a collection, in one sentence for people.
+    pub fn lacking(&self, c: &Collection) -> Option<String> {
+        let columns = self.caller.budget().habits.lacking(&format!("{}/", c.key), self.caller.clock.now());
+        let all = columns.join(", ");
+        (!columns.is_empty()).then(|| format!("{}: left out, since the account does not show them: {all}", c.key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_column_is_learnt_once_for_its_list_and_tried_again_after_a_day() {
+        let (mut lacks, day) = (Lacks::default(), 24 * 3_600_000);
+        assert!(lacks.add("orders/pull", "Memo", Millis(0)));
+        assert!(!lacks.add("orders/pull", "memo", Millis(1)), "it was left out already: leaving it out does not help");
+        assert!(lacks.add("orders/pull/lines", "rate", Millis(1)));
+        assert_eq!(lacks.of("orders/pull", Millis(2)), json!(["memo"]));
+        assert_eq!(lacks.under("orders/", Millis(2)), ["memo", "rate"]);
+        assert_eq!(lacks.of("bills/pull", Millis(2)), json!([]));
+        assert_eq!(lacks.of("orders/pull", Millis(day)), json!([]));
+        assert!(lacks.add("orders/pull", "memo", Millis(day)));
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let mut lacks = Lacks::default();
+        let added = (0..1_000).filter(|n| lacks.add("orders/pull", &format!("c{n}"), Millis(0))).count();
+        assert_eq!(added, COLUMNS_MAX);
+        let lists = (0..1_000).filter(|n| lacks.add(&format!("l{n}/pull"), "c", Millis(0))).count();
+        assert_eq!(lists, LISTS_MAX - 1);
+    }
+}
