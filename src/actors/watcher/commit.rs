@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::account::Account;
 use super::changes::{Judged, Scope as Judgement, Sighting, Tally, Write, judge};
+use super::fresh::Fresh;
 use crate::actors::Deps;
 use crate::connectors::{Change, ChangeKind, Collection, Connector};
 use crate::domain::audit::{About, Act};
@@ -19,7 +20,7 @@ use crate::domain::id::{ConnectionId, ErasureId, EventId, InboxId};
 use crate::domain::snapshot::SnapshotRow;
 use crate::domain::time::Millis;
 use crate::error::Result;
-use crate::store::{InboxRow, InboxState, Slot, Tx, Wait};
+use crate::store::{InboxRow, InboxState, Rows, Slot, Tx, Wait};
 use crate::telemetry::Metrics;
 
 /// Records of one commit.
@@ -266,6 +267,8 @@ pub struct Absorb<'a> {
     pub deps: &'a Deps,
     pub account: &'a Arc<Account>,
     pub collection: &'a Collection,
+    /// What the walk at hand has written, where it began with an empty collection.
+    pub fresh: Option<Arc<Fresh>>,
 }
 
 impl Absorb<'_> {
@@ -273,8 +276,9 @@ impl Absorb<'_> {
     pub async fn judge(&self, sightings: Vec<Sighting>) -> Result<(Judged, CollectionState)> {
         let state = self.deps.store.collection_state(self.account.connection.id, &self.collection.key)?;
         let scope = Judgement::new(self.deps, self.account, self.collection, &state)?;
-        let account = self.account.clone();
-        let judged = self.deps.store.blocking(move |rows| judge(rows, &account, &scope, sightings)).await?;
+        let (account, fresh) = (self.account.clone(), self.fresh.clone());
+        let judge = move |rows: &Rows| judge(rows, &account, &scope, sightings, fresh.as_deref());
+        let judged = self.deps.store.blocking(judge).await?;
         if let Some((_, problem)) = judged.problems.first() {
             let (connection, collection) = (self.account.connection.id, &self.collection.key);
             tracing::warn!(%connection, collection, problems = judged.problems.len(), "{problem}");

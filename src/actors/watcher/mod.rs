@@ -4,6 +4,7 @@
 //! look ──▶ inbox    stored webhooks            ┐
 //!      ──▶ pulls    what changed since         ├─▶ changes (judge) ─▶ commit: rows, cursor, events, inbox
 //!      ──▶ scans    everything, and what went  ┘
+//!                   ready: a page is asked for, hashed and mapped while the one before is judged and committed
 //!      ──▶ hook     the webhook at the app        global: sorts an integration's webhooks to its connections
 //!      ──▶ confirm  handshakes to be confirmed
 //!      ──▶ selectors which of those are meant     farewell: takes a deleted connection's webhook away at the app
@@ -20,6 +21,7 @@ mod commit;
 mod confirm;
 pub mod farewell;
 mod fields;
+mod fresh;
 mod global;
 pub mod hook;
 mod inbox;
@@ -28,6 +30,7 @@ mod memory;
 mod partial;
 mod plan;
 mod pulls;
+mod ready;
 mod request;
 mod run;
 mod scans;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::account::Account;
 use super::changes::Tally;
 use super::commit::{Commit, Standing};
+use super::fresh::Fresh;
 use super::{inbox, plan, told};
 use crate::actors::Deps;
 use crate::connectors::{CallError, Collection};
@@ -56,6 +57,8 @@ pub struct Run<'a> {
     /// The version of the mapping when the task at hand began.
     pub mapping: [u8; 16],
     pub rng: fastrand::Rng,
+    /// What the walk at hand has written, where it began with an empty collection.
+    pub fresh: Option<Arc<Fresh>>,
 }
 
 impl<'a> Run<'a> {
@@ -109,6 +112,7 @@ impl<'a> Run<'a> {
             held: 0,
             mapping: account.mapping,
             rng,
+            fresh: None,
         };
         if noisy {
             let what = SystemEvent::SyncStarted { pull: run.shown(), topics: run.topics.clone(), started_at: now };
@@ -289,6 +293,18 @@ impl<'a> Run<'a> {
         commit.collections.push((c.key.clone(), super::changes::Judged::default(), state));
         let standing = commit.run(self.deps, self.account).await?;
         Ok(if standing == Standing::Gone { Ended::Stop } else { Ended::Later })
+    }
+
+    /// Whether the next page is asked for while the one at hand is committed. Not after the first one: most looks find
+    /// no second page, and a run that dies at its second request has kept something.
+    pub fn looks_ahead(&self) -> bool {
+        self.pull.pages > 1
+    }
+
+    /// Whether most records of the walk will have to be mapped: there is nothing yet, or it was mapped otherwise.
+    pub fn maps(&self, c: &Collection) -> Result<bool> {
+        let state = self.deps.store.collection_state(self.account.connection.id, &c.key)?;
+        Ok(state.baseline_at.is_none() || self.fresh.is_some())
     }
 
     /// What must be looked at between two pages: a full node, webhooks that came meanwhile.
