@@ -19,7 +19,7 @@ use super::mapping::Mapping;
 use super::schema::{GivenBy, Property};
 use super::script::{self, Script};
 use super::spec::{Account, BaseUri, Connector, Method};
-use super::{Parameters, absent, yaml};
+use super::{Parameters, absent, bulk, yaml};
 
 /// What every connector is compiled with.
 #[derive(Clone)]
@@ -96,6 +96,7 @@ fn with_parameters(source: &Arc<Folder>, parameters: &Parameters, common: &Commo
         webhook: parts::own_webhook(&builder)?,
         global_webhooks: parts::global_webhooks(&builder)?,
         events: parts::events(&builder)?,
+        bulk: bulk::calls(&builder)?,
         parameters: schema,
         base_uri: base_uri(spec.base_uri),
         cost: spec.budget.as_ref().and_then(|budget| budget.cost.clone()),

@@ -17,6 +17,7 @@ use crate::domain::connection::{CollectionState, Connection, Cursor, Pull, SyncR
 use crate::domain::erasure::{Cause, Erasure, Named, RECORDS_MAX as RECORDS_PER_JOB_MAX, Scope};
 use crate::domain::event::Event;
 use crate::domain::id::{ConnectionId, ErasureId, EventId, InboxId};
+use crate::domain::pull::Bulk;
 use crate::domain::snapshot::SnapshotRow;
 use crate::domain::time::Millis;
 use crate::error::Result;
@@ -44,6 +45,8 @@ pub struct Commit {
     pub done: Option<SyncRequest>,
     /// How far one of the values of a collection has been pulled: collection, value, cursor.
     pub part: Option<(String, String, Cursor)>,
+    /// How far a first sync by one operation of the app has come; None inside: it is over.
+    pub bulk: Option<(String, Option<Bulk>)>,
     /// The new state of the connection's own webhook.
     pub webhook_state: Option<crate::domain::secret::Secret>,
     /// What webhooks ask to be erased: the erasure is made in the commit that settles them.
@@ -163,6 +166,9 @@ impl Commit {
         write_erasures(tx, connection, self.erase)?;
         if let Some((collection, value, cursor)) = &self.part {
             tx.put_part_cursor(connection.id, collection, value, cursor)?;
+        }
+        if let Some((collection, bulk)) = &self.bulk {
+            tx.put_bulk(connection.id, collection, bulk.as_ref())?;
         }
         if let Some(state) = &self.webhook_state {
             tx.put_secret_text(&connection.id.0, Slot::WebhookState, state)?;

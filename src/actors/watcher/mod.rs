@@ -4,6 +4,7 @@
 //! look ──▶ inbox    stored webhooks            ┐
 //!      ──▶ pulls    what changed since         ├─▶ changes (judge) ─▶ commit: rows, cursor, events, inbox
 //!      ──▶ scans    everything, and what went  ┘
+//!                   bulk: a large first sync, by one operation of the app
 //!                   ready: a page is asked for, hashed and mapped while the one before is judged and committed
 //!      ──▶ hook     the webhook at the app        global: sorts an integration's webhooks to its connections
 //!      ──▶ confirm  handshakes to be confirmed
@@ -16,6 +17,7 @@
 //! `domain::snapshot`), the calls (`connectors`).
 
 pub mod account;
+mod bulk;
 mod changes;
 mod commit;
 mod confirm;

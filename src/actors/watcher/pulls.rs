@@ -12,7 +12,7 @@ use super::commit::{Commit, Standing};
 use super::fresh::Fresh;
 use super::ready::{Answered, Ready, beside};
 use super::run::{Ended, Run};
-use super::{fields, partial, plan};
+use super::{bulk, fields, partial, plan};
 use crate::actors::Deps;
 use crate::connectors::{AppRecord, CallError, Collection, Page, PageMark, Part, PullQuery};
 use crate::domain::connection::{CollectionState, Cursor};
@@ -39,6 +39,9 @@ pub async fn pull(run: &mut Run<'_>, c: &Collection, whole: bool) -> Result<Ende
     let lists_deleted = c.lists_deleted() && state.last_pull_at.is_some();
     run.fresh = Fresh::begin(&run.deps.store, run.account, c)?;
     let mut sum = Tally::default();
+    if !whole && let Some(ended) = bulk::first(run, c, &state, &mut sum).await? {
+        return Ok(ended);
+    }
     for (at, part) in parts.iter().enumerate() {
         let ends = at + 1 == parts.len() && !lists_deleted;
         if let Some(ended) = changed(run, c, Bit { part: part.as_ref(), whole, ends }, &mut sum).await? {

@@ -167,6 +167,9 @@ impl<'a> Run<'a> {
             state.mapped_by = self.mapping;
         }
         state.baseline_at.get_or_insert(now);
+        if first && c.has_bulk() {
+            commit.bulk = Some((c.key.clone(), None));
+        }
         match task {
             Task::Pull => {
                 state.last_pull_at = Some(self.pull.started_at);
@@ -277,16 +280,25 @@ impl<'a> Run<'a> {
 
     /// Breaks a walk off that took as long as it may: it goes on at the next look.
     pub async fn cut(&mut self, c: &Collection, task: Task) -> Result<Ended> {
+        let wait = match task {
+            Task::Pull => Duration::ZERO,
+            Task::Scan => Duration::from_secs(60),
+        };
+        self.put_off(c, task, wait, "it took as long as one look may; the next one goes on").await
+    }
+
+    /// Breaks a task off that goes on after a while; `why` stands in the pull log.
+    pub async fn put_off(&mut self, c: &Collection, task: Task, wait: Duration, why: &str) -> Result<Ended> {
         let now = self.deps.clock.now();
         let mut state = self.deps.store.collection_state(self.account.connection.id, &c.key)?;
         match task {
-            Task::Pull => state.next_pull_at = Some(now),
-            Task::Scan => state.next_scan_at = Some(now.after(Duration::from_secs(60))),
+            Task::Pull => state.next_pull_at = Some(now.after(wait)),
+            Task::Scan => state.next_scan_at = Some(now.after(wait)),
         }
         let mut commit = Commit::default();
         self.pull.ended_at = Some(now);
         self.pull.outcome = "completed".to_owned();
-        self.pull.error = "it took as long as one look may; the next one goes on".to_owned();
+        self.pull.error = why.to_owned();
         commit.pull = Some(self.pull.clone());
         // What is left of a sync that was asked for is done by the timers.
         commit.done = self.asked.take();
