@@ -16,7 +16,7 @@ use super::folder::{Folder, SpecError};
 use super::graphql::{self, GraphqlFile};
 use super::made::Made;
 use super::mapping::Mapping;
-use super::schema::{GivenBy, Property};
+use super::schema::{GivenBy, Property, Schema};
 use super::script::{self, Script};
 use super::spec::{Account, BaseUri, Connector, Method};
 use super::{Parameters, absent, bulk, yaml};
@@ -81,9 +81,7 @@ fn with_parameters(source: &Arc<Folder>, parameters: &Parameters, common: &Commo
             "there must be at least one way; use `- none` where the app needs no credentials".to_owned(),
         );
     }
-    let mut schema = spec.parameters_schema.clone();
-    let told = spec.base_uri.description.as_deref().unwrap_or("Address of the app, where it is not the usual one.");
-    schema.add("baseUri", Property::text("Base URI", told, spec.base_uri.given_by));
+    let schema = schema(&spec);
     let collections = parts::collections(&builder, spec.templated)?;
     let connector = Connector {
         key: spec.key,
@@ -128,6 +126,14 @@ fn with_parameters(source: &Arc<Folder>, parameters: &Parameters, common: &Commo
         true => wrong("baseUri.default", "it is missing: an address that only the integration may change".to_owned()),
         false => Ok(connector),
     }
+}
+
+/// The parameters, and `baseUri`.
+fn schema(spec: &ConnectorFile) -> Schema {
+    let mut schema = spec.parameters_schema.clone();
+    let told = spec.base_uri.description.as_deref().unwrap_or("Address of the app, where it is not the usual one.");
+    schema.add("baseUri", Property::text("Base URI", told, spec.base_uri.given_by));
+    schema
 }
 
 fn base_uri(BaseUriFile { default, given_by, suffix, .. }: BaseUriFile) -> BaseUri {

@@ -135,7 +135,9 @@ async fn after_a_crash_the_file_is_read_on_from_where_it_was() {
         world.bulks.piece_max = 8_000;
         // The host of the files goes away after three pieces.
         world.bulks.pieces = Some((3, 503));
-        (0..60).for_each(|n| drop(world.order(n % 3)));
+        for n in 0..60 {
+            world.order(n % 3);
+        }
     }
     let id = desk.connect(json!({"collections": ["orders"]})).await;
     desk.connection(&id, |c| c["collections"][0]["records"].as_u64().is_some_and(|n| n > 0)).await;
@@ -174,7 +176,9 @@ async fn an_operation_that_fails_expires_or_loses_its_file_falls_back_to_the_lis
             let mut world = desk.shop.world();
             world.bulks.claims = Some(12_000);
             (world.bulks.fate, world.bulks.pieces, world.bulks.piece_max) = (Some(fate), pieces, 8_000);
-            (0..40).for_each(|n| drop(world.order(n % 3)));
+            for n in 0..40 {
+                world.order(n % 3);
+            }
         }
         let id = desk.connect(json!({"collections": ["orders"]})).await;
         let shown = desk.read(&id).await;
@@ -190,14 +194,19 @@ async fn an_operation_that_fails_expires_or_loses_its_file_falls_back_to_the_lis
 #[actix::test]
 async fn a_small_shop_is_read_by_its_lists_and_one_that_is_busy_is_asked_again() {
     let desk = Desk::new().await;
-    (0..3).for_each(|n| drop(desk.shop.world().order(n)));
+    for n in 0..3 {
+        desk.shop.world().order(n);
+    }
     desk.shop.world().customer();
     let id = desk.connect(json!({"collections": ["orders"]})).await;
     desk.read(&id).await;
     assert!(desk.shop.world().bulks.operations.is_empty());
     desk.node.call("DELETE", &at(&format!("connections/{id}")), None).await.ok();
 
-    (desk.shop.world().bulks.claims, desk.shop.world().bulks.busy) = (Some(12_000), true);
+    {
+        let mut world = desk.shop.world();
+        (world.bulks.claims, world.bulks.busy) = (Some(12_000), true);
+    }
     let id = desk.connect(json!({"collections": ["customers"]})).await;
     desk.shop_until("it was refused", |shop| shop.world().bulks.refused > 0).await;
     {
