@@ -25,6 +25,9 @@ pub fn across(connector: &Connector) -> Result<(), SpecError> {
         if let Some((kind, needed)) = unfounded(connector, collection) {
             return wrong(&format!("detects.{kind}"), needed.to_owned());
         }
+        if let Some(why) = loose_bulk(connector, collection) {
+            return Err(SpecError::in_file(format!("data/{}/bulk.graphql.yml", collection.key), why));
+        }
         if let Some(why) = loose_ties(collection) {
             return Err(SpecError::in_file(format!("data/{}/ties", collection.key), why));
         }
@@ -46,6 +49,16 @@ pub fn across(connector: &Connector) -> Result<(), SpecError> {
         }
     }
     budgets::known(connector)
+}
+
+/// Why a large first sync could not be one operation.
+fn loose_bulk(connector: &Connector, collection: &Collection) -> Option<&'static str> {
+    match collection.has_bulk() {
+        true if connector.bulk.is_none() => Some("it needs bulk/start and bulk/status"),
+        true if collection.each.is_some() => Some("a collection that is walked for each of some values cannot have it"),
+        true if !collection.cursor.incremental => Some("it belongs to a pull that takes `since` and shows updatedAt"),
+        _ => None,
+    }
 }
 
 /// Why a list of ties would never be asked for.

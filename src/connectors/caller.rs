@@ -310,6 +310,18 @@ impl Caller {
             .for_each(|budget| budget.heed(|name| answer.header(name), now));
         Ok(answer)
     }
+    /// So many bytes of a file at another host, from there on, without credentials. Any status is an answer.
+    pub(super) async fn read_file(&self, url: Url, from: u64, bytes: usize) -> Result<outbound::Answer, CallError> {
+        let Wire::App(client) = &self.wire else {
+            return Err(CallError::NotSupported("files of an app that is played back".to_owned()));
+        };
+        let last = from.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX)).saturating_sub(1);
+        let mut request = outbound::Request::new(Method::GET, url);
+        request.timeout = self.connector.deadline;
+        request.read_limit = bytes;
+        request.headers = vec![header("range", &format!("bytes={from}-{last}"))?];
+        client.send(request).await.map_err(|failure| verdict::of_failure(failure).error)
+    }
     fn judge(&self, answer: outbound::Answer, budget: Option<&str>) -> Result<Incoming, CallFailure> {
         let now = self.clock.now();
         self.note_warnings(|name| answer.header(name));

@@ -16,10 +16,10 @@ use super::folder::{Folder, SpecError};
 use super::graphql::{self, GraphqlFile};
 use super::made::Made;
 use super::mapping::Mapping;
-use super::schema::{GivenBy, Property};
+use super::schema::{GivenBy, Property, Schema};
 use super::script::{self, Script};
 use super::spec::{Account, BaseUri, Connector, Method};
-use super::{Parameters, absent, yaml};
+use super::{Parameters, absent, bulk, yaml};
 
 /// What every connector is compiled with.
 #[derive(Clone)]
@@ -81,9 +81,7 @@ fn with_parameters(source: &Arc<Folder>, parameters: &Parameters, common: &Commo
             "there must be at least one way; use `- none` where the app needs no credentials".to_owned(),
         );
     }
-    let mut schema = spec.parameters_schema.clone();
-    let told = spec.base_uri.description.as_deref().unwrap_or("Address of the app, where it is not the usual one.");
-    schema.add("baseUri", Property::text("Base URI", told, spec.base_uri.given_by));
+    let schema = schema(&spec);
     let collections = parts::collections(&builder, spec.templated)?;
     let connector = Connector {
         key: spec.key,
@@ -96,6 +94,7 @@ fn with_parameters(source: &Arc<Folder>, parameters: &Parameters, common: &Commo
         webhook: parts::own_webhook(&builder)?,
         global_webhooks: parts::global_webhooks(&builder)?,
         events: parts::events(&builder)?,
+        bulk: bulk::calls(&builder)?,
         parameters: schema,
         base_uri: base_uri(spec.base_uri),
         cost: spec.budget.as_ref().and_then(|budget| budget.cost.clone()),
@@ -127,6 +126,14 @@ fn with_parameters(source: &Arc<Folder>, parameters: &Parameters, common: &Commo
         true => wrong("baseUri.default", "it is missing: an address that only the integration may change".to_owned()),
         false => Ok(connector),
     }
+}
+
+/// The parameters, and `baseUri`.
+fn schema(spec: &ConnectorFile) -> Schema {
+    let mut schema = spec.parameters_schema.clone();
+    let told = spec.base_uri.description.as_deref().unwrap_or("Address of the app, where it is not the usual one.");
+    schema.add("baseUri", Property::text("Base URI", told, spec.base_uri.given_by));
+    schema
 }
 
 fn base_uri(BaseUriFile { default, given_by, suffix, .. }: BaseUriFile) -> BaseUri {

@@ -15,7 +15,7 @@ use super::rest::{FetchRest, ListRest};
 use super::schema::Schema;
 use super::spec::{Collection, ConnectorEvent, Cursor, GlobalWebhook, Method, OfCollection, OwnWebhook, Poll};
 use super::yaml::{Node, Placed};
-use super::{EVERYTHING, Handshake, Instructions, Parameters, graphql, verify, yaml};
+use super::{EVERYTHING, Handshake, Instructions, Parameters, bulk, graphql, verify, yaml};
 use crate::domain::models::Catalogue;
 use crate::domain::topic;
 
@@ -66,6 +66,7 @@ fn collection(builder: &Builder<'_>, key: &str, templated: bool) -> Result<Colle
         request_time: file.cursor.format.unwrap_or_else(|| record.time().clone()),
         object: file.object,
         joins: file.joins.iter().map(|join| Join::new(&path, join, &record)).collect::<Result<_, _>>()?,
+        bulk: bulk::collection(builder, &dir)?,
         ties: a_list("ties")?,
         scan: a_list("scan")?,
         deleted,

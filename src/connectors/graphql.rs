@@ -181,14 +181,34 @@ pub fn fetch(builder: &Builder<'_>, found: &Found<'_>) -> Result<FetchRest, Spec
 /// A call whose result is an expression.
 pub fn call(builder: &Builder<'_>, found: &Found<'_>) -> Result<CallRest, SpecError> {
     let file: QueryCallFile = yaml::read(&found.path, found.text)?;
+    call_of(builder, found, &file.query, file.variables, file.result)
+}
+
+/// The same without variables, of a query inside a file.
+pub fn plain_call(
+    builder: &Builder<'_>,
+    found: &Found<'_>,
+    query: &str,
+    result: Option<Placed>,
+) -> Result<CallRest, SpecError> {
+    call_of(builder, found, query, None, result)
+}
+
+fn call_of(
+    builder: &Builder<'_>,
+    found: &Found<'_>,
+    query: &str,
+    variables: Option<Placed>,
+    result: Option<Placed>,
+) -> Result<CallRest, SpecError> {
     let call = CallFile {
         method: HttpMethod::Post,
         path: path(builder, found)?,
         query: Values::default(),
         headers: Pairs::default(),
-        body: Some(body(builder, found, &file.query, file.variables)?),
+        body: Some(body(builder, found, query, variables)?),
         budget: None,
-        result: file.result,
+        result,
         gone: Some(Vec::new()),
     };
     CallRest::new(&found.path, &call)
@@ -211,6 +231,17 @@ fn path(builder: &Builder<'_>, found: &Found<'_>) -> Result<Template, SpecError>
 
 /// `{query, variables}`, the collection's fragments behind a query that spreads them.
 fn body(builder: &Builder<'_>, found: &Found<'_>, query: &str, variables: Option<Placed>) -> Result<Placed, SpecError> {
+    let text = text(builder, found, query)?;
+    let placed = |node: Node| Placed { node, line: variables.as_ref().map_or(0, |variables| variables.line) };
+    let literal = placed(Node::Map(vec![("$literal".to_owned(), placed(Node::Text(text)))]));
+    let mut members = vec![("query".to_owned(), literal)];
+    let all = placed(Node::Null);
+    members.extend(variables.map(|variables| ("variables".to_owned(), variables)));
+    Ok(Placed { node: Node::Map(members), ..all })
+}
+
+/// A query's text, the collection's fragments behind it where it spreads them.
+pub fn text(builder: &Builder<'_>, found: &Found<'_>, query: &str) -> Result<String, SpecError> {
     let wrong = |message: &str| Err(SpecError::in_file(found.path.clone(), message).field("query"));
     let mut text = query.trim().to_owned();
     let dir = found.path.rsplit_once('/').map_or("", |(dir, _)| dir);
@@ -222,12 +253,7 @@ fn body(builder: &Builder<'_>, found: &Found<'_>, query: &str, variables: Option
     if text.is_empty() || count('{') != count('}') || count('(') != count(')') {
         return wrong("the query is empty, or a bracket of it is not closed");
     }
-    let placed = |node: Node| Placed { node, line: variables.as_ref().map_or(0, |variables| variables.line) };
-    let literal = placed(Node::Map(vec![("$literal".to_owned(), placed(Node::Text(text)))]));
-    let mut members = vec![("query".to_owned(), literal)];
-    let all = placed(Node::Null);
-    members.extend(variables.map(|variables| ("variables".to_owned(), variables)));
-    Ok(Placed { node: Node::Map(members), ..all })
+    Ok(text)
 }
 
 /// Whether a query spreads a fragment by its name.

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use super::caller::Incoming;
 use super::files::PagingKind;
 use super::paging::{Paging, Position, Seen};
-use super::pick::{Picker, elements};
+use super::pick::{Listed, Picker, elements};
 use super::record::RecordSpec;
 use super::rest::{ListRest, not_json, value};
 use super::spec::Method;
@@ -135,14 +135,20 @@ impl ListRest {
         Ok(RawPage { items, next })
     }
     fn parts<'t>(&self, body: &'t str) -> Result<Parts<'t>, CallError> {
-        let found = self.picker.pick(body).map_err(|error| not_json(body, &error))?;
+        let (found, listed) = self.picker.pick_list(body, 0).map_err(|error| not_json(body, &error))?;
         let [list, total, next, more, earliest] = found[..] else {
             return Err(CallError::BadAnswer("the answer cannot be read".to_owned()));
         };
-        let list = list.ok_or_else(|| CallError::BadAnswer(format!("the answer has no list at {}", self.records)))?;
         let total = total.and_then(value).and_then(|total| total.as_u64().or_else(|| total.as_str()?.parse().ok()));
         let (next, more) = (next.and_then(value), more.and_then(value).and_then(|more| more.as_bool()));
-        let (items, count) = items(list, &self.records)?;
+        let (items, count) = match (listed, list) {
+            (Listed::Elements(items, count), _) => (items, count),
+            (Listed::Other, _) => return Err(no_list(&self.records)),
+            (Listed::Unread, Some(list)) => items(list, &self.records)?,
+            (Listed::Unread, None) => {
+                return Err(CallError::BadAnswer(format!("the answer has no list at {}", self.records)));
+            }
+        };
         Ok(Parts { items, count, total, next, more, earliest: earliest.and_then(value) })
     }
 }
@@ -167,9 +173,13 @@ fn inside<'t>(inner: &Picker, item: &&'t RawValue) -> Result<Option<&'t RawValue
 
 /// The items of a list, null ones left out, and how many there were with these.
 fn items<'t>(list: &'t RawValue, at: &str) -> Result<(Vec<&'t RawValue>, usize), CallError> {
-    let items = elements(list).ok_or_else(|| CallError::BadAnswer(format!("what stands at {at} is not a list")))?;
+    let items = elements(list).ok_or_else(|| no_list(at))?;
     let all: Vec<serde::de::IgnoredAny> = serde_json::from_str(list.get()).unwrap_or_default();
     Ok((items, all.len()))
+}
+
+fn no_list(at: &str) -> CallError {
+    CallError::BadAnswer(format!("what stands at {at} is not a list"))
 }
 
 /// Reads records. `skips_others`: one whose id is not of this kind of record is left out.

@@ -2,6 +2,8 @@
 //!
 //! Always true: what is not asked for is skipped, not built. Not here: what the parts mean.
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
@@ -47,21 +49,72 @@ impl Picker {
     pub fn pick<'t>(&self, text: &'t str) -> Result<Vec<Option<&'t RawValue>>, serde_json::Error> {
         let mut found = vec![None; self.count];
         let mut deserializer = serde_json::Deserializer::from_str(text);
-        Seed { branch: &self.root, found: &mut found }.deserialize(&mut deserializer)?;
+        Seed { branch: &self.root, found: &mut found, list: None }.deserialize(&mut deserializer)?;
         deserializer.end()?;
         Ok(found)
     }
+    /// The same where the path of that number leads to a list: its elements are found in the same walk, unless another
+    /// path leads there or further in; then it is among the rest, unread.
+    pub fn pick_list<'t>(
+        &self,
+        text: &'t str,
+        number: usize,
+    ) -> Result<(Vec<Option<&'t RawValue>>, Listed<'t>), serde_json::Error> {
+        let (mut found, mut listed) = (vec![None; self.count], Listed::Unread);
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        let list = Some((number, &mut listed));
+        Seed { branch: &self.root, found: &mut found, list }.deserialize(&mut deserializer)?;
+        deserializer.end()?;
+        Ok((found, listed))
+    }
+}
+
+/// What stands where a list is looked for.
+#[derive(Debug, Default)]
+pub enum Listed<'t> {
+    /// Nothing, or it was not read as a list.
+    #[default]
+    Unread,
+    /// Its elements, and how many there were with the null ones, which are left out. A null is an empty list.
+    Elements(Vec<&'t RawValue>, usize),
+    /// Something that is no list.
+    Other,
 }
 
 struct Seed<'p, 't> {
     branch: &'p Branch,
     found: &'p mut Vec<Option<&'t RawValue>>,
+    /// The path of this number leads to a list, whose elements go there.
+    list: Option<(usize, &'p mut Listed<'t>)>,
+}
+
+impl<'t> Seed<'_, 't> {
+    /// The same for something further in.
+    fn inner<'s>(&'s mut self, branch: &'s Branch) -> Seed<'s, 't> {
+        let list = self.list.as_mut().map(|(number, listed)| (*number, &mut **listed));
+        Seed { branch, found: &mut *self.found, list }
+    }
 }
 
 impl<'t> DeserializeSeed<'t> for Seed<'_, 't> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'t>>(self, deserializer: D) -> Result<(), D::Error> {
+        let plain = self.branch.steps.is_empty();
+        let Self { branch, found, list } = self;
+        if let Some((number, listed)) = list {
+            if plain && branch.taken == [number] {
+                *listed = deserializer.deserialize_any(ElementsVisitor)?;
+                return Ok(());
+            }
+            return Seed { branch, found, list: Some((number, listed)) }.walk(deserializer);
+        }
+        Seed { branch, found, list: None }.walk(deserializer)
+    }
+}
+
+impl<'t> Seed<'_, 't> {
+    fn walk<D: Deserializer<'t>>(self, deserializer: D) -> Result<(), D::Error> {
         if self.branch.taken.is_empty() {
             return match self.branch.steps.is_empty() {
                 true => IgnoredAny::deserialize(deserializer).map(|_| ()),
@@ -75,7 +128,7 @@ impl<'t> DeserializeSeed<'t> for Seed<'_, 't> {
         if !self.branch.steps.is_empty() {
             // Something further in is asked for as well: one more walk over this part.
             let inner = Branch { taken: Vec::new(), steps: self.branch.steps.clone() };
-            let seed = Seed { branch: &inner, found: self.found };
+            let seed = Seed { branch: &inner, found: self.found, list: None };
             let mut again = serde_json::Deserializer::from_str(raw.get());
             seed.deserialize(&mut again).map_err(serde::de::Error::custom)?;
         }
@@ -89,22 +142,24 @@ impl<'t> Visitor<'t> for Seed<'_, 't> {
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("JSON")
     }
-    fn visit_map<A: MapAccess<'t>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(key) = map.next_key::<std::borrow::Cow<'_, str>>()? {
-            let hit = self.branch.steps.iter().find(|(step, _)| matches!(step, Step::Key(k) if *k == key));
+    fn visit_map<A: MapAccess<'t>>(mut self, mut map: A) -> Result<(), A::Error> {
+        let steps = &self.branch.steps;
+        while let Some(Name(key)) = map.next_key()? {
+            let hit = steps.iter().find(|(step, _)| matches!(step, Step::Key(k) if *k == key));
             match hit {
-                Some((_, branch)) => map.next_value_seed(Seed { branch, found: &mut *self.found })?,
+                Some((_, branch)) => map.next_value_seed(self.inner(branch))?,
                 None => map.next_value::<IgnoredAny>().map(|_| ())?,
             }
         }
         Ok(())
     }
-    fn visit_seq<A: SeqAccess<'t>>(self, mut list: A) -> Result<(), A::Error> {
+    fn visit_seq<A: SeqAccess<'t>>(mut self, mut list: A) -> Result<(), A::Error> {
         const PAST: &Branch = &Branch { taken: Vec::new(), steps: Vec::new() };
         for index in 0.. {
-            let hit = self.branch.steps.iter().find(|(step, _)| *step == Step::Index(index));
+            let steps = &self.branch.steps;
+            let hit = steps.iter().find(|(step, _)| *step == Step::Index(index));
             let branch = hit.map_or(PAST, |(_, branch)| branch);
-            if list.next_element_seed(Seed { branch, found: &mut *self.found })?.is_none() {
+            if list.next_element_seed(self.inner(branch))?.is_none() {
                 break;
             }
         }
@@ -127,6 +182,73 @@ impl<'t> Visitor<'t> for Seed<'_, 't> {
     }
     fn visit_str<E>(self, _: &str) -> Result<(), E> {
         Ok(())
+    }
+}
+
+/// A member's name, borrowed from the text where nothing in it is escaped.
+struct Name<'t>(Cow<'t, str>);
+
+impl<'de: 't, 't> Deserialize<'de> for Name<'t> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(NameVisitor)
+    }
+}
+
+struct NameVisitor;
+
+impl<'t> Visitor<'t> for NameVisitor {
+    type Value = Name<'t>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a name")
+    }
+    fn visit_borrowed_str<E>(self, name: &'t str) -> Result<Name<'t>, E> {
+        Ok(Name(Cow::Borrowed(name)))
+    }
+    fn visit_str<E>(self, name: &str) -> Result<Name<'t>, E> {
+        Ok(Name(Cow::Owned(name.to_owned())))
+    }
+}
+
+struct ElementsVisitor;
+
+impl<'t> Visitor<'t> for ElementsVisitor {
+    type Value = Listed<'t>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a list")
+    }
+    fn visit_seq<A: SeqAccess<'t>>(self, mut list: A) -> Result<Listed<'t>, A::Error> {
+        let (mut items, mut count) = (Vec::new(), 0);
+        while let Some(item) = list.next_element::<&RawValue>()? {
+            count += 1;
+            if item.get() != "null" {
+                items.push(item);
+            }
+        }
+        Ok(Listed::Elements(items, count))
+    }
+    fn visit_map<A: MapAccess<'t>>(self, mut map: A) -> Result<Listed<'t>, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Listed::Other)
+    }
+    fn visit_unit<E>(self) -> Result<Listed<'t>, E> {
+        Ok(Listed::Elements(Vec::new(), 0))
+    }
+    fn visit_bool<E>(self, _: bool) -> Result<Listed<'t>, E> {
+        Ok(Listed::Other)
+    }
+    fn visit_i64<E>(self, _: i64) -> Result<Listed<'t>, E> {
+        Ok(Listed::Other)
+    }
+    fn visit_u64<E>(self, _: u64) -> Result<Listed<'t>, E> {
+        Ok(Listed::Other)
+    }
+    fn visit_f64<E>(self, _: f64) -> Result<Listed<'t>, E> {
+        Ok(Listed::Other)
+    }
+    fn visit_str<E>(self, _: &str) -> Result<Listed<'t>, E> {
+        Ok(Listed::Other)
     }
 }
 
@@ -155,6 +277,36 @@ mod tests {
         assert_eq!(found, [Some(r#"[{"id": 1e0},null]"#), Some(r#""x""#), Some("1.50"), Some("1e0"), None, None]);
         assert_eq!(pick(&["$"], "[1]"), [Some("[1]".to_owned())]);
         assert_eq!(pick(&["$.a"], "5"), [None]);
+    }
+
+    #[test]
+    fn a_lists_elements_come_out_in_the_walk_that_finds_the_rest() {
+        let paths: Vec<Path> = ["$.page.items", "$.total"].iter().map(|p| Path::parse(p).unwrap()).collect();
+        let picker = Picker::new(&paths.iter().map(Some).collect::<Vec<_>>());
+        let pick = |text: &str| {
+            let (found, listed) = picker.pick_list(text, 0).unwrap();
+            assert!(found[0].is_none());
+            let items = match listed {
+                Listed::Elements(items, count) => {
+                    format!("{count} {}", items.iter().map(|item| item.get()).collect::<Vec<_>>().join(" "))
+                }
+                Listed::Unread => "unread".to_owned(),
+                Listed::Other => "other".to_owned(),
+            };
+            (items, found[1].map(|total| total.get().to_owned()))
+        };
+        let total = Some("3".to_owned());
+        let text = r#"{"total":3,"page":{"items":[{"id": 1.50},null,"\u0061"]}}"#;
+        assert_eq!(pick(text), (r#"3 {"id": 1.50} "\u0061""#.to_owned(), total.clone()));
+        assert_eq!(pick(r#"{"pag\u0065":{"items":null},"total":3}"#), ("0 ".to_owned(), total));
+        for other in ["{\"a\":1}", "1.5", "\"x\"", "true"] {
+            assert_eq!(pick(&format!(r#"{{"page":{{"items":{other}}}}}"#)).0, "other", "{other}");
+        }
+        assert_eq!(pick("{}").0, "unread");
+        let whole = Path::parse("$").unwrap();
+        let beside = Path::parse("$.total").unwrap();
+        let (found, listed) = Picker::new(&[Some(&whole), Some(&beside)]).pick_list("[1]", 0).unwrap();
+        assert!(matches!(listed, Listed::Unread) && found[0].is_some());
     }
 
     #[test]

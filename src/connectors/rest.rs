@@ -38,6 +38,7 @@ pub(super) const BODY_VARIABLES: &[&str] = &[
     "baseUri",
     "fields",
     "object",
+    "bulk",
 ];
 
 /// Statuses that say that a thing is gone, where the file does not name them.

@@ -103,7 +103,8 @@ pub fn judge(connector: &Connector, answer: Answer, now: Millis) -> Result<Incom
         let message = format!("the answer is longer than {} bytes", connector.answer_bytes_max);
         return Err(fail(CallError::BadAnswer(message), false, String::new()));
     }
-    let body = match String::from_utf8(answer.body.to_vec()) {
+    // Without a copy, since nobody else holds the answer.
+    let body = match String::from_utf8(Vec::from(answer.body)) {
         Ok(body) => body.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(body),
         Err(_) if (200..300).contains(&status) => {
             let error = CallError::BadAnswer("the answer is not UTF-8 text".to_owned());

@@ -32,6 +32,16 @@ pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>> {
     postcard::to_extend(value, vec![VERSION]).map_err(Error::internal)
 }
 
+/// The same for a value that is known to have about so many bytes.
+///
+/// # Errors
+/// As [`encode`].
+pub fn encode_long<T: Serialize>(value: &T, bytes: usize) -> Result<Vec<u8>> {
+    let mut out = Vec::with_capacity(bytes);
+    out.push(VERSION);
+    postcard::to_extend(value, out).map_err(Error::internal)
+}
+
 /// The value of bytes.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     let what = std::any::type_name::<T>();

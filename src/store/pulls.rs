@@ -11,6 +11,7 @@ use super::tx::Tx;
 use crate::domain::app_field::AppFields;
 use crate::domain::connection::{CollectionState, Cursor, EventSwitch, Pull, Reselect, SyncRequest};
 use crate::domain::id::{ConnectionId, PullId};
+use crate::domain::pull::Bulk;
 use crate::domain::time::Millis;
 use crate::error::Result;
 
@@ -25,6 +26,8 @@ const RESELECT: u8 = 5;
 const APP_FIELDS: u8 = 6;
 /// How far one of the values of a collection has been pulled.
 const PART: u8 = 7;
+/// How far a first sync by one operation of the app has come.
+const BULK: u8 = 8;
 /// When something of the connection was erased: see `erasures`.
 pub(super) const ERASED: u8 = 9;
 
@@ -43,6 +46,11 @@ impl Rows {
     /// How far one of the values has been pulled that a collection is walked for.
     pub fn part_cursor(&self, connection: ConnectionId, collection: &str, value: &str) -> Result<Option<Cursor>> {
         self.get(Table::Connections, part(connection, collection, value))
+    }
+
+    /// How far a collection's first sync by one operation of the app has come. None: there is none.
+    pub fn bulk(&self, connection: ConnectionId, collection: &str) -> Result<Option<Bulk>> {
+        self.get(Table::Connections, bulk_key(connection, collection))
     }
 
     /// When something is due for a connection, as far as its rows tell. None: at once, since it was never looked at or a
@@ -131,6 +139,15 @@ impl Tx<'_> {
         self.put(Table::Connections, part(connection, collection, value), cursor)
     }
 
+    /// Writes how far a collection's first sync by one operation has come. None: it is over.
+    pub fn put_bulk(&mut self, connection: ConnectionId, collection: &str, bulk: Option<&Bulk>) -> Result<()> {
+        let key = bulk_key(connection, collection);
+        match bulk {
+            Some(bulk) => self.put(Table::Connections, key, bulk),
+            None => self.delete(Table::Connections, key),
+        }
+    }
+
     /// Writes what is remembered of a collection.
     pub fn put_collection_state(
         &mut self,
@@ -199,6 +216,11 @@ impl Tx<'_> {
     }
 }
 
+/// connection (12), 8, collection (4).
+fn bulk_key(connection: ConnectionId, collection: &str) -> Key {
+    Key::owner(&connection.0).u8(BULK).bytes(&keys::collection(collection))
+}
+
 /// connection (12), 6, collection (4).
 fn app_fields_key(connection: ConnectionId, collection: &str) -> Key {
     Key::owner(&connection.0).u8(APP_FIELDS).bytes(&keys::collection(collection))
@@ -212,5 +234,7 @@ mod tests {
     fn the_bytes_of_the_key_of_an_apps_fields_are_pinned() {
         let key = app_fields_key(ConnectionId([0xab; 12]), "contacts");
         assert_eq!(hex::encode(key.as_ref()), "abababababababababababab06aa5af408");
+        let key = bulk_key(ConnectionId([0xab; 12]), "contacts");
+        assert_eq!(hex::encode(key.as_ref()), "abababababababababababab08aa5af408");
     }
 }

@@ -13,6 +13,9 @@ use crate::domain::id::ConnectionId;
 use crate::domain::snapshot::SnapshotRow;
 use crate::error::Result;
 
+/// Bytes of a row beside its texts, at most.
+const ROW_BYTES_BESIDE: usize = 160;
+
 impl Rows {
     /// The row of one record.
     pub fn snapshot(
@@ -37,6 +40,17 @@ impl Rows {
             .into_iter()
             .map(|row| row.map_err(crate::error::Error::internal)?.map(|bytes| codec::decode(&bytes)).transpose())
             .collect()
+    }
+
+    /// Whether the collection has no row at all, tombstones included.
+    pub fn has_no_snapshot(&self, connection: ConnectionId, collection: &str) -> Result<bool> {
+        let prefix = Key::owner(&connection.0).bytes(&keys::collection(collection));
+        let mut is_empty = true;
+        self.walk_prefix(Table::Snapshots, &prefix, |_, _| {
+            is_empty = false;
+            Ok(false)
+        })?;
+        Ok(is_empty)
     }
 
     /// Walks a collection's rows in the order of their record ids, from after `after`, until `each` answers false.
@@ -68,7 +82,8 @@ impl Tx<'_> {
         record: &[u8; 16],
         row: &SnapshotRow,
     ) -> Result<()> {
-        self.put(Table::Snapshots, keys::snapshot(connection, collection, record), row)
+        let bytes = codec::encode_long(row, row.fields.len() + row.remote_id.len() + ROW_BYTES_BESIDE)?;
+        self.put_raw(Table::Snapshots, keys::snapshot(connection, collection, record), &bytes)
     }
 
     /// Erases a record's row.

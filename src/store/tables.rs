@@ -60,8 +60,8 @@ tables! {
     InboxDue = "inbox_due", Queue;
     /// connection (12), collection (4), record (16) → snapshot row.
     Snapshots = "snapshots", Lookup;
-    /// connection (12), what (1), … → collection states, sync requests, event switches, custom fields, the
-    /// wish for new selectors, how its webhook is doing, the fields that an app says it has.
+    /// connection (12), what (1), … → collection states, sync requests, event switches, custom fields, bulk
+    /// first syncs, the wish for new selectors, how its webhook is doing, the fields that an app says it has.
     Connections = "connections", Lookup;
     /// connection (12), sequence (8) → one look at an app.
     Pulls = "pulls", Log;

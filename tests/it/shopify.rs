@@ -1,5 +1,7 @@
 //! A Shopify shop, connected through the real engine: connecting, polls, webhooks, privacy, and issue 4's case 4.
 
+mod bulk;
+
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -13,6 +15,7 @@ use crate::support::shopify::{CLIENT_ID, CLIENT_SECRET, Hook, PERMANENT, SHOP, S
 /// Where browsers and the shop see the node.
 const PUBLIC: &str = "https://tide.example/mill";
 const ONE: &str = "/2024-03/one";
+const SETTINGS: &[(&str, &str)] = &[("TIDEMILL__SERVER__PUBLIC_URL", PUBLIC)];
 
 fn at(path: &str) -> String {
     format!("{ONE}/{path}")
@@ -40,7 +43,7 @@ struct Desk {
 
 impl Desk {
     async fn new() -> Self {
-        let node = Node::start_with(&[("TIDEMILL__SERVER__PUBLIC_URL", PUBLIC)], api::configure).await;
+        let node = Node::start_with(SETTINGS, api::configure).await;
         let shop = Shop::start(node.engine.clock.clone());
         node.post(&at("users"), json!({"username": "ada"})).await.ok();
         let parameters = json!({"baseUri": shop.url, "clientId": CLIENT_ID, "clientSecret": CLIENT_SECRET,

@@ -42,6 +42,8 @@ pub struct Account {
     renewed_until: AtomicU64,
     /// Held by the one that renews, whoever has opened the connection: a refresh token may work once.
     renewing: Arc<tokio::sync::Mutex<()>>,
+    /// How often something beside the walk at hand has laid records beside the snapshot.
+    others: AtomicU64,
 }
 
 /// What came of opening a connection.
@@ -66,8 +68,19 @@ impl Account {
         };
         let stored = Mutex::new(stored);
         let (renewed_until, renewing) = (AtomicU64::new(0), deps.memory.renewing(connection.id));
-        let account = Self { connection, user, session, base_uri, mapping, stored, renewed_until, renewing };
+        let others = AtomicU64::new(0);
+        let account = Self { connection, user, session, base_uri, mapping, stored, renewed_until, renewing, others };
         Ok(Opened::Ready(Arc::new(account)))
+    }
+
+    /// How often something beside the walk at hand has laid records beside the snapshot.
+    pub fn others(&self) -> u64 {
+        self.others.load(Ordering::Acquire)
+    }
+
+    /// Notes that it is done once more.
+    pub fn note_other(&self) {
+        self.others.fetch_add(1, Ordering::AcqRel);
     }
 
     /// The connector, specialised for this connection.

@@ -6,6 +6,8 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::account::Account;
+use super::fresh::Fresh;
+use super::ready::Ready;
 use crate::actors::Deps;
 use crate::connectors::{AppRecord, Collection};
 use crate::domain::connection::{CollectionState, InitialSync, Remap};
@@ -13,7 +15,8 @@ use crate::domain::event::{Event, Source};
 use crate::domain::id::InboxId;
 use crate::domain::record::record_id;
 use crate::domain::snapshot::{
-    Baseline, Change, Context, IgnoredFields, Incoming, Silence, SnapshotRow, decide, unmapped,
+    Baseline, Change, Context, IgnoredFields, Incoming, Silence, SnapshotRow, decide, decide_hashed, unmapped,
+    unmapped_hash,
 };
 use crate::domain::time::Millis;
 use crate::error::Result;
@@ -32,6 +35,8 @@ pub struct Sighting {
     pub source: Source,
     /// The webhook that told of it, whose row names the event.
     pub inbox: Option<InboxId>,
+    /// What was made of the record ahead.
+    pub ready: Option<Ready>,
 }
 
 /// What was seen.
@@ -106,13 +111,25 @@ impl Scope {
 }
 
 /// Lays sightings beside the snapshot. It reads and maps, so it runs where it may block.
-pub fn judge(rows: &Rows, account: &Account, scope: &Scope, sightings: Vec<Sighting>) -> Result<Judged> {
+pub fn judge(
+    rows: &Rows,
+    account: &Account,
+    scope: &Scope,
+    sightings: Vec<Sighting>,
+    fresh: Option<&Fresh>,
+) -> Result<Judged> {
     let connector = account.connector().clone();
     let Some(c) = connector.collection(&scope.collection) else { return Ok(Judged::default()) };
     let connection = account.connection.id;
-    let ids: Vec<[u8; 16]> =
-        sightings.iter().map(|s| record_id(connection, &c.topic, &s.remote_id).into_bytes()).collect();
-    let stored = rows.snapshot_rows(connection, &c.key, &ids)?;
+    let id = |sighting: &Sighting| match &sighting.ready {
+        Some(ready) => ready.id,
+        None => record_id(connection, &c.topic, &sighting.remote_id).into_bytes(),
+    };
+    let ids: Vec<[u8; 16]> = sightings.iter().map(id).collect();
+    let stored = match fresh {
+        Some(fresh) => fresh.rows(rows, account, &c.key, &ids)?,
+        None => rows.snapshot_rows(connection, &c.key, &ids)?,
+    };
     let ignored = IgnoredFields::new(&c.ignored_fields);
     let context = Context {
         now: scope.now,
@@ -126,13 +143,13 @@ pub fn judge(rows: &Rows, account: &Account, scope: &Scope, sightings: Vec<Sight
     let mut names = BTreeSet::new();
     // Where a record came twice, the later sighting meets what the earlier one left.
     let mut latest: HashMap<[u8; 16], usize> = HashMap::new();
-    for ((sighting, id), stored) in sightings.into_iter().zip(ids).zip(stored) {
+    for ((mut sighting, id), stored) in sightings.into_iter().zip(ids).zip(stored) {
         judged.tally.seen += 1;
         let before = match latest.get(&id) {
             Some(at) => judged.writes.get(*at).map(|write| &write.row),
             None => stored.as_ref(),
         };
-        let change = match decide_one(before, account, c, &sighting, &context, &mut names) {
+        let change = match decide_one(before, account, c, &mut sighting, &context, &mut names) {
             Ok(change) => change,
             Err(problem) => {
                 judged.tally.unmapped += 1;
@@ -143,10 +160,10 @@ pub fn judge(rows: &Rows, account: &Account, scope: &Scope, sightings: Vec<Sight
             }
         };
         judged.tally.count(&change, before);
-        if let Some(row) = change.row() {
-            let event = event(account, c, scope, &change, row, id, &sighting);
+        let event = change.row().and_then(|row| event(account, c, scope, &change, row, id, &sighting));
+        if let Some(row) = change.into_row() {
             latest.insert(id, judged.writes.len());
-            judged.writes.push(Write { id, row: row.clone(), event, inbox: sighting.inbox });
+            judged.writes.push(Write { id, row, event, inbox: sighting.inbox });
         }
     }
     judged.custom_fields = new_names(rows.custom_fields(connection, &c.key)?, names);
@@ -157,7 +174,7 @@ fn decide_one(
     before: Option<&SnapshotRow>,
     account: &Account,
     c: &Collection,
-    sighting: &Sighting,
+    sighting: &mut Sighting,
     context: &Context<'_>,
     names: &mut BTreeSet<String>,
 ) -> std::result::Result<Change, String> {
@@ -169,12 +186,23 @@ fn decide_one(
         },
         Seen::Record { record, observed_at } => {
             let (raw, observed_at) = (record.raw.get(), *observed_at);
-            if let Some(change) = unmapped(before, raw, record.updated_at, observed_at, context) {
+            let ready = sighting.ready.take().filter(|ready| ready.mapping == *context.mapping);
+            let same = match &ready {
+                Some(ready) => unmapped_hash(before, &ready.raw_hash, record.updated_at, observed_at, context),
+                None => unmapped(before, raw, record.updated_at, observed_at, context),
+            };
+            if let Some(change) = same {
                 return Ok(change);
+            }
+            if let Some(mapped) = ready.and_then(|ready| ready.mapped) {
+                let (hashed, custom) = mapped?;
+                names.extend(custom);
+                return Ok(decide_hashed(before, raw, hashed, observed_at, context));
             }
             let unified = account.session.map(c, record)?;
             if let Some(serde_json::Value::Object(custom)) = unified.fields.get("customFields") {
-                names.extend(custom.keys().cloned());
+                let fresh: Vec<String> = custom.keys().filter(|name| !names.contains(*name)).cloned().collect();
+                names.extend(fresh);
             }
             return Ok(decide(before, &Incoming::Record { raw, unified: &unified, observed_at }, context));
         }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::account::Account;
 use super::changes::{Judged, Scope as Judgement, Sighting, Tally, Write, judge};
+use super::fresh::Fresh;
 use crate::actors::Deps;
 use crate::connectors::{Change, ChangeKind, Collection, Connector};
 use crate::domain::audit::{About, Act};
@@ -16,10 +17,11 @@ use crate::domain::connection::{CollectionState, Connection, Cursor, Pull, SyncR
 use crate::domain::erasure::{Cause, Erasure, Named, RECORDS_MAX as RECORDS_PER_JOB_MAX, Scope};
 use crate::domain::event::Event;
 use crate::domain::id::{ConnectionId, ErasureId, EventId, InboxId};
+use crate::domain::pull::Bulk;
 use crate::domain::snapshot::SnapshotRow;
 use crate::domain::time::Millis;
 use crate::error::Result;
-use crate::store::{InboxRow, InboxState, Slot, Tx, Wait};
+use crate::store::{InboxRow, InboxState, Rows, Slot, Tx, Wait};
 use crate::telemetry::Metrics;
 
 /// Records of one commit.
@@ -43,6 +45,8 @@ pub struct Commit {
     pub done: Option<SyncRequest>,
     /// How far one of the values of a collection has been pulled: collection, value, cursor.
     pub part: Option<(String, String, Cursor)>,
+    /// How far a first sync by one operation of the app has come; None inside: it is over.
+    pub bulk: Option<(String, Option<Bulk>)>,
     /// The new state of the connection's own webhook.
     pub webhook_state: Option<crate::domain::secret::Secret>,
     /// What webhooks ask to be erased: the erasure is made in the commit that settles them.
@@ -163,6 +167,9 @@ impl Commit {
         if let Some((collection, value, cursor)) = &self.part {
             tx.put_part_cursor(connection.id, collection, value, cursor)?;
         }
+        if let Some((collection, bulk)) = &self.bulk {
+            tx.put_bulk(connection.id, collection, bulk.as_ref())?;
+        }
         if let Some(state) = &self.webhook_state {
             tx.put_secret_text(&connection.id.0, Slot::WebhookState, state)?;
         }
@@ -266,6 +273,8 @@ pub struct Absorb<'a> {
     pub deps: &'a Deps,
     pub account: &'a Arc<Account>,
     pub collection: &'a Collection,
+    /// What the walk at hand has written, where it began with an empty collection.
+    pub fresh: Option<Arc<Fresh>>,
 }
 
 impl Absorb<'_> {
@@ -273,8 +282,9 @@ impl Absorb<'_> {
     pub async fn judge(&self, sightings: Vec<Sighting>) -> Result<(Judged, CollectionState)> {
         let state = self.deps.store.collection_state(self.account.connection.id, &self.collection.key)?;
         let scope = Judgement::new(self.deps, self.account, self.collection, &state)?;
-        let account = self.account.clone();
-        let judged = self.deps.store.blocking(move |rows| judge(rows, &account, &scope, sightings)).await?;
+        let (account, fresh) = (self.account.clone(), self.fresh.clone());
+        let judge = move |rows: &Rows| judge(rows, &account, &scope, sightings, fresh.as_deref());
+        let judged = self.deps.store.blocking(judge).await?;
         if let Some((_, problem)) = judged.problems.first() {
             let (connection, collection) = (self.account.connection.id, &self.collection.key);
             tracing::warn!(%connection, collection, problems = judged.problems.len(), "{problem}");

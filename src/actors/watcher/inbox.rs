@@ -314,7 +314,7 @@ async fn judge(
             What::Seen(what) => {
                 let last = job.rows.last().copied();
                 let source = last.map_or(Source::Engine, Source::Webhook);
-                entry.0.push(Sighting { remote_id: job.remote_id, what, source, inbox: last });
+                entry.0.push(Sighting { remote_id: job.remote_id, what, source, inbox: last, ready: None });
             }
             // Nobody can fetch it: the next look at the app finds it.
             What::Fetch => entry.2 = true,
@@ -322,7 +322,8 @@ async fn judge(
     }
     for (key, (sightings, rows, look)) in by_collection {
         let Some(c) = account.connector().collection(&key) else { continue };
-        let absorb = Absorb { deps, account, collection: c };
+        account.note_other();
+        let absorb = Absorb { deps, account, collection: c, fresh: None };
         let (judged, mut state) = absorb.judge(sightings).await?;
         for (row, problem) in &judged.problems {
             if let Some(item) = items.iter_mut().find(|item| Some(item.id) == *row) {

@@ -129,7 +129,8 @@ async fn due(deps: &Deps, account: &Arc<Account>, c: &Collection) -> Result<Ende
         (false, Task::Pull) if whole => "full",
         (false, Task::Pull) => "incremental",
     };
-    let tell = !first || (state.cursor.is_none() && state.failures == 0);
+    let under_way = c.has_bulk() && deps.store.bulk(id, &c.key)?.is_some();
+    let tell = !first || (state.cursor.is_none() && state.failures == 0 && !under_way);
     let mut run = Run::begin(deps, account, &[c], mode, None, tell).await?;
     one(&mut run, c, task, whole, false).await
 }

@@ -4,6 +4,8 @@
 //! look ──▶ inbox    stored webhooks            ┐
 //!      ──▶ pulls    what changed since         ├─▶ changes (judge) ─▶ commit: rows, cursor, events, inbox
 //!      ──▶ scans    everything, and what went  ┘
+//!                   bulk: a large first sync, by one operation of the app
+//!                   ready: a page is asked for, hashed and mapped while the one before is judged and committed
 //!      ──▶ hook     the webhook at the app        global: sorts an integration's webhooks to its connections
 //!      ──▶ confirm  handshakes to be confirmed
 //!      ──▶ selectors which of those are meant     farewell: takes a deleted connection's webhook away at the app
@@ -15,11 +17,13 @@
 //! `domain::snapshot`), the calls (`connectors`).
 
 pub mod account;
+mod bulk;
 mod changes;
 mod commit;
 mod confirm;
 pub mod farewell;
 mod fields;
+mod fresh;
 mod global;
 pub mod hook;
 mod inbox;
@@ -29,6 +33,7 @@ mod partial;
 pub mod pasted;
 mod plan;
 mod pulls;
+mod ready;
 mod request;
 mod run;
 mod scans;

@@ -37,12 +37,13 @@ pub async fn whole(
         }
         let sent_at = run.deps.clock.now();
         match fields::call(run.deps, run.account, c, || run.account.session.fetch(c, &record.remote_id)).await? {
-            Ok(Some(record)) => found.extend(sightings(vec![record], sent_at, source)),
+            Ok(Some(record)) => found.extend(sightings(vec![record], Vec::new(), sent_at, source)),
             Ok(None) => found.push(Sighting {
                 what: Sight::Gone { remote_updated_at: None, observed_at: sent_at },
                 remote_id: record.remote_id,
                 source: source.clone(),
                 inbox: None,
+                ready: None,
             }),
             Err(error) => return Ok(Err(error)),
         }

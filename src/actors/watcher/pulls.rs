@@ -3,12 +3,17 @@
 //! Always true: a page's records and the cursor that it allows are one commit. Not here: which page comes next
 //! (`domain::pull`).
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::account::Account;
 use super::changes::{Seen as Sight, Sighting, Tally};
 use super::commit::{Commit, Standing};
+use super::fresh::Fresh;
+use super::ready::{Answered, Ready, beside};
 use super::run::{Ended, Run};
-use super::{fields, partial, plan};
+use super::{bulk, fields, partial, plan};
+use crate::actors::Deps;
 use crate::connectors::{AppRecord, CallError, Collection, Page, PageMark, Part, PullQuery};
 use crate::domain::connection::{CollectionState, Cursor};
 use crate::domain::event::Source;
@@ -32,7 +37,11 @@ pub async fn pull(run: &mut Run<'_>, c: &Collection, whole: bool) -> Result<Ende
         Err(error) => return run.fail(c, Task::Pull, error).await,
     };
     let lists_deleted = c.lists_deleted() && state.last_pull_at.is_some();
+    run.fresh = Fresh::begin(&run.deps.store, run.account, c)?;
     let mut sum = Tally::default();
+    if !whole && let Some(ended) = bulk::first(run, c, &state, &mut sum).await? {
+        return Ok(ended);
+    }
     for (at, part) in parts.iter().enumerate() {
         let ends = at + 1 == parts.len() && !lists_deleted;
         if let Some(ended) = changed(run, c, Bit { part: part.as_ref(), whole, ends }, &mut sum).await? {
@@ -121,15 +130,16 @@ async fn changed(run: &mut Run<'_>, c: &Collection, bit: Bit<'_>, sum: &mut Tall
     let started = run.deps.clock.now();
     let cursor = bit.cursor(run, c)?;
     let mut walk = Walk::start(plan::rules(c), cursor.as_ref(), started);
+    let (deps, account) = (run.deps, run.account);
+    let asking = Asking { deps, account, c, part: bit.part, maps: run.maps(c)? };
     let (mut query, mut mark, mut expired) = (walk.query(), None::<PageMark>, false);
+    let mut ahead = None;
     loop {
         if let Some(ended) = run.between_pages().await? {
             return Ok(Some(ended));
         }
-        let sent_at = run.deps.clock.now();
-        let page = || changes(run, c, bit.part, &query, mark.as_ref());
-        let answer = fields::call(run.deps, run.account, c, page).await?;
-        let page = match answer {
+        let answered = asking.this(ahead.take(), &query, mark.as_ref()).await?;
+        let page = match answered.page {
             Ok(page) => page,
             Err(CallError::PageExpired(_)) if !expired => {
                 (query, mark, expired) = (walk.query(), None, true);
@@ -144,31 +154,72 @@ async fn changed(run: &mut Run<'_>, c: &Collection, bit: Bit<'_>, sum: &mut Tall
         };
         let source = Source::Poll(run.pull.id);
         let records = match page.partial {
-            false => sightings(page.records, sent_at, &source),
+            false => sightings(page.records, answered.ready, answered.sent_at, &source),
             true => match partial::whole(run, c, page.records, &source).await? {
                 Ok(records) => records,
                 Err(error) => return run.fail(c, Task::Pull, error).await.map(Some),
             },
         };
         let done = matches!(step.next, Next::Done(End::Complete | End::Truncated));
-        let standing = commit_page(run, c, records, sum, |run, state, commit, sum| {
+        let is_late = run.is_late(walk.resumes());
+        match step.next {
+            Next::Page => mark = page.next,
+            Next::Query => (query, mark) = (walk.query(), None),
+            Next::Done(_) => {}
+        }
+        let goes_on = !matches!(step.next, Next::Done(_)) && run.looks_ahead();
+        let commit = commit_page(run, c, records, sum, |run, state, commit, sum| {
             bit.keep(c, step.cursor, state, commit);
             if done && bit.ends {
                 run.finish(c, Task::Pull, sum, state, commit);
             }
         });
-        if standing.await? == Standing::Gone {
-            return Ok(Some(Ended::Stop));
-        }
+        let next = asking.next(goes_on && !is_late, &query, mark.as_ref());
+        ahead = match beside(commit, next).await? {
+            None => return Ok(Some(Ended::Stop)),
+            Some(next) => next?,
+        };
         match step.next {
-            Next::Page => mark = page.next,
-            Next::Query => (query, mark) = (walk.query(), None),
             Next::Done(End::PagesMax) => return run.cut(c, Task::Pull).await.map(Some),
             Next::Done(_) => return Ok(None),
+            Next::Page | Next::Query if is_late => return run.cut(c, Task::Pull).await.map(Some),
+            Next::Page | Next::Query => {}
         }
-        if run.is_late(walk.resumes()) {
-            return run.cut(c, Task::Pull).await.map(Some);
+    }
+}
+
+/// Who asks for the pages of one list of changes.
+struct Asking<'a> {
+    deps: &'a Deps,
+    account: &'a Arc<Account>,
+    c: &'a Collection,
+    part: Option<&'a Part>,
+    /// Most records will have to be mapped.
+    maps: bool,
+}
+
+impl Asking<'_> {
+    /// A page of the list of changes, or of one tick's records by id, its records made ready.
+    async fn page(&self, query: &Query, mark: Option<&PageMark>) -> Result<Answered> {
+        let Self { deps, account, c, part, maps } = *self;
+        let sent_at = deps.clock.now();
+        let (asked, session) = (ask(query.clone()), &account.session);
+        let answer = match query.ties {
+            true => fields::call(deps, account, c, || session.ties_page_of(c, part, &asked)).await?,
+            false => fields::call(deps, account, c, || session.pull_page_of(c, part, &asked, mark)).await?,
+        };
+        Answered::new(deps, account, c, sent_at, answer, maps).await
+    }
+    /// The page that was asked for ahead, or else this one.
+    async fn this(&self, ahead: Option<Answered>, query: &Query, mark: Option<&PageMark>) -> Result<Answered> {
+        match ahead {
+            Some(answered) => Ok(answered),
+            None => self.page(query, mark).await,
         }
+    }
+    /// The same, if there is one to ask for.
+    async fn next(&self, goes_on: bool, query: &Query, mark: Option<&PageMark>) -> Result<Option<Answered>> {
+        Ok(if goes_on { Some(self.page(query, mark).await?) } else { None })
     }
 }
 
@@ -206,6 +257,7 @@ async fn deleted(
             remote_id: record.remote_id,
             source: source.clone(),
             inbox: None,
+            ready: None,
         });
         let ended = matches!(step, ScanStep::Complete | ScanStep::Incomplete);
         let standing = commit_page(run, c, sightings.collect(), sum, |run, state, commit, sum| {
@@ -242,7 +294,7 @@ pub async fn commit_page(
     finish: impl FnOnce(&mut Run<'_>, &mut CollectionState, &mut Commit, &Tally),
 ) -> Result<Standing> {
     let (deps, account) = (run.deps, run.account);
-    let absorb = super::commit::Absorb { deps, account, collection: c };
+    let absorb = super::commit::Absorb { deps, account, collection: c, fresh: run.fresh.clone() };
     let (standing, _) = absorb
         .all(records, Commit::default(), |state, commit, tally| {
             run.note(tally);
@@ -262,30 +314,17 @@ fn seen(page: &Page) -> Vec<Seen<'_>> {
     }
 }
 
-/// Records of a page as sightings.
-pub fn sightings(records: Vec<AppRecord>, observed_at: Millis, source: &Source) -> Vec<Sighting> {
+/// Records of a page as sightings, with what was made of them ahead.
+pub fn sightings(records: Vec<AppRecord>, ready: Vec<Ready>, observed_at: Millis, source: &Source) -> Vec<Sighting> {
+    let mut ready = ready.into_iter();
     let sighting = |record: AppRecord| Sighting {
         remote_id: record.remote_id.clone(),
         what: Sight::Record { record, observed_at },
         source: source.clone(),
         inbox: None,
+        ready: ready.next(),
     };
     records.into_iter().map(sighting).collect()
-}
-
-/// A page of the list of changes, or of one tick's records by id.
-async fn changes(
-    run: &Run<'_>,
-    c: &Collection,
-    part: Option<&Part>,
-    query: &Query,
-    mark: Option<&PageMark>,
-) -> std::result::Result<Page, CallError> {
-    let asked = ask(query.clone());
-    match query.ties {
-        true => run.account.session.ties_page_of(c, part, &asked).await,
-        false => run.account.session.pull_page_of(c, part, &asked, mark).await,
-    }
 }
 
 /// The walk's query as a connector takes it.

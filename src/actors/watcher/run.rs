@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::account::Account;
 use super::changes::Tally;
 use super::commit::{Commit, Standing};
+use super::fresh::Fresh;
 use super::{inbox, plan, told};
 use crate::actors::Deps;
 use crate::connectors::{CallError, Collection};
@@ -58,6 +59,8 @@ pub struct Run<'a> {
     /// The version of the mapping when the task at hand began.
     pub mapping: [u8; 16],
     pub rng: fastrand::Rng,
+    /// What the walk at hand has written, where it began with an empty collection.
+    pub fresh: Option<Arc<Fresh>>,
 }
 
 impl<'a> Run<'a> {
@@ -111,6 +114,7 @@ impl<'a> Run<'a> {
             held: 0,
             mapping: account.mapping,
             rng,
+            fresh: None,
         };
         if noisy {
             let what = SystemEvent::SyncStarted { pull: run.shown(), topics: run.topics.clone(), started_at: now };
@@ -165,6 +169,9 @@ impl<'a> Run<'a> {
             state.mapped_by = self.mapping;
         }
         state.baseline_at.get_or_insert(now);
+        if first && c.has_bulk() {
+            commit.bulk = Some((c.key.clone(), None));
+        }
         match task {
             Task::Pull => {
                 state.last_pull_at = Some(self.pull.started_at);
@@ -285,22 +292,43 @@ impl<'a> Run<'a> {
 
     /// Breaks a walk off that took as long as it may: it goes on at the next look.
     pub async fn cut(&mut self, c: &Collection, task: Task) -> Result<Ended> {
+        let wait = match task {
+            Task::Pull => Duration::ZERO,
+            Task::Scan => Duration::from_secs(60),
+        };
+        self.put_off(c, task, wait, "it took as long as one look may; the next one goes on").await
+    }
+
+    /// Breaks a task off that goes on after a while; `why` stands in the pull log.
+    pub async fn put_off(&mut self, c: &Collection, task: Task, wait: Duration, why: &str) -> Result<Ended> {
         let now = self.deps.clock.now();
         let mut state = self.deps.store.collection_state(self.account.connection.id, &c.key)?;
         match task {
-            Task::Pull => state.next_pull_at = Some(now),
-            Task::Scan => state.next_scan_at = Some(now.after(Duration::from_secs(60))),
+            Task::Pull => state.next_pull_at = Some(now.after(wait)),
+            Task::Scan => state.next_scan_at = Some(now.after(wait)),
         }
         let mut commit = Commit::default();
         self.pull.ended_at = Some(now);
         self.pull.outcome = "completed".to_owned();
-        self.pull.error = "it took as long as one look may; the next one goes on".to_owned();
+        self.pull.error = why.to_owned();
         commit.pull = Some(self.pull.clone());
         // What is left of a sync that was asked for is done by the timers.
         commit.done = self.asked.take();
         commit.collections.push((c.key.clone(), super::changes::Judged::default(), state));
         let standing = commit.run(self.deps, self.account).await?;
         Ok(if standing == Standing::Gone { Ended::Stop } else { Ended::Later })
+    }
+
+    /// Whether the next page is asked for while the one at hand is committed. Not after the first one: most looks find
+    /// no second page, and a run that dies at its second request has kept something.
+    pub fn looks_ahead(&self) -> bool {
+        self.pull.pages > 1
+    }
+
+    /// Whether most records of the walk will have to be mapped: there is nothing yet, or it was mapped otherwise.
+    pub fn maps(&self, c: &Collection) -> Result<bool> {
+        let state = self.deps.store.collection_state(self.account.connection.id, &c.key)?;
+        Ok(state.baseline_at.is_none() || self.fresh.is_some())
     }
 
     /// What must be looked at between two pages: a full node, webhooks that came meanwhile.

@@ -4,13 +4,18 @@
 //! too much is held (`domain::snapshot::guard`). A scan that fails or is broken off deletes nothing.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use super::account::Account;
 use super::changes::{Seen as Sight, Sighting, Tally};
 use super::commit::{Commit, RECORDS_MAX, Standing};
+use super::fresh::Fresh;
 use super::pulls::{ask, bad, commit_page, ids, sightings};
+use super::ready::{Answered, Ready, beside};
 use super::run::{Ended, Run};
 use super::{fields, plan};
-use crate::connectors::{AppRecord, CallError, Collection, Detection, PageMark, Part};
+use crate::actors::Deps;
+use crate::connectors::{AppRecord, CallError, Collection, Detection, Page, PageMark, Part, PullQuery};
 use crate::domain::event::Source;
 use crate::domain::pull::{Cut, Task, WindowStep, Windows};
 use crate::domain::record::record_id;
@@ -31,6 +36,7 @@ pub async fn scan(run: &mut Run<'_>, c: &Collection, approve: bool) -> Result<En
         Ok(parts) => parts,
         Err(error) => return run.fail(c, Task::Scan, error).await,
     };
+    run.fresh = Fresh::begin(&run.deps.store, run.account, c)?;
     let mut walked = Walked { shown: Vec::new(), sum: Tally::default() };
     let mut complete = true;
     for part in &parts {
@@ -70,17 +76,16 @@ enum Outcome {
 async fn walk(run: &mut Run<'_>, c: &Collection, part: Option<&Part>, walked: &mut Walked) -> Result<Outcome> {
     let mut windows = begin(run, c, walked);
     let (mut query, mut mark, mut expired) = (ask(windows.query()), None::<PageMark>, false);
+    let asking = Asking { deps: run.deps, account: run.account, c, part, maps: run.maps(c)? };
+    let mut ahead = None;
     // Of parts inside others the walk knows only the others.
     let mut inside: Option<Vec<[u8; 16]>> = None;
     let complete = loop {
         if let Some(ended) = run.between_pages().await? {
             return Ok(Outcome::Ended(ended));
         }
-        let sent_at = run.deps.clock.now();
-        let session = &run.account.session;
-        let ask_page = || session.scan_page_of(c, part, &query, mark.as_ref());
-        let answer = fields::call(run.deps, run.account, c, ask_page).await?;
-        let page = match answer {
+        let answered = asking.this(ahead.take(), &query, mark.as_ref()).await?;
+        let page = match answered.page {
             Ok(page) => page,
             Err(CallError::PageExpired(_)) if !expired => {
                 windows = begin(run, c, walked);
@@ -91,34 +96,43 @@ async fn walk(run: &mut Run<'_>, c: &Collection, part: Option<&Part>, walked: &m
         };
         run.pull.pages = run.pull.pages.saturating_add(1);
         run.ids_only = page.ids_only;
-        let step = match windows.page(&ids(run, c, &page), page.next.is_some(), page.total) {
+        let shown = shown(run, c, &page, &answered.ready);
+        let places = page.places.is_some().then(|| ids(run, c, &page));
+        let listed = places.as_deref().unwrap_or(&shown);
+        let step = match windows.page(listed, page.next.is_some(), page.total).map_err(bad) {
             Ok(step) => step,
-            Err(same) => return run.fail(c, Task::Scan, bad(same)).await.map(Outcome::Ended),
+            Err(error) => return run.fail(c, Task::Scan, error).await.map(Outcome::Ended),
         };
-        let id = |record: &AppRecord| record_id(run.account.connection.id, &c.topic, &record.remote_id).into_bytes();
-        let shown: Vec<[u8; 16]> = page.records.iter().map(id).collect();
-        if page.places.is_some() {
+        if places.is_some() {
             inside.get_or_insert_default().extend(&shown);
         }
         let records = match page.ids_only {
-            false => sightings(page.records, sent_at, &Source::Scan(run.pull.id)),
+            false => sightings(page.records, answered.ready, answered.sent_at, &Source::Scan(run.pull.id)),
             true => match unknown(run, c, page.records, &shown).await? {
                 Ok(records) => records,
                 Err(error) => return run.fail(c, Task::Scan, error).await.map(Outcome::Ended),
             },
         };
-        let standing = commit_page(run, c, records, &mut walked.sum, |_, _, _, _| {});
-        if standing.await? == Standing::Gone {
-            return Ok(Outcome::Ended(Ended::Stop));
-        }
+        let is_late = run.is_late(false);
         match step {
             WindowStep::Page => mark = page.next,
             WindowStep::Query => (query, mark) = (ask(windows.query()), None),
+            WindowStep::Complete | WindowStep::Incomplete => {}
+        }
+        let goes_on = matches!(step, WindowStep::Page | WindowStep::Query) && run.looks_ahead();
+        let commit = commit_page(run, c, records, &mut walked.sum, |_, _, _, _| {});
+        let next = asking.next(goes_on && !is_late, &query, mark.as_ref());
+        ahead = match beside(commit, next).await? {
+            None => return Ok(Outcome::Ended(Ended::Stop)),
+            Some(next) => next?,
+        };
+        match step {
             WindowStep::Complete => break inside.as_ref().map_or(0, Vec::len) + walked.shown.len() <= IDS_MAX,
             WindowStep::Incomplete => break false,
-        }
-        if run.is_late(false) {
-            return run.cut(c, Task::Scan).await.map(Outcome::Ended);
+            WindowStep::Page | WindowStep::Query if is_late => {
+                return run.cut(c, Task::Scan).await.map(Outcome::Ended);
+            }
+            WindowStep::Page | WindowStep::Query => {}
         }
     };
     if !complete {
@@ -126,6 +140,47 @@ async fn walk(run: &mut Run<'_>, c: &Collection, part: Option<&Part>, walked: &m
     }
     walked.shown.extend(inside.unwrap_or_else(|| windows.into_ids()));
     Ok(Outcome::Complete)
+}
+
+/// The ids of a page's records.
+fn shown(run: &Run<'_>, c: &Collection, page: &Page, ready: &[Ready]) -> Vec<[u8; 16]> {
+    if ready.len() == page.records.len() {
+        return ready.iter().map(|ready| ready.id).collect();
+    }
+    let id = |record: &AppRecord| record_id(run.account.connection.id, &c.topic, &record.remote_id).into_bytes();
+    page.records.iter().map(id).collect()
+}
+
+/// Who asks for the pages of one walk over everything.
+struct Asking<'a> {
+    deps: &'a Deps,
+    account: &'a Arc<Account>,
+    c: &'a Collection,
+    part: Option<&'a Part>,
+    /// Most records will have to be mapped.
+    maps: bool,
+}
+
+impl Asking<'_> {
+    /// A page, its records made ready.
+    async fn page(&self, query: &PullQuery, mark: Option<&PageMark>) -> Result<Answered> {
+        let Self { deps, account, c, part, maps } = *self;
+        let sent_at = deps.clock.now();
+        let ask = || account.session.scan_page_of(c, part, query, mark);
+        let answer = fields::call(deps, account, c, ask).await?;
+        Answered::new(deps, account, c, sent_at, answer, maps).await
+    }
+    /// The page that was asked for ahead, or else this one.
+    async fn this(&self, ahead: Option<Answered>, query: &PullQuery, mark: Option<&PageMark>) -> Result<Answered> {
+        match ahead {
+            Some(answered) => Ok(answered),
+            None => self.page(query, mark).await,
+        }
+    }
+    /// The same, if there is one to ask for.
+    async fn next(&self, goes_on: bool, query: &PullQuery, mark: Option<&PageMark>) -> Result<Option<Answered>> {
+        Ok(if goes_on { Some(self.page(query, mark).await?) } else { None })
+    }
 }
 
 fn begin(run: &Run<'_>, c: &Collection, walked: &Walked) -> Windows {
@@ -156,7 +211,7 @@ async fn unknown(
         let sent_at = run.deps.clock.now();
         let ask = || run.account.session.fetch(c, &record.remote_id);
         match fields::call(run.deps, run.account, c, ask).await? {
-            Ok(Some(record)) => found.extend(sightings(vec![record], sent_at, &Source::Scan(run.pull.id))),
+            Ok(Some(record)) => found.extend(sightings(vec![record], Vec::new(), sent_at, &Source::Scan(run.pull.id))),
             Ok(None) => {}
             Err(error) => return Ok(Err(error)),
         }
@@ -217,7 +272,7 @@ async fn settle(
     if let Some(what) = &told {
         extra.told.push((run.event(what), None));
     }
-    let absorb = super::commit::Absorb { deps: run.deps, account: run.account, collection: c };
+    let absorb = super::commit::Absorb { deps: run.deps, account: run.account, collection: c, fresh: None };
     let finish = |state: &mut crate::domain::connection::CollectionState, commit: &mut Commit, _: &Tally| {
         if let Some(held) = held {
             state.held = held;
@@ -235,6 +290,7 @@ fn deletions(pull: crate::domain::id::PullId, gone: &[Missing], started: Millis)
         what: Sight::Missing { scan_started_at: started },
         source: Source::Scan(pull),
         inbox: None,
+        ready: None,
     };
     gone.iter().map(sighting).collect()
 }

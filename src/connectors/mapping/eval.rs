@@ -217,6 +217,11 @@ fn pairs<'a>(list: &Value, key: &Path, value: &Path, except: &[String]) -> Made<
 }
 
 fn omit<'a>(from: Made<'a>, keys: &[String]) -> Made<'a> {
+    if let Cow::Borrowed(Value::Object(members)) = from {
+        // What is left out need not be copied first.
+        let kept = members.iter().filter(|(name, _)| !keys.contains(name));
+        return own(kept.map(|(name, value)| (name.clone(), value.clone())).collect::<Map<_, _>>());
+    }
     match from.into_owned() {
         Value::Object(members) => own(members.into_iter().filter(|(k, _)| !keys.contains(k)).collect::<Map<_, _>>()),
         _ => Cow::Borrowed(NULL),

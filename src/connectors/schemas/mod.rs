@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 
 pub use self::expression::Expression;
 use super::SpecError;
+use super::bulk::BulkFileSpec;
 use super::compile_parts::{EventFile, GlobalWebhookFile, WebhookFile};
 use super::fields::FieldsFile;
 use super::files::{CallFile, CollectionFile, ConnectorFile, FetchFile, ListFile};
@@ -36,10 +37,18 @@ struct Kind {
 /// All kinds.
 const KINDS: &[Kind] = &[
     Kind {
+        name: "bulk",
+        title: "A large first sync by one operation of the app",
+        files: &["data/*/bulk.graphql.yml"],
+        make: of::<BulkFileSpec>,
+    },
+    Kind {
         name: "call",
         title: "One call whose outcome is an expression",
         files: &[
             "account.rest.yml",
+            "bulk/start.rest.yml",
+            "bulk/status.rest.yml",
             "webhook/subscribe.rest.yml",
             "webhook/refresh.rest.yml",
             "webhook/check.rest.yml",
@@ -109,6 +118,8 @@ const KINDS: &[Kind] = &[
         title: "One query whose outcome is an expression",
         files: &[
             "account.graphql.yml",
+            "bulk/start.graphql.yml",
+            "bulk/status.graphql.yml",
             "webhook/subscribe.graphql.yml",
             "webhook/refresh.graphql.yml",
             "webhook/check.graphql.yml",

@@ -17,6 +17,7 @@ use url::Url;
 pub use self::hooks::{GlobalWebhook, OwnWebhook};
 use super::auth_files::AuthFile;
 use super::budget::BudgetSpec;
+use super::bulk::{BulkCalls, BulkSpec};
 use super::each::Each;
 use super::fields::FieldsRest;
 use super::files::Pairs;
@@ -57,6 +58,8 @@ pub struct Connector {
     pub webhook: Option<OwnWebhook>,
     pub global_webhooks: Vec<GlobalWebhook>,
     pub events: Vec<ConnectorEvent>,
+    /// How large operations are asked for and looked at.
+    pub(super) bulk: Option<BulkCalls>,
     /// Topics that the app cannot give, as the connector says outright.
     pub not_supported: Vec<Absent>,
     /// How many requests one connection may send.
@@ -147,6 +150,8 @@ pub struct Collection {
     pub(super) fetch: Method<FetchRest>,
     /// What other requests show of its records.
     pub(super) joins: Vec<Join>,
+    /// How a large first sync is one operation.
+    pub(super) bulk: Option<BulkSpec>,
     /// The fields that an account has.
     pub(super) fields: Method<FieldsRest>,
     pub(super) map: Mapping,

@@ -14,6 +14,8 @@ const WRITTEN_BY_THE_ENGINE: &[&str] = &[
     "createdTimestamp",
     "updatedTimestamp",
 ];
+/// Members that are looked through one by one.
+const FEW: usize = 8;
 const CUSTOM_FIELDS: &str = "customFields";
 
 /// See [`super::Model::arrange`].
@@ -34,6 +36,13 @@ fn object(schema: Option<&Value>, mut fields: Map<String, Value>) -> Map<String,
     let properties = schema.and_then(|s| s.get("properties")).and_then(Value::as_object);
     let mut arranged = Map::with_capacity(fields.len());
     for (name, property) in properties.into_iter().flatten() {
+        if fields.is_empty() {
+            break;
+        }
+        // A model has many names and a record may have few: comparing those is quicker than hashing each of the model's.
+        if fields.len() <= FEW && !fields.keys().any(|key| key == name) {
+            continue;
+        }
         // `swap_remove` disturbs only the order of what is sorted below anyway.
         if let Some((name, found)) = fields.swap_remove_entry(name) {
             arranged.insert(name, value(Some(property), found));

@@ -10,6 +10,7 @@
 //!
 //! Not here: asking (`connectors::session`), what a record means (`domain::snapshot`), rows (`store`).
 
+mod bulk;
 mod chain;
 mod scan;
 mod timing;
@@ -22,6 +23,7 @@ use sha2::{Digest, Sha256};
 
 use super::time::Millis;
 
+pub use bulk::Bulk;
 pub use scan::{Scan, ScanStep};
 pub use timing::{Plan, STALLED_AFTER, Task, Waits};
 pub use walk::{End, Next, Step, Walk};

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::hash::{IgnoredFields, raw_hash, unified_hash};
-use super::{SnapshotRow, Version, diff};
+use super::hash::{Hash, IgnoredFields, raw_hash};
+use super::{Hashed, SnapshotRow, Version, diff};
 use crate::domain::record::Unified;
 use crate::domain::time::Millis;
 
@@ -107,6 +107,17 @@ impl Change {
             | Self::Deleted { row } => Some(row),
         }
     }
+    /// The same, taken out.
+    pub fn into_row(self) -> Option<SnapshotRow> {
+        match self {
+            Self::Unchanged | Self::Stale => None,
+            Self::Silent { row, .. }
+            | Self::RawOnly { row }
+            | Self::Created { row }
+            | Self::Updated { row, .. }
+            | Self::Deleted { row } => Some(*row),
+        }
+    }
     /// The `updateType` of the event to make, if one is to be made.
     pub fn update_type(&self) -> Option<&'static str> {
         match self {
@@ -126,9 +137,24 @@ pub fn unmapped(
     observed_at: Millis,
     context: &Context<'_>,
 ) -> Option<Change> {
-    let row = row.filter(|row| row.is_live() && row.mapped_by == *context.mapping)?;
-    let same = raw_hash(context.mapping, raw) == row.raw_hash;
-    same.then(|| unchanged(row, Version { remote_updated_at, observed_at }, context))
+    let row = row.filter(|row| may_be_unmapped(row, context))?;
+    unmapped_hash(Some(row), &raw_hash(context.mapping, raw), remote_updated_at, observed_at, context)
+}
+
+/// The same by the hash of its bytes, salted with the version of the mapping.
+pub fn unmapped_hash(
+    row: Option<&SnapshotRow>,
+    raw_hash: &Hash,
+    remote_updated_at: Option<Millis>,
+    observed_at: Millis,
+    context: &Context<'_>,
+) -> Option<Change> {
+    let row = row.filter(|row| may_be_unmapped(row, context) && row.raw_hash == *raw_hash)?;
+    Some(unchanged(row, Version { remote_updated_at, observed_at }, context))
+}
+
+fn may_be_unmapped(row: &SnapshotRow, context: &Context<'_>) -> bool {
+    row.is_live() && row.mapped_by == *context.mapping
 }
 
 /// What follows from a sighting.
@@ -136,14 +162,12 @@ pub fn decide(row: Option<&SnapshotRow>, incoming: &Incoming<'_>, context: &Cont
     match *incoming {
         Incoming::Record { raw, unified, observed_at } => {
             let version = Version { remote_updated_at: unified.remote_updated_at, observed_at };
-            match row {
-                None => unknown(raw, unified, version, context),
-                Some(row) if !version.replaces(row.version) => Change::Stale,
-                Some(row) if !row.is_live() => {
-                    Change::Created { row: first(raw, unified, version.over(row.version), context) }
-                }
-                Some(row) => known(row, raw, unified, version, context),
+            if row.is_some_and(|row| !version.replaces(row.version)) {
+                return Change::Stale;
             }
+            let hash = raw_hash(context.mapping, raw);
+            let hashed = Hashed::new(hash, context.mapping, unified, context.ignored);
+            shown(row, Shown { raw, hashed, fields: Some(&unified.fields), version }, context)
         }
         Incoming::Gone { remote_id, remote_updated_at, observed_at } => {
             let version = Version { remote_updated_at, observed_at };
@@ -164,6 +188,41 @@ pub fn decide(row: Option<&SnapshotRow>, incoming: &Incoming<'_>, context: &Cont
     }
 }
 
+/// What follows from a record that the app showed, and that was mapped and hashed by the context's mapping.
+pub fn decide_hashed(
+    row: Option<&SnapshotRow>,
+    raw: &str,
+    hashed: Hashed,
+    observed_at: Millis,
+    context: &Context<'_>,
+) -> Change {
+    let version = Version { remote_updated_at: hashed.remote_updated_at, observed_at };
+    if row.is_some_and(|row| !version.replaces(row.version)) {
+        return Change::Stale;
+    }
+    shown(row, Shown { raw, hashed, fields: None, version }, context)
+}
+
+/// A record that is not older than its row.
+struct Shown<'a> {
+    raw: &'a str,
+    hashed: Hashed,
+    /// The unified fields, where they are still at hand.
+    fields: Option<&'a Map<String, Value>>,
+    version: Version,
+}
+
+fn shown(row: Option<&SnapshotRow>, shown: Shown<'_>, context: &Context<'_>) -> Change {
+    match row {
+        None => unknown(shown.hashed, shown.version, context),
+        Some(row) if !row.is_live() => {
+            let version = shown.version.over(row.version);
+            Change::Created { row: Box::new(shown.hashed.first(version, context.now)) }
+        }
+        Some(row) => known(row, shown, context),
+    }
+}
+
 fn unchanged(row: &SnapshotRow, version: Version, context: &Context<'_>) -> Change {
     let due = context.touch_before.is_some_and(|before| row.version.observed_at < before);
     let next = version.over(row.version);
@@ -174,48 +233,36 @@ fn unchanged(row: &SnapshotRow, version: Version, context: &Context<'_>) -> Chan
     Change::Silent { row: Box::new(row), why: Silence::Refresh }
 }
 
-fn unknown(raw: &str, unified: &Unified, version: Version, context: &Context<'_>) -> Change {
-    let row = first(raw, unified, version, context);
+fn unknown(hashed: Hashed, version: Version, context: &Context<'_>) -> Change {
     let is_new = match context.baseline {
         Baseline::Complete | Baseline::Emit => true,
-        Baseline::Silent { connected_at } => unified.remote_created_at.is_some_and(|at| at >= connected_at),
+        Baseline::Silent { connected_at } => hashed.remote_created_at.is_some_and(|at| at >= connected_at),
     };
+    let row = Box::new(hashed.first(version, context.now));
     if is_new { Change::Created { row } } else { Change::Silent { row, why: Silence::Baseline } }
 }
 
-/// The row of a record that is there for the first time, or again.
-fn first(raw: &str, unified: &Unified, version: Version, context: &Context<'_>) -> Box<SnapshotRow> {
-    Box::new(SnapshotRow {
-        remote_id: unified.remote_id.clone(),
-        raw_hash: raw_hash(context.mapping, raw),
-        mapped_by: *context.mapping,
-        unified_hash: unified_hash(&unified.fields, context.ignored),
-        version,
-        remote_created_at: unified.remote_created_at,
-        fields: text(&unified.fields),
-        created_at: context.now,
-        updated_at: context.now,
-        deleted_at: None,
-        last_event: None,
-    })
-}
-
-fn known(row: &SnapshotRow, raw: &str, unified: &Unified, version: Version, context: &Context<'_>) -> Change {
+fn known(row: &SnapshotRow, shown: Shown<'_>, context: &Context<'_>) -> Change {
+    let Shown { raw, hashed, fields, version } = shown;
+    let remote_created_at = hashed.remote_created_at;
     let next = Box::new(SnapshotRow {
         // A shape that does not tell when the record was created takes nothing away from one that does.
-        remote_created_at: unified.remote_created_at.or(row.remote_created_at),
+        remote_created_at: remote_created_at.or(row.remote_created_at),
         created_at: row.created_at,
         last_event: row.last_event,
-        ..*first(raw, unified, version.over(row.version), context)
+        ..hashed.first(version.over(row.version), context.now)
     });
     let remapped = row.mapped_by != *context.mapping;
     let same_raw = row.raw_hash == if remapped { raw_hash(&row.mapped_by, raw) } else { next.raw_hash };
     let changed = if next.unified_hash == row.unified_hash && !remapped {
-        created_path(row, unified)
+        created_path(row, remote_created_at)
     } else {
         // The hash of another mapping may have left other fields out, so that only the fields themselves tell.
-        let mut paths = diff(&parse(&row.fields), &unified.fields, context.ignored);
-        paths.extend(created_path(row, unified));
+        let mut paths = match fields {
+            Some(fields) => diff(&parse(&row.fields), fields, context.ignored),
+            None => diff(&parse(&row.fields), &parse(&next.fields), context.ignored),
+        };
+        paths.extend(created_path(row, remote_created_at));
         paths
     };
     if changed.is_empty() {
@@ -236,8 +283,8 @@ fn known(row: &SnapshotRow, raw: &str, unified: &Unified, version: Version, cont
 }
 
 /// `remoteCreatedAt` is outside the fields; it counts only where both sightings tell it.
-fn created_path(row: &SnapshotRow, unified: &Unified) -> Vec<String> {
-    match (row.remote_created_at, unified.remote_created_at) {
+fn created_path(row: &SnapshotRow, remote_created_at: Option<Millis>) -> Vec<String> {
+    match (row.remote_created_at, remote_created_at) {
         (Some(before), Some(after)) if before != after => vec!["remoteCreatedAt".to_owned()],
         _ => Vec::new(),
     }
@@ -256,12 +303,8 @@ fn never_known(remote_id: &str, version: Version, context: &Context<'_>) -> Box<
         remote_updated_at: None,
         fields: Map::new(),
     };
-    Box::new(SnapshotRow { deleted_at: Some(context.now), ..*first("", &unified, version, context) })
-}
-
-fn text(fields: &Map<String, Value>) -> String {
-    // A map of values with text keys can always be written.
-    serde_json::to_string(fields).unwrap_or_default()
+    let hashed = Hashed::new(raw_hash(context.mapping, ""), context.mapping, &unified, context.ignored);
+    Box::new(SnapshotRow { deleted_at: Some(context.now), ..hashed.first(version, context.now) })
 }
 
 /// The stored fields. Text that cannot be read (it was written by us, so a corrupt row) counts as empty: everything changed.

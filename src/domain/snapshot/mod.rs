@@ -13,6 +13,7 @@ mod decide;
 mod diff;
 mod guard;
 mod hash;
+mod hashed;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -20,10 +21,11 @@ use uuid::Uuid;
 use super::event::Payload;
 use super::id::Seq;
 use super::time::Millis;
-pub use decide::{Baseline, Change, Context, Incoming, Silence, decide, unmapped};
+pub use decide::{Baseline, Change, Context, Incoming, Silence, decide, decide_hashed, unmapped, unmapped_hash};
 pub use diff::{PATHS_MAX, diff};
 pub use guard::{Hold, Verdict, guard};
 pub use hash::{Hash, IgnoredFields, raw_hash, unified_hash};
+pub use hashed::Hashed;
 
 /// How long a deleted record's row is kept, so that a late older version does not bring it back: 30 days.
 pub const TOMBSTONE_MILLIS: u64 = 30 * 24 * 3_600_000;

@@ -3,6 +3,7 @@
 pub mod adobe;
 pub mod api;
 pub mod browser;
+pub mod bulk;
 pub mod chromium;
 pub mod clients;
 pub mod engine;

@@ -14,6 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tidemill::clock::Clock;
 
+use super::bulk::{self, Bulks};
 use super::graphql::{Field, parse};
 
 pub const CLIENT_ID: &str = "shop-client";
@@ -43,6 +44,7 @@ pub struct World {
     /// Every form that came to the token address.
     pub forms: Vec<BTreeMap<String, String>>,
     pub installed: bool,
+    pub bulks: Bulks,
     next: u64,
 }
 
@@ -99,6 +101,7 @@ impl Shop {
             asked: Vec::new(),
             forms: Vec::new(),
             installed: true,
+            bulks: Bulks::default(),
             next: 1,
         };
         let world = Arc::new(Mutex::new(world));
@@ -113,6 +116,8 @@ impl Shop {
         let server = server.workers(1).disable_signals().bind(("127.0.0.1", 0)).expect("a free port");
         let url = format!("http://{}", server.addrs()[0]);
         actix_rt::spawn(server.run());
+        let files = bulk::serve(&world);
+        world.lock().expect("not poisoned").bulks.url = files;
         Self { world, url }
     }
 
@@ -283,6 +288,9 @@ impl World {
                 self.subscriptions.retain(|one| one.id != id);
                 field.of(&json!({"deletedWebhookSubscriptionId": id, "userErrors": []}))
             }
+            "bulkOperationRunQuery" => self.bulk_start(field),
+            "node" => self.bulk_status(field),
+            "ordersCount" | "customersCount" | "productsCount" => self.bulk_count(field),
             "orders" | "customers" | "products" | "events" => self.list(field),
             "order" | "customer" | "product" => {
                 let root = format!("{}s", field.name);

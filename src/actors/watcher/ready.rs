@@ -1,0 +1,107 @@
+//! What is done with a page beside its turn: it is asked for, and its records are hashed and mapped, while the page before
+//! it is laid beside the snapshot and committed.
+//!
+//! Always true: pages are committed in the order in which they were asked for, one after the other, each with the cursor
+//! that it allows; of what is done ahead nothing is written, and nothing of it depends on the snapshot; at most one page
+//! is ahead. Not here: which page is next (`domain::pull`), what a record means (`domain::snapshot`).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::account::Account;
+use super::commit::Standing;
+use crate::actors::Deps;
+use crate::connectors::{AppRecord, CallError, Collection, Page};
+use crate::domain::record::record_id;
+use crate::domain::snapshot::{Hash, Hashed, IgnoredFields, raw_hash};
+use crate::domain::time::Millis;
+use crate::error::Result;
+
+/// A record's id and hash, and perhaps what its mapping makes of it.
+pub struct Ready {
+    pub id: [u8; 16],
+    /// The version of the mapping: made with another one, nothing of it counts but the id.
+    pub mapping: [u8; 16],
+    pub raw_hash: Hash,
+    pub mapped: Option<Mapped>,
+}
+
+/// What the mapping makes of a record: it, with the names of custom fields that no record before it on its page has; or one
+/// sentence.
+pub type Mapped = std::result::Result<(Hashed, Vec<String>), String>;
+
+/// The answer to one page.
+pub struct Answered {
+    pub sent_at: Millis,
+    pub page: std::result::Result<Page, CallError>,
+    /// One for each of the page's records, in their order; empty where they are not to be laid beside the snapshot as they
+    /// are.
+    pub ready: Vec<Ready>,
+}
+
+impl Answered {
+    /// Makes a page's records ready. With `maps`, most of them will have to be mapped.
+    pub async fn new(
+        deps: &Deps,
+        account: &Arc<Account>,
+        c: &Collection,
+        sent_at: Millis,
+        answer: std::result::Result<Page, CallError>,
+        maps: bool,
+    ) -> Result<Self> {
+        let mut page = match answer {
+            Ok(page) if !page.partial && !page.ids_only && !page.records.is_empty() => page,
+            page => return Ok(Self { sent_at, page, ready: Vec::new() }),
+        };
+        let (records, key, account) = (std::mem::take(&mut page.records), c.key.clone(), account.clone());
+        let work = move |_: &crate::store::Rows| {
+            let ready = account.connector().collection(&key).map(|c| make(&account, c, &records, maps));
+            Ok((records, ready.unwrap_or_default()))
+        };
+        let (records, ready) = deps.store.blocking(work).await?;
+        page.records = records;
+        Ok(Self { sent_at, page: Ok(page), ready })
+    }
+}
+
+fn make(account: &Account, c: &Collection, records: &[AppRecord], maps: bool) -> Vec<Ready> {
+    let mapping = account.mapping_of(c);
+    let ignored = IgnoredFields::new(&c.ignored_fields);
+    let mut names = BTreeSet::new();
+    let each = |record: &AppRecord| {
+        let raw_hash = raw_hash(&mapping, record.raw.get());
+        let mapped = (maps && !record.deleted).then(|| {
+            let unified = account.session.map(c, record)?;
+            let mut fresh = Vec::new();
+            if let Some(serde_json::Value::Object(custom)) = unified.fields.get("customFields") {
+                fresh.extend(custom.keys().filter(|name| !names.contains(*name)).cloned());
+                names.extend(fresh.iter().cloned());
+            }
+            Ok((Hashed::new(raw_hash, &mapping, &unified, &ignored), fresh))
+        });
+        let id = record_id(account.connection.id, &c.topic, &record.remote_id).into_bytes();
+        Ready { id, mapping, raw_hash, mapped }
+    };
+    records.iter().map(each).collect()
+}
+
+/// Commits a page while something else is done, such as asking for the next one. None: the connection is gone, or the
+/// commit failed, and the other thing was not waited for.
+pub async fn beside<T>(
+    commit: impl Future<Output = Result<Standing>>,
+    other: impl Future<Output = T>,
+) -> Result<Option<T>> {
+    let commit = async {
+        match commit.await {
+            Ok(Standing::There) => Ok(()),
+            Ok(Standing::Gone) => Err(None),
+            Err(error) => Err(Some(error)),
+        }
+    };
+    let other = async { Ok::<T, Option<crate::error::Error>>(other.await) };
+    match tokio::try_join!(commit, other) {
+        Ok(((), done)) => Ok(Some(done)),
+        Err(None) => Ok(None),
+        Err(Some(error)) => Err(error),
+    }
+}
