@@ -128,7 +128,7 @@ struct OneTrial {
 #[serde(untagged)]
 #[expect(dead_code, reason = "the document's shape of both")]
 enum AnyTrial {
-    Address(OneTrial),
+    Address(Box<OneTrial>),
     Destination(DestinationTest),
 }
 
