@@ -12,7 +12,7 @@ use crate::destinations::kinds;
 use crate::domain::destination::Destination;
 use crate::domain::id::DestinationId;
 use crate::domain::secret::Secret;
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result};
 use crate::store::{Rows, Slot, Tx};
 
 /// Settings as they are given and shown.
@@ -146,12 +146,15 @@ impl Split {
         self.secret.values().for_each(|value| leaves(value, &mut texts));
         // The longest first: one may be part of another.
         texts.sort_by_key(|text| std::cmp::Reverse(text.len()));
-        for text in texts.iter().filter(|text| text.len() >= SCRUBBED_BYTES_MIN) {
-            error.message = error.message.replace(text.as_str(), MASK);
-        }
-        if error.code == Code::Invalid {
-            error.source = None;
-        }
+        let without = |from: &str| {
+            let all = texts.iter().filter(|text| text.len() >= SCRUBBED_BYTES_MIN);
+            all.fold(from.to_owned(), |from, text| from.replace(text.as_str(), MASK))
+        };
+        // The log shows the causes.
+        let chain = error.chain();
+        let causes = chain.strip_prefix(error.message.as_str()).map(|rest| rest.trim_start_matches(": "));
+        error.source = causes.filter(|rest| !rest.is_empty()).map(|rest| without(rest).into());
+        error.message = without(&error.message);
         error
     }
 }

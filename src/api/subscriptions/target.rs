@@ -231,3 +231,50 @@ pub(super) fn refuse(of: &Subscription, what: &str) -> Result<()> {
         ))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::id::Seq;
+    use crate::domain::time::Millis;
+    use crate::store::BackfillState;
+
+    #[test]
+    fn a_shape_is_what_its_words_say() {
+        use DeletesWord::{Mark, Remove};
+        use ShapeWord::{Append, Mirror};
+        for (shape, deletes, means) in [
+            (None, None, Shape::Append),
+            (Some(Append), None, Shape::Append),
+            (Some(Mirror), None, Shape::Mirror(Deletes::Mark)),
+            (Some(Mirror), Some(Mark), Shape::Mirror(Deletes::Mark)),
+            (Some(Mirror), Some(Remove), Shape::Mirror(Deletes::Remove)),
+        ] {
+            assert_eq!(shape_of(shape, deletes).unwrap(), means);
+        }
+        assert!(shape_of(None, Some(Remove)).unwrap_err().message.starts_with("deletes: "));
+    }
+
+    #[test]
+    fn a_backfill_shows_how_far_it_is_and_when_it_ended() {
+        let mut backfill = Backfill {
+            workspace: WorkspaceNo(0),
+            from: Seq(1),
+            state: BackfillState::BEGUN,
+            written: 7,
+            started_at: Millis(0),
+            ended_at: None,
+        };
+        let shown = |of: &Backfill| serde_json::to_value(BackfillView::from(of.clone())).unwrap();
+        assert_eq!(
+            shown(&backfill),
+            serde_json::json!({"status": "running", "written": 7, "startedAt": "1970-01-01T00:00:00.000Z"})
+        );
+        (backfill.state, backfill.ended_at) = (BackfillState::Done, Some(Millis(1)));
+        let shown = shown(&backfill);
+        assert_eq!(
+            (shown["status"].as_str(), shown["endedAt"].as_str()),
+            (Some("done"), Some("1970-01-01T00:00:00.001Z"))
+        );
+    }
+}
