@@ -20,6 +20,11 @@ pub fn free_port() -> u16 {
 }
 
 /// Says that a test cannot be made for want of `what`, and how to get it; fails where all of them are wanted.
+#[expect(
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "it is for whoever runs the tests to see and to set"
+)]
 pub fn skip(what: &str, how: &str) {
     let text = format!("skipped: {what} is not here; {how}");
     assert!(std::env::var("TIDEMILL_DESTINATIONS").as_deref() != Ok("all"), "{text}");
