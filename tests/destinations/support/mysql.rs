@@ -16,7 +16,6 @@ use super::tls::certificates;
 
 /// One of the two servers.
 pub struct Server {
-    pub kind: &'static str,
     pub port: u16,
     /// Who signed its certificate, which is for `localhost`.
     pub ca: String,
@@ -72,7 +71,7 @@ pub async fn own(kind: &'static str) -> Option<Server> {
     program.initialise();
     let port = free_port();
     let running = std::sync::Mutex::new(Some(program.start(port)));
-    let server = Server { kind, port, ca, running, program, _folder: folder };
+    let server = Server { port, ca, running, program, _folder: folder };
     server.answers().await;
     Some(server)
 }
