@@ -1,8 +1,10 @@
 //! What the tests of all kinds need: batches, a way out that may call loopback, servers, and the promises that every
 //! driver keeps.
 
+#[cfg(any(feature = "eventbridge", feature = "redshift", feature = "s3"))]
 pub mod amazon;
 pub mod batches;
+#[cfg(feature = "redshift")]
 pub mod data_api;
 pub mod promises;
 pub mod servers;
