@@ -34,7 +34,7 @@ async fn until(what: &str, so: impl AsyncFn() -> bool) {
 
 /// How often each record was told as what.
 async fn told(node: &Node, connection: &str) -> BTreeMap<(String, String), usize> {
-    let (mut all, mut cursor) = (BTreeMap::new(), String::new());
+    let (mut all, mut cursor) = (BTreeMap::<(String, String), usize>::new(), String::new());
     loop {
         let path = format!("{ONE}/events?connectionId={connection}&limit=250{cursor}");
         let page = node.call(Method::GET, &path, None).await;
