@@ -1,0 +1,112 @@
+//! Events per second into destinations: a driver alone (prepare and send, one batch after the other), and beside it the bare
+//! client library that writes the same rows of the same batches to the same server in the same run.
+//!
+//! Payloads of 1 KiB, 1,000 events a batch, medians. Not here: the node (`deliver`), what a lane adds to a driver.
+//!
+//! `cargo bench --bench destinations -- postgresql` measures that one; without a name all, and a server that is not
+//! installed is skipped and said so.
+
+#![allow(clippy::print_stdout, reason = "a bench prints what it measured")]
+
+#[path = "../tests/destinations/support/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "tests need more of it")]
+mod servers;
+#[path = "destinations/mod.rs"]
+mod stores;
+mod support;
+
+use std::time::Instant;
+
+use servers::batches;
+use support::median;
+use tidemill::destinations::driver::{Answer, Batch, Driver, Frozen, Verdict};
+use tidemill::domain::destination::Shape;
+
+const RUNS: usize = 5;
+const BATCHES: u64 = 10;
+const ROWS: u64 = 1_000;
+const PAYLOAD_BYTES: usize = 1024;
+
+/// What a batch is written with, beside the driver.
+trait Bare {
+    /// What it is handed, made before the clock runs.
+    type Ready;
+    /// Of one batch, and as the driver froze it.
+    fn ready(&self, batch: &Batch, frozen: Frozen) -> Self::Ready;
+    /// Writes it.
+    async fn write(&mut self, ready: &Self::Ready);
+}
+
+fn main() {
+    if std::env::args().any(|argument| argument == "--sink") {
+        return support::sink();
+    }
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let wants = |name: &str| wanted.is_empty() || wanted.iter().any(|w| w == name);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        #[cfg(feature = "postgresql")]
+        if wants("postgresql") {
+            stores::postgresql().await;
+        }
+        #[cfg(feature = "mysql")]
+        if wants("mariadb") {
+            stores::mariadb().await;
+        }
+        if wants("s3") {
+            stores::objects().await;
+        }
+    });
+}
+
+/// The batches of one run: numbered on, so that no event was written before.
+fn run(number: u64) -> Vec<Batch> {
+    let first = number * BATCHES;
+    (first..first + BATCHES)
+        .map(|number| {
+            let from = 1 + number * ROWS;
+            let event = |n: u64| {
+                let head = format!(r#"{{"id":"c-{n}","total":"12.50","note":""#);
+                let note = "x".repeat(PAYLOAD_BYTES - head.len() - 2);
+                batches::custom("shop/carts", &format!("{head}{note}\"}}"))
+            };
+            batches::batch(number, Shape::Append, from, (from..from + ROWS).map(event).collect())
+        })
+        .collect()
+}
+
+/// Writes the runs by turns, the driver's and the bare client's, and prints the medians.
+async fn compare(name: &str, driver: &dyn Driver, bare: &mut impl Bare) {
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let events = (BATCHES * ROWS) as f64;
+    // The first run warms both up: connections, tables, the server's caches.
+    for number in 0..=RUNS as u64 {
+        let batches = run(number);
+        let started = Instant::now();
+        for batch in &batches {
+            let frozen = driver.prepare(batch).expect("it is prepared");
+            let answer = driver.send(&frozen).await;
+            let done = match &answer {
+                Answer::All(verdict) => *verdict == Verdict::Done,
+                Answer::Each(all) => all.iter().all(|verdict| *verdict == Verdict::Done),
+            };
+            assert!(done, "{answer:?}");
+        }
+        let took = started.elapsed().as_secs_f64();
+        let frozen = |batch| driver.prepare(batch).expect("it is prepared");
+        let ready: Vec<_> = batches.iter().map(|batch| bare.ready(batch, frozen(batch))).collect();
+        let started = Instant::now();
+        for one in &ready {
+            bare.write(one).await;
+        }
+        if number > 0 {
+            ours.push(events / took);
+            theirs.push(events / started.elapsed().as_secs_f64());
+        }
+    }
+    let (ours, theirs) = (median(ours), median(theirs));
+    println!(
+        "{name}: {ours:.0} events/s by the driver; bare client, the same batches, {theirs:.0}/s; ratio {:.2} (goal 0.60)",
+        ours / theirs
+    );
+}
