@@ -101,6 +101,8 @@ impl Program {
             }
         };
         let quiet = || std::fs::File::options().create(true).append(true).open(self.folder.join("log")).unwrap();
+        // Instances that start at once would meet in the machine's folder for temporary tables.
+        command.env("TMPDIR", &self.inside);
         command.stdin(Stdio::null()).stdout(quiet()).stderr(quiet());
         command
     }
