@@ -54,6 +54,8 @@ pub(super) struct BackfillView {
     status: &'static str,
     /// Records so far.
     written: u64,
+    /// Records that the destination will never take.
+    refused: u64,
     started_at: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     ended_at: Option<String>,
@@ -64,6 +66,7 @@ impl From<Backfill> for BackfillView {
         Self {
             status: if of.ended_at.is_some() { "done" } else { "running" },
             written: of.written,
+            refused: of.refused,
             started_at: of.started_at.rfc3339_millis(),
             ended_at: of.ended_at.map(crate::domain::time::Millis::rfc3339_millis),
         }
@@ -237,7 +240,6 @@ mod tests {
     use super::*;
     use crate::domain::id::Seq;
     use crate::domain::time::Millis;
-    use crate::store::BackfillState;
 
     #[test]
     fn a_shape_is_what_its_words_say() {
@@ -258,19 +260,22 @@ mod tests {
     #[test]
     fn a_backfill_shows_how_far_it_is_and_when_it_ended() {
         let mut backfill = Backfill {
-            workspace: WorkspaceNo(0),
             from: Seq(1),
-            state: BackfillState::BEGUN,
+            connection: None,
+            after: None,
             written: 7,
+            refused: 0,
             started_at: Millis(0),
             ended_at: None,
         };
         let shown = |of: &Backfill| serde_json::to_value(BackfillView::from(of.clone())).unwrap();
         assert_eq!(
             shown(&backfill),
-            serde_json::json!({"status": "running", "written": 7, "startedAt": "1970-01-01T00:00:00.000Z"})
+            serde_json::json!({
+                "status": "running", "written": 7, "refused": 0, "startedAt": "1970-01-01T00:00:00.000Z",
+            })
         );
-        (backfill.state, backfill.ended_at) = (BackfillState::Done, Some(Millis(1)));
+        backfill.ended_at = Some(Millis(1));
         let shown = shown(&backfill);
         assert_eq!(
             (shown["status"].as_str(), shown["endedAt"].as_str()),
