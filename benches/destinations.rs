@@ -7,6 +7,9 @@
 //! installed is skipped and said so.
 
 #![allow(clippy::print_stdout, reason = "a bench prints what it measured")]
+#![allow(clippy::print_stderr, reason = "a server that is not here is skipped, and said so")]
+#![allow(clippy::disallowed_methods, reason = "a bench is the world outside: it finds what is installed")]
+#![allow(clippy::module_inception, reason = "what tests of destinations need has servers too")]
 
 #[path = "../tests/destinations/support/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "tests need more of it")]

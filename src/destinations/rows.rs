@@ -4,6 +4,8 @@
 //! hold stands in `_extra`, with a note for the owner; of several changes of one record in a batch a mirror gets the
 //! latest. Not here: how a database writes any of it (its driver).
 
+mod values;
+
 use std::collections::HashMap;
 
 use jiff::Timestamp;
@@ -11,11 +13,12 @@ use serde_json::{Map, Value};
 
 use super::driver::{Batch, Fault, Item};
 use crate::domain::destination::{Deletes, Shape};
-use crate::domain::event::{Event, Payload};
+use crate::domain::event::Payload;
 use crate::domain::models::Catalogue;
 use crate::domain::subscription::Include;
-use crate::domain::time::Millis;
 use crate::domain::trouble::Trouble;
+use values::{cell, snake, time};
+pub(super) use values::{is_deletion, named, seq};
 
 /// The column of a mirror that takes what no other column can hold: a JSON object by field.
 pub const EXTRA: &str = "_extra";
@@ -342,65 +345,4 @@ fn mirror_row(
     }
     let cells = table.columns.iter().map(|column| cells.remove(&column.name).unwrap_or(Cell::Null)).collect();
     Row { cells, items: vec![place], seq: seq(item), remove: false }
-}
-
-/// A field's value as its column holds it; None: it cannot.
-fn cell(kind: Type, value: &Value) -> Option<Cell> {
-    match (kind, value) {
-        (_, Value::Null) => Some(Cell::Null),
-        (Type::Json, value) => Some(Cell::Json(value.to_string())),
-        (Type::Text, Value::String(text)) => Some(Cell::Text(text.clone())),
-        (Type::Boolean, Value::Bool(b)) => Some(Cell::Boolean(*b)),
-        (Type::Number, Value::Number(number)) => Some(Cell::Number(number.to_string())),
-        (Type::Integer, Value::Number(number)) => number.as_i64().map(Cell::Integer),
-        (Type::Time, Value::String(text)) => text.parse().ok().map(Cell::Time),
-        (Type::Date, Value::String(text)) => text.parse().ok().map(Cell::Date),
-        _ => None,
-    }
-}
-
-/// The name of an event's record in its connection: the remote id of a unified one, the `id` of another payload.
-pub(super) fn named(event: &Event) -> Option<String> {
-    match &event.payload {
-        Payload::Record { remote_id, .. } => Some(remote_id.clone()),
-        Payload::Plain(text) => {
-            let payload: Map<String, Value> = serde_json::from_str(text).ok()?;
-            match payload.get("id")? {
-                Value::String(id) => Some(id.clone()),
-                Value::Number(id) => Some(id.to_string()),
-                _ => None,
-            }
-        }
-    }
-}
-
-pub(super) fn is_deletion(event: &Event) -> bool {
-    event.update_type.as_deref() == Some("deleted")
-}
-
-pub(super) fn seq(item: &Item) -> i64 {
-    i64::try_from(item.seq.0).unwrap_or(i64::MAX)
-}
-
-fn time(at: Millis) -> Cell {
-    let millis = i64::try_from(at.0).unwrap_or(i64::MAX);
-    Timestamp::from_millisecond(millis).map_or(Cell::Null, Cell::Time)
-}
-
-/// `lineItems` as `line_items`.
-fn snake(name: &str) -> String {
-    let mut out = String::with_capacity(name.len() + 4);
-    for (place, letter) in name.chars().enumerate() {
-        match letter {
-            'A'..='Z' => {
-                if place > 0 {
-                    out.push('_');
-                }
-                out.push(letter.to_ascii_lowercase());
-            }
-            'a'..='z' | '0'..='9' | '_' => out.push(letter),
-            _ => out.push('_'),
-        }
-    }
-    out
 }

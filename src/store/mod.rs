@@ -13,6 +13,7 @@ mod cancels;
 mod codec;
 mod counts;
 mod deliveries;
+mod destinations;
 mod due;
 mod erase;
 mod erasures;

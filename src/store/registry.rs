@@ -23,10 +23,10 @@ use crate::error::Result;
 /// A name that must be unique, and among what.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unique {
-    space: u8,
+    pub(super) space: u8,
     /// None: unique on the node.
-    workspace: Option<WorkspaceNo>,
-    text: String,
+    pub(super) workspace: Option<WorkspaceNo>,
+    pub(super) text: String,
 }
 
 impl Unique {
@@ -73,7 +73,8 @@ const SPACE_TOKEN: u8 = 7;
 /// Lane and workspace numbers, so that the numbers in keys lead back to their objects.
 const SPACE_LANE: u8 = 8;
 const SPACE_WORKSPACE_NO: u8 = 9;
-const SPACE_DESTINATION: u8 = 10;
+/// Names of destinations: see `destinations`.
+pub(super) const SPACE_DESTINATION: u8 = 10;
 
 fn numbered(space: u8, number: u32) -> Unique {
     Unique { space, workspace: None, text: number.to_string() }
@@ -188,22 +189,6 @@ impl Entity for Farewell {
     }
     fn home(&self) -> WorkspaceNo {
         self.connection.workspace
-    }
-}
-
-impl Entity for Destination {
-    const KIND: u8 = 9;
-    fn key(&self) -> [u8; 12] {
-        self.id.0
-    }
-    fn home(&self) -> WorkspaceNo {
-        self.workspace
-    }
-    fn unique(&self) -> Vec<Unique> {
-        vec![Unique { space: SPACE_DESTINATION, workspace: Some(self.workspace), text: self.name.clone() }]
-    }
-    fn parents(&self) -> Vec<[u8; 12]> {
-        self.user.iter().map(|u| u.0).collect()
     }
 }
 

@@ -269,7 +269,7 @@ async fn a_backfill_begins_with_its_subscription_and_goes_with_it() {
     assert!(["running", "done"].contains(&shown["status"].as_str().expect("a status")), "{shown}");
     assert_eq!(shown["startedAt"], subscription["backfill"]["startedAt"]);
     node.call("DELETE", &one, None).await.ok();
-    assert_eq!(node.state.store.running_backfills(10).expect("read"), vec![]);
+    assert_eq!(node.state.store.lanes_writing().expect("read"), vec![]);
     node.stop().await;
 }
 

@@ -118,6 +118,7 @@ fn every_metric_moves() {
             ("TIDEMILL__DELIVERY__ALLOW_NETWORKS", "[\"127.0.0.0/8\"]"),
             ("TIDEMILL__INGEST__ALLOW_NETWORKS", "[\"127.0.0.0/8\"]"),
             ("TIDEMILL__DELIVERY__RETRY_SCHEDULE_SECONDS", "[0, 1]"),
+            ("TIDEMILL__DESTINATIONS__FILES_PATH", &data.path().join("files").display().to_string()),
             ("TIDEMILL_API_KEY", API_KEY),
         ],
     );
@@ -130,6 +131,9 @@ fn every_metric_moves() {
     for address in [format!("http://127.0.0.1:{receiver_port}/"), format!("http://127.0.0.1:{}/", free_port())] {
         post(node_port, &format!("{one}/webhooks"), &format!(r#"{{"address":"{address}","topic":["*"]}}"#));
     }
+    let lake = post(node_port, &format!("{one}/destinations"), r#"{"type":"file","name":"Lake"}"#);
+    let lake = lake["destination"]["destinationId"].as_str().expect("an id").to_owned();
+    post(node_port, &format!("{one}/webhooks"), &format!(r#"{{"destinationId":"{lake}","topic":["*"]}}"#));
     // One that does not deliver, so that its replay stays under way.
     let idle = format!(r#"{{"address":"http://127.0.0.1:{receiver_port}/idle","topic":["*"],"isEnabled":false}}"#);
     let idle = post(node_port, &format!("{one}/webhooks"), &idle);

@@ -22,15 +22,15 @@ use super::flights::Flights;
 use super::keyrings::KeyRings;
 use super::lane::{Claim, Lane, LaneConfig};
 use super::notices::{GONE, LastDead};
+use super::repeat::parcel;
 use crate::actors::handle::Rings;
 use crate::clock::Clock;
 use crate::destinations::driver::Kind;
-use crate::destinations::{Parcel, Post, Report};
+use crate::destinations::{Post, Report};
 use crate::domain::delivery::{Cause, DeliveryState, LaneSignal, settle};
 use crate::domain::flow::{Limits, Seen};
 use crate::domain::id::{DeliveryId, EventId, LaneNo, Seq};
 use crate::domain::retry::Pace;
-use crate::domain::time::Millis;
 use crate::error::{Code, Error, Result};
 use crate::store::{DeliveryRow, Due, Settlement, Store, Turn, Wait};
 use crate::telemetry::Metrics;
@@ -366,24 +366,6 @@ impl Drop for Room {
         if let Some(lane) = next {
             self.outlet.rings.lane(lane);
         }
-    }
-}
-
-fn parcel(config: &LaneConfig, body: &Body, due: &Due, attempt: u32, replay: bool, at: (Millis, Millis)) -> Parcel {
-    Parcel {
-        address: config.address.clone(),
-        topic: body.topic.clone(),
-        event: EventId::new(due.event, body.event.workspace),
-        body: body.bytes.clone(),
-        attempt,
-        replay,
-        at: at.0,
-        wall: at.1,
-        signing: config.signing,
-        secrets: config.secrets.clone(),
-        keys: config.keys.clone(),
-        headers: config.headers.clone(),
-        timeout: config.timeout,
     }
 }
 

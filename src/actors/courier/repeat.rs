@@ -3,15 +3,16 @@
 //! Always true: nothing is sent and nothing is stored. What collapsed into a delivery is known only while it is owed, so
 //! of one that has ended the body may lack fields that were changed before. Not here: how it is shown (`api`).
 
-use super::bodies::Bodies;
+use super::bodies::{Bodies, Body};
 use super::lane::LaneConfig;
 use super::outlet::Outlet;
 use crate::destinations::Parcel;
 use crate::domain::body;
 use crate::domain::id::{EventId, LaneNo, Seq};
+use crate::domain::time::Millis;
 use crate::error::Result;
 use crate::outbound::Bytes;
-use crate::store::DeliveryRow;
+use crate::store::{DeliveryRow, Due};
 
 impl Outlet {
     /// The parcel of the delivery at `seq`, as its last attempt had it, at the time of now; as its first one will have it,
@@ -45,5 +46,31 @@ impl Outlet {
             headers: config.headers,
             timeout: config.timeout,
         }))
+    }
+}
+
+/// The parcel of an attempt that begins at these two times: the node's, and the machine's.
+pub(super) fn parcel(
+    config: &LaneConfig,
+    body: &Body,
+    due: &Due,
+    attempt: u32,
+    replay: bool,
+    at: (Millis, Millis),
+) -> Parcel {
+    Parcel {
+        address: config.address.clone(),
+        topic: body.topic.clone(),
+        event: EventId::new(due.event, body.event.workspace),
+        body: body.bytes.clone(),
+        attempt,
+        replay,
+        at: at.0,
+        wall: at.1,
+        signing: config.signing,
+        secrets: config.secrets.clone(),
+        keys: config.keys.clone(),
+        headers: config.headers.clone(),
+        timeout: config.timeout,
     }
 }
