@@ -187,7 +187,8 @@ async fn each_fault_has_its_verdict() {
     // Nobody knows that it was taken: it comes again, and readers tell by `event_id`.
     assert_eq!(verdicts::retry(&publish(Fails::CutAfter).await), AttemptError::Exchange(Failure::ConnectionClosed));
     promises::write(&driver, &batches::contacts(1, 1, 2)).await;
-    assert_eq!((topic.messages.lock().unwrap().len(), topic.ids().len()), (4, 2));
+    let published = topic.messages.lock().unwrap().len();
+    assert_eq!((published, topic.ids().len()), (4, 2));
 }
 
 #[tokio::test]
