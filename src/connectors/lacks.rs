@@ -32,7 +32,11 @@ impl Lacks {
         }
         let columns = self.0.entry(list.to_owned()).or_default();
         columns.retain(|_, at| believed(*at, now));
-        columns.len() < COLUMNS_MAX && columns.insert(column, now).is_none()
+        if columns.len() >= COLUMNS_MAX || columns.contains_key(&column) {
+            return false;
+        }
+        columns.insert(column, now);
+        true
     }
     /// What is left out of a list: an array of texts.
     pub fn of(&self, list: &str, now: Millis) -> Value {

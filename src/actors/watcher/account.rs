@@ -106,9 +106,9 @@ impl Account {
             let _ = self.renew(deps, &used).await?;
             used = self.session.credentials();
         }
-        match call().await {
+        match Box::pin(call()).await {
             Err(CallError::Unauthorized(message)) => match self.renew(deps, &used).await? {
-                Ok(()) => Ok(call().await),
+                Ok(()) => Ok(Box::pin(call()).await),
                 Err(CallError::Unauthorized(why)) => {
                     Ok(Err(CallError::Unauthorized(if message.is_empty() { why } else { message })))
                 }

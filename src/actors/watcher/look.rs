@@ -33,7 +33,8 @@ pub async fn look(deps: &Deps, owner: Owner) -> Result<Option<Millis>> {
 
 async fn look_for(deps: &Deps, owner: Owner) -> Result<Option<Millis>> {
     if let Some(connection) = deps.store.object_anywhere::<Connection>(&owner)? {
-        return look_at(deps, connection).await;
+        // What waits for an app is large: each part of it stands on the heap.
+        return Box::pin(look_at(deps, connection)).await;
     }
     if let Some(integration) = deps.store.object_anywhere::<Integration>(&owner)? {
         return global::look(deps, integration).await;
@@ -67,14 +68,14 @@ async fn look_at(deps: &Deps, connection: Connection) -> Result<Option<Millis>> 
     }
     let tended = [hook::tend(deps, &account).await?, selectors::tend(deps, &account).await?];
     for request in deps.store.sync_requests(connection.id)? {
-        match asked(deps, &account, request).await? {
+        match Box::pin(asked(deps, &account, request)).await? {
             Ended::Stop => return Ok(None),
             Ended::Full => return Ok(Some(deps.clock.now().after(FULL_WAIT))),
             Ended::Done | Ended::Later | Ended::Failed(_) => {}
         }
     }
     for c in wanted(&account) {
-        match due(deps, &account, c).await? {
+        match Box::pin(due(deps, &account, c)).await? {
             Ended::Stop => return Ok(None),
             Ended::Full => return Ok(Some(deps.clock.now().after(FULL_WAIT))),
             Ended::Done | Ended::Later | Ended::Failed(_) => {}
@@ -193,8 +194,8 @@ async fn one(run: &mut Run<'_>, c: &Collection, task: Task, whole: bool, approve
     run.mapping = run.account.mapping_of(c);
     let ended = match (ready, task) {
         (Err(error), _) => run.fail(c, task, error).await?,
-        (Ok(()), Task::Pull) => pulls::pull(run, c, whole).await?,
-        (Ok(()), Task::Scan) => scans::scan(run, c, approve).await?,
+        (Ok(()), Task::Pull) => Box::pin(pulls::pull(run, c, whole)).await?,
+        (Ok(()), Task::Scan) => Box::pin(scans::scan(run, c, approve)).await?,
     };
     let outcome = match &ended {
         Ended::Done if run.pull.outcome == "held" => "held",

@@ -39,12 +39,13 @@ pub async fn pull(run: &mut Run<'_>, c: &Collection, whole: bool) -> Result<Ende
     let lists_deleted = c.lists_deleted() && state.last_pull_at.is_some();
     run.fresh = Fresh::begin(&run.deps.store, run.account, c)?;
     let mut sum = Tally::default();
-    if !whole && let Some(ended) = bulk::first(run, c, &state, &mut sum).await? {
+    if !whole && let Some(ended) = Box::pin(bulk::first(run, c, &state, &mut sum)).await? {
         return Ok(ended);
     }
     for (at, part) in parts.iter().enumerate() {
         let ends = at + 1 == parts.len() && !lists_deleted;
-        if let Some(ended) = changed(run, c, Bit { part: part.as_ref(), whole, ends }, &mut sum).await? {
+        let bit = Bit { part: part.as_ref(), whole, ends };
+        if let Some(ended) = Box::pin(changed(run, c, bit, &mut sum)).await? {
             return Ok(ended);
         }
     }
@@ -60,7 +61,7 @@ pub async fn pull(run: &mut Run<'_>, c: &Collection, whole: bool) -> Result<Ende
     }
     for (at, part) in parts.iter().enumerate() {
         let bit = Bit { part: part.as_ref(), whole, ends: at + 1 == parts.len() };
-        if let Some(ended) = deleted(run, c, &mut gone, bit, &mut sum).await? {
+        if let Some(ended) = Box::pin(deleted(run, c, &mut gone, bit, &mut sum)).await? {
             return Ok(ended);
         }
     }
@@ -138,7 +139,7 @@ async fn changed(run: &mut Run<'_>, c: &Collection, bit: Bit<'_>, sum: &mut Tall
         if let Some(ended) = run.between_pages().await? {
             return Ok(Some(ended));
         }
-        let answered = asking.this(ahead.take(), &query, mark.as_ref()).await?;
+        let answered = Box::pin(asking.this(ahead.take(), &query, mark.as_ref())).await?;
         let page = match answered.page {
             Ok(page) => page,
             Err(CallError::PageExpired(_)) if !expired => {
@@ -175,7 +176,7 @@ async fn changed(run: &mut Run<'_>, c: &Collection, bit: Bit<'_>, sum: &mut Tall
             }
         });
         let next = asking.next(goes_on && !is_late, &query, mark.as_ref());
-        ahead = match beside(commit, next).await? {
+        ahead = match Box::pin(beside(commit, next)).await? {
             None => return Ok(Some(Ended::Stop)),
             Some(next) => next?,
         };

@@ -40,7 +40,7 @@ pub async fn scan(run: &mut Run<'_>, c: &Collection, approve: bool) -> Result<En
     let mut walked = Walked { shown: Vec::new(), sum: Tally::default() };
     let mut complete = true;
     for part in &parts {
-        match walk(run, c, part.as_ref(), &mut walked).await? {
+        match Box::pin(walk(run, c, part.as_ref(), &mut walked)).await? {
             Outcome::Complete => {}
             Outcome::Incomplete => complete = false,
             Outcome::Ended(ended) => return Ok(ended),
@@ -84,7 +84,7 @@ async fn walk(run: &mut Run<'_>, c: &Collection, part: Option<&Part>, walked: &m
         if let Some(ended) = run.between_pages().await? {
             return Ok(Outcome::Ended(ended));
         }
-        let answered = asking.this(ahead.take(), &query, mark.as_ref()).await?;
+        let answered = Box::pin(asking.this(ahead.take(), &query, mark.as_ref())).await?;
         let page = match answered.page {
             Ok(page) => page,
             Err(CallError::PageExpired(_)) if !expired => {
@@ -122,7 +122,7 @@ async fn walk(run: &mut Run<'_>, c: &Collection, part: Option<&Part>, walked: &m
         let goes_on = matches!(step, WindowStep::Page | WindowStep::Query) && run.looks_ahead();
         let commit = commit_page(run, c, records, &mut walked.sum, |_, _, _, _| {});
         let next = asking.next(goes_on && !is_late, &query, mark.as_ref());
-        ahead = match beside(commit, next).await? {
+        ahead = match Box::pin(beside(commit, next)).await? {
             None => return Ok(Outcome::Ended(Ended::Stop)),
             Some(next) => next?,
         };

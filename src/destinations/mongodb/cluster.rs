@@ -47,8 +47,18 @@ impl Cluster {
     pub(super) async fn run(&self, command: RawDocumentBuf) -> Result<Document, Verdict> {
         let made = self.made().await?;
         let database = made.library.database(&self.place.database);
-        let answered = database.run_raw_command(command).await;
-        answered.map_err(|error| verdicts::judge(&error, made.gateway.take_trouble()))
+        match database.run_raw_command(command).await {
+            Ok(answer) => Ok(answer),
+            Err(error) => {
+                let verdict = verdicts::judge(&error, made.gateway.take_trouble());
+                // The library holds a server that refused to sign us in for unknown until it has looked at it again, up to
+                // ten seconds later; what is asked next shall hear why.
+                if matches!(verdict, Verdict::Config(_)) {
+                    *self.made.lock().await = None;
+                }
+                Err(verdict)
+            }
+        }
     }
 
     async fn made(&self) -> Result<Arc<Made>, Verdict> {

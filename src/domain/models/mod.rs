@@ -146,7 +146,7 @@ mod tests {
         let catalogue = Catalogue::embedded();
         assert_eq!(catalogue.faults, Vec::<String>::new());
         assert_eq!(catalogue.models().iter().filter(|m| !m.system).count(), 23);
-        assert_eq!(catalogue.models().iter().filter(|m| m.system).count(), 14);
+        assert_eq!(catalogue.models().iter().filter(|m| m.system).count(), 16);
         assert_eq!(catalogue.envelopes.len(), ApiVersion::ALL.len());
     }
 

@@ -256,6 +256,7 @@ fn pasty(folder: &std::path::Path) {
          record: {id: $.id, updatedAt: $.at}\n",
     );
     write("data/things/scan.rest.yml", "path: /things\nrecords: $.items\n");
+    write("data/things/fetch.rest.yml", "path: /things/{{record.id}}\nrecord: $\n");
     write("data/things/record.map.yml", "firstName: $.name\n");
 }
 
