@@ -17,13 +17,17 @@ use super::rows::{Rows, Walk};
 use super::tables::Table;
 use super::tx::Tx;
 use crate::domain::delivery::{Attempt, DeliveryState};
+use crate::domain::destination::Shape;
 use crate::domain::event::{Event, RecordKey};
 use crate::domain::id::{ConnectionId, DestinationId, EventId, LaneNo, Seq};
+use crate::domain::subscription::{ApiVersion, Include};
 use crate::domain::time::Millis;
 use crate::error::Result;
 
 /// Of a batch that keeps failing the last attempts are kept, so many.
 const ATTEMPTS_KEPT: usize = 16;
+/// More than a lane has at once: one is frozen at a time, and cut in two at most as often as it can be.
+const BATCHES_MAX: usize = 64;
 
 /// A batch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +36,10 @@ pub struct BatchRow {
     pub destination: DestinationId,
     /// The settings with which it was tried last: with others it is tried at once.
     pub revision: u32,
+    /// How its events are shown: a change of the subscription leaves a frozen batch as it is.
+    pub shape: Shape,
+    pub version: ApiVersion,
+    pub include: Vec<Include>,
     /// In the order of their sequences.
     pub members: Vec<Due>,
     /// In place of members: present records of a new subscription, as they were read.
@@ -82,7 +90,8 @@ impl BatchRow {
     pub fn part(&self, places: &[usize]) -> Self {
         let members = places.iter().filter_map(|place| self.members.get(*place).copied()).collect();
         let records = places.iter().filter_map(|place| self.records.get(place.checked_sub(self.members.len())?));
-        Self { members, records: records.cloned().collect(), attempts: self.attempts.clone(), ..*self }
+        let records = records.cloned().collect();
+        Self { members, records, include: self.include.clone(), attempts: self.attempts.clone(), ..*self }
     }
 }
 
@@ -120,11 +129,15 @@ impl Rows {
         Ok(lanes.into_iter().collect())
     }
 
+    /// Whether a batch is there still.
+    pub fn has_batch(&self, lane: LaneNo, number: Seq) -> Result<bool> {
+        Ok(self.raw(Table::Batches, key(lane, number))?.is_some())
+    }
+
     /// The batch that holds the delivery at `seq`, if one does.
-    pub fn batch_of(&self, lane: LaneNo, seq: Seq) -> Result<Option<(Seq, BatchRow)>> {
+    fn batch_of(&self, lane: LaneNo, seq: Seq) -> Result<Option<(Seq, BatchRow)>> {
         let holds = |(_, batch): &(Seq, BatchRow)| batch.members.iter().any(|due| due.seq == seq);
-        // A batch is cut in two at most as often as it can be, and only one is cut at a time.
-        Ok(self.batches(lane, 64)?.into_iter().find(holds))
+        Ok(self.batches(lane, BATCHES_MAX)?.into_iter().find(holds))
     }
 }
 
@@ -169,6 +182,16 @@ impl Tx<'_> {
     /// Freezes a batch, or notes how often it was tried.
     pub fn put_batch(&mut self, lane: LaneNo, number: Seq, batch: &BatchRow) -> Result<()> {
         self.put(Table::Batches, key(lane, number), batch)
+    }
+
+    /// The deliveries of a lane are cancelled: none of its batches is tried (again), but for those of a backfill.
+    pub(super) fn drop_batches(&mut self, lane: LaneNo) -> Result<()> {
+        for (number, batch) in self.batches(lane, BATCHES_MAX)? {
+            if batch.records.is_empty() {
+                self.delete_batch(lane, number)?;
+            }
+        }
+        Ok(())
     }
 
     /// All of its members are settled, or stand in another one.

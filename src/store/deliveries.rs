@@ -298,6 +298,7 @@ impl Tx<'_> {
 
     /// Cancels what a lane is owed, a bounded number at a time; answers whether some may be left.
     pub fn cancel_some(&mut self, lane: LaneNo, limit: usize) -> Result<bool> {
+        self.drop_batches(lane)?;
         let fresh = self.fresh_deliveries(lane, Seq(0), limit)?;
         let retry = self.retry_deliveries(lane, limit)?;
         let replayed = self.replayed_deliveries(lane, Seq(0), limit)?;

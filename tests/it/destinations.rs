@@ -13,10 +13,10 @@ use tidemill::domain::event::Event;
 use tidemill::domain::id::{ConnectionId, DestinationId, LaneNo, Seq, UserId, WorkspaceNo};
 use tidemill::domain::record::record_id;
 use tidemill::domain::snapshot::{Hash, SnapshotRow, Version};
-use tidemill::domain::subscription::{Subscription, destination_address};
+use tidemill::domain::subscription::{ApiVersion, Include, Subscription, destination_address};
 use tidemill::domain::time::Millis;
 use tidemill::domain::trouble::Trouble;
-use tidemill::store::Wait;
+use tidemill::store::{BatchRow, Tx, Wait};
 use tidemill::telemetry::Metrics;
 
 use crate::support::engine::{config, event, subscribe, workspace};
@@ -84,9 +84,7 @@ impl Node {
         let now = self.engine.clock.now();
         let events: Vec<Event> =
             numbers.map(|n| event("crm/things", &format!(r#"{{"id":{},"n":{n}}}"#, n % 7), now)).collect();
-        let put = move |tx: &mut tidemill::store::Tx<'_>| {
-            events.iter().try_for_each(|event| tx.append_event(event).map(drop))
-        };
+        let put = move |tx: &mut Tx<'_>| events.iter().try_for_each(|event| tx.append_event(event).map(drop));
         self.engine.store.append(Wait::Durable, put).await.unwrap();
         self.engine.rings.router();
     }
@@ -101,6 +99,13 @@ impl Node {
                 && counts.delivered + counts.dead + counts.cancelled == ended
         };
         until("the lane is settled", is_so).await;
+    }
+
+    /// Waits until the lane's batch was refused once.
+    async fn tried(&self, lane: LaneNo) -> (Seq, BatchRow) {
+        let batches = || self.engine.store.batches(lane, 1).unwrap();
+        until("it was refused", || batches().first().is_some_and(|(_, batch)| batch.made == 1)).await;
+        batches().remove(0)
     }
 
     fn dead(&self, lane: LaneNo) -> Vec<(Cause, String)> {
@@ -125,8 +130,12 @@ async fn until(what: &str, is_so: impl Fn() -> bool) {
     panic!("it never came to pass that {what}");
 }
 
+fn payload(body: &str) -> Value {
+    serde_json::from_str::<Value>(body).unwrap()["dataPayload"].clone()
+}
+
 fn numbers(held: &[String]) -> Vec<u64> {
-    held.iter().map(|text| serde_json::from_str::<Value>(text).unwrap()["n"].as_u64().unwrap()).collect()
+    held.iter().map(|text| payload(text)["n"].as_u64().unwrap()).collect()
 }
 
 #[actix::test]
@@ -153,6 +162,75 @@ async fn events_wait_for_others_as_long_as_the_destination_likes() {
     node.publish(25..30).await;
     node.settled(lane, 30).await;
     assert_eq!(node.shared.held().len(), 30);
+}
+
+#[actix::test]
+async fn a_batch_ends_where_it_has_its_bytes_and_the_rest_follows() {
+    let node = node("bytes").await;
+    let (_, lane) = node.lane(json!({"name": "bytes", "bytes": 2_000}), |_| ()).await;
+    node.publish(0..60).await;
+    node.settled(lane, 60).await;
+    assert_eq!(numbers(&node.shared.held()), (0..60).collect::<Vec<_>>());
+    let taken = node.shared.taken.lock().unwrap();
+    assert!(taken.values().all(|batch| batch.len() < 10), "{}", taken.len());
+}
+
+#[actix::test]
+async fn a_batch_that_was_tried_stays_as_it_is_whatever_is_changed_meanwhile() {
+    let node = node("changed").await;
+    node.shared.will(Act::Refuse(Trouble::Failed));
+    let (_, lane) = node.lane(json!({"name": "changed"}), |s| s.retry_schedule = Some(vec![0, 3_600])).await;
+    node.publish(0..5).await;
+    let (number, batch) = node.tried(lane).await;
+    let change = move |tx: &mut Tx<'_>| {
+        let mut subscription = tx.subscription_by_lane(lane)?.unwrap();
+        subscription.include = vec![Include::Topic];
+        subscription.api_version = ApiVersion::V2023_12;
+        tx.put_object(&subscription)?;
+        tx.put_batch(lane, number, &BatchRow { at: tx.now(), ..batch.clone() })
+    };
+    node.engine.store.change(change).await.unwrap();
+    node.engine.rings.subscriptions_changed();
+    node.engine.rings.lane(lane);
+    // The stand-in sees to it that what comes again under its name has the same bytes.
+    node.settled(lane, 5).await;
+    assert_eq!(node.shared.names(), vec![node.shared.names()[0].clone(); 2]);
+}
+
+#[actix::test]
+async fn what_was_frozen_for_one_destination_goes_to_the_next_one_whole() {
+    let (node, next) = (node("former").await, stand_in::shared("next"));
+    node.shared.will(Act::Refuse(Trouble::Failed));
+    let (_, lane) = node.lane(json!({"name": "former"}), |s| s.retry_schedule = Some(vec![0, 3_600])).await;
+    let (to, _) = node.lane(json!({"name": "next"}), |s| s.is_enabled = false).await;
+    node.publish(0..5).await;
+    let (number, batch) = node.tried(lane).await;
+    let change = move |tx: &mut Tx<'_>| {
+        let mut subscription = tx.subscription_by_lane(lane)?.unwrap();
+        subscription.destination = Some(to);
+        tx.put_object(&subscription)?;
+        tx.put_batch(lane, number, &BatchRow { at: tx.now(), ..batch.clone() })
+    };
+    node.engine.store.change(change).await.unwrap();
+    node.engine.rings.subscriptions_changed();
+    node.engine.rings.lane(lane);
+    node.settled(lane, 5).await;
+    assert_eq!(numbers(&next.held()), [0, 1, 2, 3, 4]);
+    assert_ne!(next.names()[0], node.shared.names()[0], "there it has another name");
+}
+
+#[actix::test]
+async fn a_backlog_that_is_skipped_is_not_written_later() {
+    let node = node("skipped").await;
+    node.shared.will(Act::Refuse(Trouble::Failed));
+    let (_, lane) = node.lane(json!({"name": "skipped"}), |s| s.retry_schedule = Some(vec![0, 3_600])).await;
+    node.publish(0..5).await;
+    node.tried(lane).await;
+    while node.engine.store.change(move |tx| tx.cancel_some(lane, 100)).await.unwrap() {}
+    node.engine.rings.lane(lane);
+    node.publish(5..8).await;
+    node.settled(lane, 8).await;
+    assert_eq!(numbers(&node.shared.held()), [5, 6, 7]);
 }
 
 #[actix::test]
@@ -200,7 +278,7 @@ async fn what_only_the_owner_can_mend_waits_for_him_and_goes_on_at_once() {
     let pause = node.engine.store.destination(WorkspaceNo(0), id).unwrap().unwrap().pause.unwrap();
     assert_eq!(pause.error, AttemptError::Destination(Trouble::CredentialsRefused));
     assert_eq!(node.engine.store.batches(lane, 1).unwrap()[0].1.tries, 0, "no try is used up");
-    let change = move |tx: &mut tidemill::store::Tx<'_>| {
+    let change = move |tx: &mut Tx<'_>| {
         let mut destination = tx.destination(WorkspaceNo(0), id)?.unwrap();
         destination.settings = json!({"name": "password", "password": "new"}).to_string();
         destination.revision += 1;
@@ -272,19 +350,14 @@ async fn an_erased_event_is_not_sent_again() {
     node.shared.will(Act::Refuse(Trouble::Busy));
     let (_, lane) = node.lane(json!({"name": "erased"}), |s| s.retry_schedule = Some(vec![0, 3_600])).await;
     node.publish(0..5).await;
-    until("it was refused", || {
-        let batches = node.engine.store.batches(lane, 1).unwrap();
-        batches.first().is_some_and(|(_, batch)| batch.made == 1)
-    })
-    .await;
-    let (number, batch) = node.engine.store.batches(lane, 1).unwrap().remove(0);
+    let (number, batch) = node.tried(lane).await;
     let due = batch.members[2];
     let now = node.engine.clock.now();
-    let erase = move |tx: &mut tidemill::store::Tx<'_>| {
+    let erase = move |tx: &mut Tx<'_>| {
         let event = tx.event(due.event)?.unwrap();
         tx.erase_owed(lane, &due, event.accepted_at)?;
         tx.erase_event(due.event, &event)?;
-        tx.put_batch(lane, number, &tidemill::store::BatchRow { at: now, ..batch.clone() })
+        tx.put_batch(lane, number, &BatchRow { at: now, ..batch.clone() })
     };
     node.engine.store.append(Wait::Durable, erase).await.unwrap();
     node.engine.rings.lane(lane);
@@ -351,7 +424,7 @@ async fn a_backfill_gives_each_present_record_once_and_then_its_changes() {
         created_at: now,
         updated_at: now,
     };
-    let put = move |tx: &mut tidemill::store::Tx<'_>| {
+    let put = move |tx: &mut Tx<'_>| {
         tx.put_object(&connection)?;
         for n in 0..500 {
             let remote = format!("r{n}");
@@ -364,7 +437,7 @@ async fn a_backfill_gives_each_present_record_once_and_then_its_changes() {
     let (_, lane) =
         node.lane(json!({"name": "backfill", "rows": 64}), |s| s.topics = vec!["crm/contacts".into()]).await;
     // Of three records something changes after the subscription began, before they are read.
-    let begin = move |tx: &mut tidemill::store::Tx<'_>| {
+    let begin = move |tx: &mut Tx<'_>| {
         let mut subscription = tx.subscription_by_lane(lane)?.unwrap();
         subscription.from = tx.next_seq()?;
         tx.put_object(&subscription)?;
@@ -381,12 +454,8 @@ async fn a_backfill_gives_each_present_record_once_and_then_its_changes() {
     node.engine.rings.lane(lane);
     until("it is over", || store.backfill(lane).unwrap().unwrap().ended_at.is_some()).await;
     node.settled(lane, 3).await;
-    let mut names: Vec<String> = node
-        .shared
-        .held()
-        .iter()
-        .map(|text| serde_json::from_str::<Value>(text).unwrap()["firstName"].as_str().unwrap().to_owned())
-        .collect();
+    let mut names: Vec<String> =
+        node.shared.held().iter().map(|text| payload(text)["firstName"].as_str().unwrap().to_owned()).collect();
     names.sort_unstable();
     let mut wanted: Vec<String> = (0..500).map(|n| format!("r{n}")).collect();
     wanted.sort_unstable();

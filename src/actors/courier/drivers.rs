@@ -25,16 +25,17 @@ pub(super) struct Drivers(Mutex<HashMap<DestinationId, (u32, Opened)>>);
 
 /// A driver with the runtime that it belongs to.
 #[derive(Clone)]
-pub struct Opened {
-    pub runtime: Handle,
-    pub driver: Arc<dyn Driver>,
+pub(super) struct Opened {
+    pub(super) runtime: Handle,
+    pub(super) driver: Arc<dyn Driver>,
 }
 
 impl Outlet {
     /// Opens a destination with these secret settings (JSON object text). Nothing is connected yet.
     fn open_destination(&self, destination: &Destination, secrets: Option<&Secret>) -> Result<Opened> {
-        let place = destination.id.0.iter().fold(0_usize, |sum, byte| sum.wrapping_mul(31) + usize::from(*byte));
-        let (runtime, post) = self.runtime(place).ok_or_else(stopping)?;
+        // Ids that are drawn one after the other differ in their last byte.
+        let last = destination.id.0.last().copied().map_or(0, usize::from);
+        let (runtime, post) = self.runtime(last).ok_or_else(stopping)?;
         let opening = self.opening(&post, destination, &object(secrets.map(Secret::expose))?)?;
         // Some drivers begin tasks of their own.
         let _inside = runtime.enter();

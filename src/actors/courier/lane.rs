@@ -22,7 +22,7 @@ use crate::domain::secret::Secret;
 use crate::domain::subscription::{EndpointAuth, HeaderValues, Include, SigningSecrets, Subscription};
 use crate::domain::time::Millis;
 use crate::error::{Error, Result};
-use crate::store::{Low, Slot};
+use crate::store::{Due, Low, Place, Slot};
 
 /// A lane's memory, shared by its courier and its attempts.
 pub struct Lane {
@@ -38,6 +38,9 @@ pub struct Lane {
     ended: AtomicBool,
     /// Events of one batch at most, where there was too much before.
     rows_max: AtomicUsize,
+    /// Before these the courier reads on: see `put_back`.
+    fresh_back: AtomicU64,
+    replay_back: AtomicU64,
     /// Where the courier reads on: see `Low`.
     fresh_low: AtomicU64,
     retry_low: AtomicU64,
@@ -87,6 +90,8 @@ impl Lane {
             let_go: AtomicU64::new(u64::MAX),
             ended: AtomicBool::new(false),
             rows_max: AtomicUsize::new(usize::MAX),
+            fresh_back: AtomicU64::new(u64::MAX),
+            replay_back: AtomicU64::new(u64::MAX),
             fresh_low: AtomicU64::new(0),
             retry_low: AtomicU64::new(0),
             dead: Mutex::default(),
@@ -192,10 +197,21 @@ impl Lane {
         let (fresh, retry) = (self.fresh_low.load(Ordering::Relaxed), self.retry_low.load(Ordering::Relaxed));
         Low { fresh: Seq(fresh), retry: Millis(retry), in_flight }
     }
-    /// Something was put back where the courier has looked before.
-    pub(super) fn look_again(&self) {
-        self.redo.store(true, Ordering::Relaxed);
-        self.rings.lane(self.number);
+    /// These were claimed and are given back untried: the courier reads on before them.
+    pub(super) fn put_back(&self, dues: &[Due]) {
+        for due in dues {
+            match due.place {
+                Place::Fresh => self.fresh_back.fetch_min(due.seq.0, Ordering::AcqRel),
+                Place::Replay => self.replay_back.fetch_min(due.seq.0, Ordering::AcqRel),
+                // Retries are read from the first that is due.
+                Place::At(_) | Place::Parked => continue,
+            };
+        }
+    }
+    /// The first of the fresh ones and of those of replays that were given back.
+    pub(super) fn take_back(&self) -> (Seq, Seq) {
+        let take = |back: &AtomicU64| Seq(back.swap(u64::MAX, Ordering::AcqRel));
+        (take(&self.fresh_back), take(&self.replay_back))
     }
     pub(super) fn rows_max(&self) -> usize {
         self.rows_max.load(Ordering::Relaxed)

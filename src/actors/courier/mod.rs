@@ -54,6 +54,7 @@ pub struct Courier {
     retry_low: Millis,
     /// Of two that take turns: see `batch`.
     is_backfills_turn: bool,
+    company: Option<batch::Company>,
 }
 
 impl Courier {
@@ -67,6 +68,7 @@ impl Courier {
             replay_low: Seq(0),
             retry_low: Millis(0),
             is_backfills_turn: false,
+            company: None,
         }
     }
 

@@ -36,6 +36,8 @@ struct Settings {
     name: String,
     #[serde(default = "rows")]
     rows: usize,
+    #[serde(default = "bytes")]
+    bytes: usize,
     #[serde(default)]
     age_millis: u64,
     #[serde(default)]
@@ -47,6 +49,10 @@ struct Settings {
 
 fn rows() -> usize {
     1_000
+}
+
+fn bytes() -> usize {
+    1 << 20
 }
 
 /// What the next try comes to. Without any it is taken.
@@ -64,20 +70,20 @@ pub enum Act {
 #[derive(Default)]
 pub struct Shared {
     pub acts: Mutex<VecDeque<Act>>,
-    /// Payloads that hold this text can never be written: the whole batch is refused.
+    /// Events that hold this text can never be written: the whole batch is refused.
     pub poison: Mutex<Option<String>>,
     /// The same, but it says which.
     pub poison_each: Mutex<Option<String>>,
     /// The password it wants; None: any.
     pub password: Mutex<Option<String>>,
-    /// Batches that were taken, by name: their payloads.
+    /// Batches that were taken, by name: their bodies.
     pub taken: Mutex<BTreeMap<String, Vec<String>>>,
     /// Every try: name, and its bytes.
     pub tries: Mutex<Vec<(String, String)>>,
 }
 
 impl Shared {
-    /// The payloads that it holds, in the order of the batches' names.
+    /// The bodies that it holds, in the order of the batches' names.
     pub fn held(&self) -> Vec<String> {
         lock(&self.taken).values().flatten().cloned().collect()
     }
@@ -145,7 +151,7 @@ impl Driver for StandIn {
     fn limits(&self) -> Limits {
         Limits {
             rows: self.settings.rows,
-            bytes: 1 << 20,
+            bytes: self.settings.bytes,
             age: Duration::from_millis(self.settings.age_millis),
             timeout: Duration::from_secs(3_600),
             recuts: self.settings.recuts,
@@ -153,7 +159,8 @@ impl Driver for StandIn {
     }
 
     fn prepare(&self, batch: &Batch) -> Result<Frozen, Verdict> {
-        let lines: Vec<String> = batch.items.iter().map(|item| item.payload.to_string()).collect();
+        let lines: Vec<String> =
+            batch.items.iter().map(|item| String::from_utf8_lossy(&item.body).into_owned()).collect();
         let items = (0..batch.items.len()).collect();
         let part = Part { target: "it".into(), body: lines.join("\n").into(), items };
         let (items, id) = (batch.items.len(), batch.id.clone());

@@ -11,7 +11,7 @@ use crate::destinations::driver::Limits;
 use crate::domain::connection::Connection;
 use crate::domain::event::{Event, Source};
 use crate::domain::filter::{Filter, Verdict, View};
-use crate::domain::id::{ConnectionId, EventId, LaneNo, UserId};
+use crate::domain::id::{ConnectionId, EventId, LaneNo, Seq, UserId, WorkspaceNo};
 use crate::domain::interest;
 use crate::domain::models::Catalogue;
 use crate::domain::record::record_id;
@@ -26,7 +26,7 @@ const LOOK_ROWS: usize = 5_000;
 /// Rows of one read.
 const PAGE_ROWS: usize = 500;
 
-/// The next records, at most a batch, and how far the backfill is then. No records: it is over.
+/// The next records, at most a batch, and how far the backfill is then.
 pub(super) fn read(
     outlet: &Outlet,
     config: &LaneConfig,
@@ -52,15 +52,12 @@ pub(super) fn read(
         let page = outlet.store.snapshot_page(connection.id, backfill.after.as_ref(), PAGE_ROWS)?;
         if page.is_empty() {
             topics.clear();
-            (backfill.connection, backfill.after) = (next_connection(outlet, config, connection.id)?, None);
-            if backfill.connection.is_none() {
-                // Over, but for what was read: the next look finds nothing more.
-                backfill.connection = Some(END);
-            }
+            let next = next_connection(outlet, config, connection.id)?.unwrap_or(END);
+            (backfill.connection, backfill.after) = (Some(next), None);
             continue;
         }
         for key in page {
-            if records.len() >= limits.rows || bytes >= limits.bytes || looked >= LOOK_ROWS && !records.is_empty() {
+            if records.len() >= limits.rows || bytes >= limits.bytes || looked >= LOOK_ROWS {
                 return Ok((backfill, records));
             }
             backfill.after = Some(key);
@@ -77,9 +74,11 @@ pub(super) fn read(
             let Some(topic) = topic else { continue };
             let event = event(&connection, user.as_ref(), topic, &row, id);
             bytes += row.fields.len();
-            if wanted.takes(&event, backfill.from)? {
-                let given = given_id(subscription.lane, id, subscription.workspace);
-                records.push(GivenRecord { id: given, seq: backfill.from, event });
+            let given = given_id(subscription.lane, id, subscription.workspace);
+            match wanted.judge(&event, given, backfill.from) {
+                Verdict::Yes => records.push(GivenRecord { id: given, seq: backfill.from, event }),
+                Verdict::No => {}
+                Verdict::Failed(_) => backfill.refused += 1,
             }
         }
     }
@@ -96,19 +95,12 @@ struct Wanted<'a> {
 
 impl Wanted<'_> {
     /// As the router would judge it, were it new.
-    fn takes(&self, event: &Event, from: crate::domain::id::Seq) -> Result<bool> {
-        let subscription = &self.config.subscription;
+    fn judge(&self, event: &Event, id: EventId, from: Seq) -> Verdict {
         let now = event.accepted_at;
-        if interest::miss(subscription, &self.patterns, from.next(), event, now).is_some() {
-            return Ok(false);
+        if interest::miss(&self.config.subscription, &self.patterns, from.next(), event, now).is_some() {
+            return Verdict::No;
         }
-        Ok(match &self.filter {
-            None => true,
-            Some(filter) => {
-                let id = EventId::new(from, event.workspace);
-                filter.judge(&View::of(event, id)) == Verdict::Yes
-            }
-        })
+        self.filter.as_ref().map_or(Verdict::Yes, |filter| filter.judge(&View::of(event, id)))
     }
 }
 
@@ -175,9 +167,9 @@ fn event(connection: &Connection, user: Option<&User>, topic: &str, row: &Snapsh
 }
 
 /// The same for the same record and lane, and no event's: the log does not come to positions that begin with a one.
-fn given_id(lane: LaneNo, record: uuid::Uuid, workspace: crate::domain::id::WorkspaceNo) -> EventId {
+fn given_id(lane: LaneNo, record: uuid::Uuid, workspace: WorkspaceNo) -> EventId {
     let name = [record.as_bytes().as_slice(), &lane.0.to_be_bytes()].concat();
     let made = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, &name);
     let number = made.as_u64_pair().0 | 1 << 63;
-    EventId::new(crate::domain::id::Seq(number), workspace)
+    EventId::new(Seq(number), workspace)
 }

@@ -2,18 +2,20 @@
 //!
 //! Always true: a batch has its name and its members on disk before its first try, unless its destination can do without;
 //! a lane tries one batch at a time, so nothing of it overtakes; a batch that was tried is never put together anew, except
-//! when one of its events is erased. Not here: the request (`destinations`), what a verdict leads to (`settle`).
+//! when one of its events is erased or its subscription goes to another destination. Not here: the request
+//! (`destinations`), what a verdict leads to (`plan`).
 
 mod backfill;
 mod load;
 mod notices;
+mod plan;
 mod settle;
 mod write;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(super) use self::write::{Hold, Work};
+use self::write::{Try, Work};
 use super::drivers::Opened;
 use super::lane::LaneConfig;
 use super::{Courier, Round};
@@ -28,11 +30,19 @@ use crate::store::{Due, Place, Turn};
 const PAUSED_RETRY: Duration = Duration::from_secs(300);
 
 /// Where a batch goes.
-#[derive(Clone)]
-pub(super) struct Target {
-    pub(super) destination: Destination,
-    pub(super) opened: Opened,
-    pub(super) limits: Limits,
+struct Target {
+    destination: Destination,
+    opened: Opened,
+    limits: Limits,
+}
+
+/// What waits for company, as far as it was counted.
+pub(super) struct Company {
+    /// No longer than that.
+    until: Millis,
+    /// Fresh deliveries that were counted, and the last of them.
+    fresh: usize,
+    last: Seq,
 }
 
 impl Courier {
@@ -54,16 +64,14 @@ impl Courier {
         let opened = match opened {
             Ok(opened) => opened,
             Err(error) => {
-                outlet.refuse_settings(config, error);
+                outlet.refuse_settings(&destination, error);
                 return Ok(Round::Idle(Some(now.after(PAUSED_RETRY))));
             }
         };
         let limits = opened.driver.limits();
         let target = Target { destination, opened, limits };
         let work = match frozen {
-            Some((number, batch)) if batch.destination == id => Work::Frozen(number, batch),
-            // It was frozen for another destination: there its name says nothing.
-            Some((number, _)) => Work::Thaw(number),
+            Some((number, batch)) => Work::Frozen(number, batch),
             None => match self.gather(config, &target, now)? {
                 Gathered::Work(work) => work,
                 Gathered::Wait(until) => return Ok(Round::Idle(until)),
@@ -78,9 +86,8 @@ impl Courier {
             // A batch of records has no deliveries; the position at which the subscription began stands for it.
             claims.extend(self.lane.claim(config.subscription.from, None));
         }
-        let hold = Hold::new(claims, room);
-        outlet.write(config.clone(), self.lane.clone(), target, work, hold);
         self.lane.reads_from(self.low, self.retry_low);
+        Try { outlet, config: config.clone(), lane: self.lane.clone(), target }.begin(work, claims, room);
         // Rung when it has ended, which may be so already.
         Ok(Round::Idle(if self.lane.pause(0) { None } else { Some(now) }))
     }
@@ -95,14 +102,21 @@ impl Courier {
         {
             return Ok(Gathered::Work(Work::Backfill(backfill.clone())));
         }
+        let rows = self.rows_wanted(config, target);
+        if let (Some(until), None) = (self.is_in_company(rows, now)?, &backfill) {
+            return Ok(Gathered::Wait(Some(until)));
+        }
         if self.lane.take_redo() {
             self.look_anew();
         }
         self.retry_low = self.retry_low.min(self.lane.take_let_go());
-        let rows = self.rows_wanted(config, target);
+        let (fresh_back, replay_back) = self.lane.take_back();
+        self.low = self.low.min(Seq(fresh_back.0.saturating_sub(1)));
+        self.replay_low = self.replay_low.min(Seq(replay_back.0.saturating_sub(1)));
         let (retries, next) = self.due_retries(rows, now)?;
         let fresh = outlet.store.fresh_deliveries(self.number, self.low, rows)?;
         let replayed = outlet.store.replayed_deliveries(self.number, self.replay_low, rows)?;
+        let (fresh_waiting, last) = (fresh.len(), fresh.last().map_or(self.low, |due| due.seq));
         let oldest = [retries.as_slice().first(), fresh.first(), replayed.first()];
         let mut oldest_at = None::<Millis>;
         for due in oldest.into_iter().flatten() {
@@ -110,7 +124,7 @@ impl Courier {
             oldest_at = Some(oldest_at.map_or(at, |oldest| oldest.min(at)));
         }
         // Each has its turns, whatever the others have waiting.
-        let (mut chosen, mut sources) = (Vec::with_capacity(rows), [retries, fresh.into_iter(), replayed.into_iter()]);
+        let (mut chosen, mut sources) = (Vec::new(), [retries, fresh.into_iter(), replayed.into_iter()]);
         while chosen.len() < rows {
             let turn: Vec<Due> = sources.iter_mut().filter_map(Iterator::next).collect();
             if turn.is_empty() {
@@ -126,6 +140,7 @@ impl Courier {
         };
         let until = oldest_at.after(target.limits.age);
         if chosen.len() < rows && now < until && backfill.is_none() {
+            self.company = Some(Company { until, fresh: fresh_waiting, last });
             return Ok(Gathered::Wait(Some(next.map_or(until, |next| next.min(until)))));
         }
         self.pass(&chosen);
@@ -136,6 +151,19 @@ impl Courier {
             return Ok(Gathered::Wait(Some(now)));
         }
         Ok(Gathered::Work(Work::Fresh(chosen)))
+    }
+
+    /// Until when those wait for company that were found to, if they still do. What has come since is counted, and what was
+    /// counted is not read again: a lane may be rung for each event. Retries and replays that come meanwhile wait with them.
+    fn is_in_company(&mut self, rows: usize, now: Millis) -> Result<Option<Millis>> {
+        let Some(mut company) = self.company.take().filter(|company| now < company.until) else { return Ok(None) };
+        let room = rows.saturating_sub(company.fresh);
+        let more = self.outlet.store.fresh_deliveries(self.number, company.last, room.max(1))?;
+        company.fresh += more.len();
+        company.last = more.last().map_or(company.last, |due| due.seq);
+        let until = (company.fresh < rows).then_some(company.until);
+        self.company = until.is_some().then_some(company);
+        Ok(until)
     }
 
     /// The next look begins behind these.
@@ -175,9 +203,4 @@ enum Gathered {
     Work(Work),
     /// Nothing is due before; None: until somebody rings.
     Wait(Option<Millis>),
-}
-
-/// The name of a batch at its destination.
-pub(super) fn name(lane: crate::domain::id::LaneNo, number: Seq) -> String {
-    format!("{:08x}-{:016x}", lane.0, number.0)
 }

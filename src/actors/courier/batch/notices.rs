@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 
-use crate::actors::courier::lane::LaneConfig;
 use crate::actors::courier::outlet::Outlet;
 use crate::destinations::driver::Fault;
 use crate::domain::destination::{Destination, Pause};
@@ -69,11 +68,13 @@ impl Outlet {
     }
 
     /// The settings cannot be used at all: this build does not know their kind, or judges them otherwise now.
-    pub(super) fn refuse_settings(self: &Arc<Self>, config: &LaneConfig, error: Error) {
-        let (Some(id), Some((runtime, _))) = (config.subscription.destination, self.driver()) else { return };
-        let outlet = self.clone();
+    pub(super) fn refuse_settings(self: &Arc<Self>, destination: &Destination, error: Error) {
+        let fault = Fault::new(Trouble::SettingsRefused, error.to_string());
+        if destination.pause.as_ref().is_some_and(|pause| pause.error == fault.error) {
+            return;
+        }
+        let (outlet, id, Some((runtime, _))) = (self.clone(), destination.id, self.driver()) else { return };
         runtime.spawn(async move {
-            let fault = Fault::new(Trouble::SettingsRefused, error.to_string());
             if let Err(error) = outlet.pause_destination(id, &fault).await {
                 tracing::error!(error = error.chain(), "a destination could not be paused");
             }

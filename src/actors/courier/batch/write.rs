@@ -1,36 +1,35 @@
 //! One try of one batch: read, frozen, sent, settled.
 //!
 //! Always true: a batch is on disk before it leaves, unless its destination takes one that is cut anew; a fault of ours
-//! uses up no try; it ends within the driver's time limit. Not here: what a verdict leads to (`settle`).
+//! uses up no try; it ends within the driver's time limit; what costs CPU time runs beside the exchanges of the runtime.
+//! Not here: what a verdict leads to (`plan`, `settle`).
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::load::{self, Loaded};
+use super::load::{Loaded, Loading};
 use super::{Target, backfill};
 use crate::actors::courier::ended::FAILED_PAUSE;
 use crate::actors::courier::lane::{Claim, Lane, LaneConfig};
 use crate::actors::courier::outlet::{Outlet, Room};
-use crate::destinations::driver::{Answer, Batch, Fault, Item, Verdict};
+use crate::destinations::driver::{Answer, Batch, Fault, Verdict};
 use crate::domain::delivery::{Cause, DeliveryState};
 use crate::domain::event::Event;
 use crate::domain::failure::Failure;
-use crate::domain::id::{EventId, Seq};
+use crate::domain::id::{EventId, LaneNo, Seq};
 use crate::domain::time::Millis;
 use crate::domain::trouble::Trouble;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::store::{Backfill, BatchRow, DeliveryRow, Due, GivenRecord, Settlement, Turn, Tx, Wait};
 
 /// What is written.
-pub(in crate::actors::courier) enum Work {
+pub(super) enum Work {
     /// A batch that was frozen before.
     Frozen(Seq, BatchRow),
     /// Deliveries that are to be frozen now.
     Fresh(Vec<Due>),
     /// The next of the present records.
     Backfill(Backfill),
-    /// A batch whose name means nothing any more: its members wait again.
-    Thaw(Seq),
 }
 
 impl Work {
@@ -39,32 +38,13 @@ impl Work {
         match self {
             Self::Frozen(_, batch) => batch.members.iter().map(|due| due.seq).collect(),
             Self::Fresh(dues) => dues.iter().map(|due| due.seq).collect(),
-            Self::Backfill(_) | Self::Thaw(_) => Vec::new(),
+            Self::Backfill(_) => Vec::new(),
         }
     }
 }
 
-/// What a try holds until its outcome is in the store: the claims of its deliveries, and a place among the node's attempts.
-pub(in crate::actors::courier) struct Hold {
-    claims: Vec<Claim>,
-    _room: Room,
-}
-
-impl Hold {
-    pub(super) fn new(claims: Vec<Claim>, room: Room) -> Self {
-        Self { claims, _room: room }
-    }
-
-    /// The outcome is in the store.
-    pub(super) fn settle(self) {
-        self.claims.into_iter().for_each(|claim| claim.settle(true));
-    }
-
-    /// These were not taken along: they wait again.
-    fn give_back(&mut self, from: usize) {
-        drop(self.claims.drain(from.min(self.claims.len())..));
-    }
-}
+/// A batch on disk, with the items of its members and records.
+type Ready = (Seq, BatchRow, Vec<Loading>);
 
 /// A try under way: everything that it needs.
 pub(super) struct Try {
@@ -74,225 +54,203 @@ pub(super) struct Try {
     pub(super) target: Target,
 }
 
-impl Outlet {
-    /// Writes one batch, on the runtime of its driver.
-    pub(super) fn write(
-        self: &Arc<Self>,
-        config: Arc<LaneConfig>,
-        lane: Arc<Lane>,
-        target: Target,
-        work: Work,
-        hold: Hold,
-    ) {
-        let runtime = target.opened.runtime.clone();
-        let number = config.subscription.lane;
-        let this = Try { outlet: self.clone(), config, lane, target };
+impl Try {
+    /// Begins it, on the runtime of its driver. The claims of its deliveries and its place among the node's attempts are
+    /// given up once its outcome is in the store.
+    pub(super) fn begin(self, work: Work, claims: Vec<Claim>, room: Room) {
+        let runtime = self.target.opened.runtime.clone();
         runtime.spawn(async move {
-            let mut hold = hold;
-            match this.run(work, &mut hold).await {
-                Ok(()) => hold.settle(),
+            match self.run(work).await {
+                Ok(()) => claims.into_iter().for_each(|claim| claim.settle(true)),
                 Err(error) => {
-                    tracing::error!(lane = number.0, error = error.chain(), "a batch was not settled");
+                    tracing::error!(lane = self.number().0, error = error.chain(), "a batch was not settled");
                     tokio::time::sleep(FAILED_PAUSE).await;
                 }
             }
+            drop(room);
         });
     }
-}
 
-impl Try {
-    async fn run(&self, work: Work, hold: &mut Hold) -> Result<()> {
-        let (number, row, items) = match work {
-            Work::Thaw(number) => {
-                let lane = self.config.subscription.lane;
-                self.outlet.store.append(Wait::Applied, move |tx| tx.delete_batch(lane, number)).await?;
-                self.lane.look_again();
-                return Ok(());
-            }
-            Work::Backfill(backfill) => match self.freeze_records(backfill).await? {
-                Some(frozen) => frozen,
-                None => return Ok(()),
-            },
-            Work::Fresh(dues) => match self.freeze(dues, hold).await? {
-                Some(frozen) => frozen,
-                None => return Ok(()),
-            },
-            Work::Frozen(number, row) => match self.again(number, row).await? {
-                Some(frozen) => frozen,
-                None => return Ok(()),
-            },
+    pub(super) fn number(&self) -> LaneNo {
+        self.config.subscription.lane
+    }
+
+    async fn run(&self, work: Work) -> Result<()> {
+        let ready = match work {
+            Work::Frozen(number, row) => self.again(number, row).await?,
+            Work::Fresh(dues) => self.freeze(dues).await?,
+            Work::Backfill(backfill) => self.freeze_records(backfill).await?,
         };
-        self.attempt(number, row, items).await
+        match ready {
+            Some((number, row, items)) => self.attempt(number, row, items).await,
+            None => Ok(()),
+        }
     }
 
     /// Reads these deliveries and freezes those that fit. None: nothing is left to send.
-    async fn freeze(&self, dues: Vec<Due>, hold: &mut Hold) -> Result<Option<(Seq, BatchRow, Vec<Item>)>> {
-        let (loaded, dues) = self.read(dues).await?;
-        hold.give_back(loaded.looked);
-        let gone: Vec<Due> = loaded.gone.iter().filter_map(|place| dues.get(*place)).copied().collect();
-        let kept: Vec<usize> = loaded.items.iter().map(|(place, _)| *place).collect();
-        let members = kept.iter().filter_map(|place| dues.get(*place)).copied().collect();
-        let items: Vec<Item> = loaded.items.into_iter().map(|(_, item)| item).collect();
-        self.first_seen(&items, &dues);
-        let row = self.row(members, Vec::new());
+    async fn freeze(&self, dues: Vec<Due>) -> Result<Option<Ready>> {
+        let row = self.row(dues, Vec::new());
+        let (row, loaded) = self.load(row, self.target.limits.bytes).await?;
+        self.lane.put_back(&loaded.rest);
+        for (loading, due) in loaded.items.iter().zip(&row.members).filter(|(_, due)| due.turn == Turn::First) {
+            let waited = self.outlet.clock.now().since(loading.item.event.accepted_at);
+            debug_assert_eq!(loading.item.delivery, due.seq);
+            self.outlet.metrics.accept_to_first_attempt.observe(waited.as_secs_f64());
+        }
         let wait = if self.target.limits.recuts { Wait::Applied } else { Wait::Durable };
-        let frozen = self.put(row, None, gone, wait).await?;
-        Ok(frozen.map(|(number, row)| (number, row, items)))
+        self.put(row, None, loaded, wait).await
     }
 
-    /// Reads a batch that was frozen before. If an event of it is gone, the rest is frozen anew, under another name.
-    async fn again(&self, number: Seq, row: BatchRow) -> Result<Option<(Seq, BatchRow, Vec<Item>)>> {
-        if row.members.is_empty() {
-            let items = load::given(&self.config, &row);
-            return Ok(Some((number, row, items)));
+    /// Reads a batch that was frozen before. If an event of it is gone, or if it was meant for another destination, what is
+    /// left is frozen anew, under another name.
+    async fn again(&self, number: Seq, row: BatchRow) -> Result<Option<Ready>> {
+        let (mut row, loaded) = self.load(row, usize::MAX).await?;
+        let destination = self.target.destination.id;
+        if loaded.gone.is_empty() && row.destination == destination {
+            return Ok(Some((number, row, loaded.items)));
         }
-        let (outlet, config, members) = (self.outlet.clone(), self.config.clone(), row.members.clone());
-        let loaded = self.outlet.store.blocking(move |_| outlet.load(&config, &members, usize::MAX)).await?;
-        let items: Vec<Item> = loaded.items.iter().map(|(_, item)| item.clone()).collect();
-        if loaded.gone.is_empty() {
-            return Ok(Some((number, row, items)));
-        }
-        let kept: Vec<usize> = loaded.items.iter().map(|(place, _)| *place).collect();
-        let gone = loaded.gone.iter().filter_map(|place| row.members.get(*place)).copied().collect();
-        let frozen = self.put(row.part(&kept), Some(number), gone, Wait::Durable).await?;
-        Ok(frozen.map(|(number, row)| (number, row, items)))
+        row.destination = destination;
+        self.put(row, Some(number), loaded, Wait::Durable).await
     }
 
-    /// Reads the next present records and freezes them. None: there are no more.
-    async fn freeze_records(&self, backfill: Backfill) -> Result<Option<(Seq, BatchRow, Vec<Item>)>> {
+    /// Reads the next present records and freezes them. None: there are none among those that were looked at.
+    async fn freeze_records(&self, backfill: Backfill) -> Result<Option<Ready>> {
         let (outlet, config, limits) = (self.outlet.clone(), self.config.clone(), self.target.limits);
         let read = move |_: &_| backfill::read(&outlet, &config, backfill, limits);
         let (backfill, records) = self.outlet.store.blocking(read).await?;
-        let lane = self.config.subscription.lane;
-        if records.is_empty() {
-            let put = move |tx: &mut Tx<'_>| tx.put_backfill(lane, &backfill);
-            self.outlet.store.append(Wait::Applied, put).await?;
-            return Ok(None);
-        }
+        let lane = self.number();
         let row = self.row(Vec::new(), records);
         let frozen = row.clone();
         // How far the reading has come and what was read are one commit.
         let put = move |tx: &mut Tx<'_>| {
-            let number = tx.next_seq()?;
             tx.put_backfill(lane, &backfill)?;
+            if frozen.is_empty() {
+                return Ok(None);
+            }
+            let number = tx.next_seq()?;
             tx.put_batch(lane, number, &frozen)?;
-            Ok(number)
+            Ok(Some(number))
         };
-        let number = self.outlet.store.append(Wait::Durable, put).await?;
-        let items = load::given(&self.config, &row);
-        Ok(Some((number, row, items)))
+        let Some(number) = self.outlet.store.append(Wait::Durable, put).await? else { return Ok(None) };
+        let (row, loaded) = self.load(row, usize::MAX).await?;
+        Ok(Some((number, row, loaded.items)))
     }
 
-    async fn read(&self, dues: Vec<Due>) -> Result<(Loaded, Vec<Due>)> {
-        let (outlet, config, bytes) = (self.outlet.clone(), self.config.clone(), self.target.limits.bytes);
-        self.outlet.store.blocking(move |_| Ok((outlet.load(&config, &dues, bytes)?, dues))).await
+    async fn load(&self, mut row: BatchRow, bytes: usize) -> Result<(BatchRow, Loaded)> {
+        let (outlet, lane) = (self.outlet.clone(), self.number());
+        let load = move |_: &_| outlet.load(lane, &mut row, bytes).map(|loaded| (row, loaded));
+        self.outlet.store.blocking(load).await
     }
 
     fn row(&self, members: Vec<Due>, records: Vec<GivenRecord>) -> BatchRow {
-        let at = self.outlet.clock.now();
-        let (destination, revision) = (self.target.destination.id, self.target.destination.revision);
-        BatchRow { destination, revision, members, records, at, tries: 0, made: 0, attempts: Vec::new() }
+        let (destination, subscription) = (&self.target.destination, &self.config.subscription);
+        BatchRow {
+            destination: destination.id,
+            revision: destination.revision,
+            shape: subscription.shape,
+            version: subscription.api_version,
+            include: self.config.include.to_vec(),
+            members,
+            records,
+            at: self.outlet.clock.now(),
+            tries: 0,
+            made: 0,
+            attempts: Vec::new(),
+        }
     }
 
     /// Puts a batch in place of the one before, and settles those whose events are gone. None: it is empty.
-    async fn put(
-        &self,
-        row: BatchRow,
-        before: Option<Seq>,
-        gone: Vec<Due>,
-        wait: Wait,
-    ) -> Result<Option<(Seq, BatchRow)>> {
-        let lane = self.config.subscription.lane;
-        let expired = u64::try_from(gone.len()).unwrap_or(u64::MAX);
+    async fn put(&self, row: BatchRow, before: Option<Seq>, loaded: Loaded, wait: Wait) -> Result<Option<Ready>> {
+        let lane = self.number();
+        let Loaded { items, gone, .. } = loaded;
         let frozen = row.clone();
         let put = move |tx: &mut Tx<'_>| {
             if let Some(before) = before {
                 tx.delete_batch(lane, before)?;
             }
+            let mut expired = 0;
             for due in gone {
-                let row = DeliveryRow::unattempted(&due, tx.now());
+                // None: erased, and settled with that.
+                let Some(row) = tx.delivery(lane, due.seq)? else { continue };
                 let row = DeliveryRow { state: DeliveryState::Dead { at: tx.now(), cause: Cause::Expired }, ..row };
                 tx.settle_delivery(&Settlement { lane, due, row })?;
+                expired += 1;
             }
             if frozen.is_empty() {
-                return Ok(None);
+                return Ok((None, expired));
             }
             for due in &frozen.members {
                 tx.stop_collapsing(lane, due)?;
             }
             let number = tx.next_seq()?;
             tx.put_batch(lane, number, &frozen)?;
-            Ok(Some(number))
+            Ok((Some(number), expired))
         };
-        let number = self.outlet.store.append(wait, put).await?;
+        let (number, expired) = self.outlet.store.append(wait, put).await?;
         self.outlet.metrics.deliveries_dead.with([Cause::Expired.slug()]).inc_by(expired);
-        Ok(number.map(|number| (number, row)))
-    }
-
-    /// Counts how long the oldest of these waited for its first attempt.
-    fn first_seen(&self, items: &[Item], dues: &[Due]) {
-        let first = |item: &&Item| dues.iter().any(|due| due.seq == item.delivery && due.turn == Turn::First);
-        if let Some(item) = items.iter().find(first) {
-            let waited = self.outlet.clock.now().since(item.event.accepted_at);
-            self.outlet.metrics.accept_to_first_attempt.observe(waited.as_secs_f64());
-        }
+        Ok(number.map(|number| (number, row, items)))
     }
 
     /// Sends a frozen batch and settles what came of it.
-    async fn attempt(&self, number: Seq, row: BatchRow, items: Vec<Item>) -> Result<()> {
-        let (mut places, mut sent) = (Vec::with_capacity(items.len()), Vec::with_capacity(items.len()));
-        for (place, item) in items.into_iter().enumerate() {
-            let outlived = match row.members.get(place) {
-                Some(due) => self.outlet.is_outlived(&self.config, due, &item)?,
-                None => false,
-            };
-            if !outlived {
-                places.push(place);
-                sent.push(item);
-            }
-        }
-        let batch = load::batch(&self.config, &row, number, sent);
+    async fn attempt(&self, number: Seq, row: BatchRow, items: Vec<Loading>) -> Result<()> {
+        let known = items.iter().map(|loading| (loading.item.event.clone(), loading.item.id)).collect();
+        let (places, sent) =
+            items.into_iter().enumerate().filter(|(_, loading)| !loading.outlived).unzip::<_, _, _, Vec<_>>();
+        let batch = Batch {
+            id: format!("{:08x}-{:016x}", self.number().0, number.0),
+            destination: row.destination,
+            shape: row.shape,
+            include: row.include.as_slice().into(),
+            items: sent.into_iter().map(|loading| loading.item).collect(),
+        };
         let began = self.outlet.clock.now();
         let started = tokio::time::Instant::now();
-        let said = self.send(&batch, &places).await;
+        let said = self.send(batch, places).await?;
         let took_ms = u32::try_from(started.elapsed().as_millis()).unwrap_or(u32::MAX);
-        let known =
-            batch.items.iter().zip(&places).map(|(item, place)| (*place, item.event.clone(), item.id)).collect();
         self.settle(Tried { number, row, said, began, took_ms, known }).await
     }
 
-    /// One try within the driver's time.
-    async fn send(&self, batch: &Batch, places: &[usize]) -> Said {
-        let driver = &self.target.opened.driver;
+    /// One try within the driver's time. `places` are those of the items among the batch's members.
+    async fn send(&self, batch: Batch, places: Vec<usize>) -> Result<Said> {
         if batch.items.is_empty() {
-            return Said::default();
+            return Ok(Said::default());
         }
-        let frozen = match driver.prepare(batch) {
+        let driver = self.target.opened.driver.clone();
+        let prepared = tokio::task::spawn_blocking(move || driver.prepare(&batch)).await.map_err(Error::internal)?;
+        let frozen = match prepared {
             Ok(frozen) => frozen,
-            Err(verdict) => return Said { whole: Some(verdict), suspects: places.to_vec(), ..Said::default() },
+            Err(verdict) => return Ok(Said { whole: Some(verdict), suspects: places, ..Said::default() }),
         };
         for note in &frozen.notes {
             tracing::warn!(destination = %self.target.destination.id, note, "a value was put beside its column");
         }
-        let place_of = |item: usize| places.get(item).copied();
+        let mut refused: Vec<Option<Fault>> = vec![None; places.len()];
+        for (item, fault) in &frozen.refused {
+            if let Some(slot) = refused.get_mut(*item) {
+                *slot = Some(fault.clone());
+            }
+        }
         let mut said = Said::default();
-        let refused = frozen.refused.iter().filter_map(|(item, fault)| Some((place_of(*item)?, fault.clone())));
-        said.refused = refused.collect();
-        let is_refused = |place: &usize| said.refused.iter().any(|(refused, _)| refused == place);
-        said.suspects = places.iter().copied().filter(|place| !is_refused(place)).collect();
+        for (place, fault) in places.iter().zip(&refused) {
+            match fault {
+                Some(fault) => said.each.push((*place, Verdict::Row(fault.clone()))),
+                None => said.suspects.push(*place),
+            }
+        }
         if said.suspects.is_empty() {
-            return said;
+            return Ok(said);
         }
         let limit = self.target.limits.timeout.max(Duration::from_secs(1));
-        let answer = match tokio::time::timeout(limit, driver.send(&frozen)).await {
+        let answer = match tokio::time::timeout(limit, self.target.opened.driver.send(&frozen)).await {
             Ok(answer) => answer,
             Err(_) => Answer::All(Verdict::Retry(Fault::way(Failure::ResponseTimeout))),
         };
         match answer {
             Answer::All(verdict) => said.whole = Some(verdict),
             Answer::Each(all) if all.len() == places.len() => {
-                said.each =
-                    places.iter().copied().zip(all).filter(|(place, _)| said.suspects.contains(place)).collect();
+                let judged = places.into_iter().zip(all).zip(refused).filter(|(_, refused)| refused.is_none());
+                said.each.extend(judged.map(|(judged, _)| judged));
+                said.suspects.clear();
             }
             // A driver that says too little is not believed.
             Answer::Each(_) => {
@@ -300,20 +258,18 @@ impl Try {
                 said.whole = Some(Verdict::Retry(fault));
             }
         }
-        said
+        Ok(said)
     }
 }
 
-/// What a driver said of a batch, by the places of its members. What is named nowhere is done.
-#[derive(Default)]
+/// What a driver said of a batch, by the places of its members and records. What is named nowhere is done.
+#[derive(Debug, Default)]
 pub(super) struct Said {
-    /// Of all suspects together.
+    /// Of each of these, by itself.
+    pub(super) each: Vec<(usize, Verdict)>,
+    /// Of all the others together.
     pub(super) whole: Option<Verdict>,
     pub(super) suspects: Vec<usize>,
-    /// Of each.
-    pub(super) each: Vec<(usize, Verdict)>,
-    /// What can never be written here, whatever becomes of the others.
-    pub(super) refused: Vec<(usize, Fault)>,
 }
 
 /// A try that has ended.
@@ -323,6 +279,6 @@ pub(super) struct Tried {
     pub(super) said: Said,
     pub(super) began: Millis,
     pub(super) took_ms: u32,
-    /// The events that were looked at, by place.
-    pub(super) known: Vec<(usize, Arc<Event>, EventId)>,
+    /// The events of its members and records.
+    pub(super) known: Vec<(Arc<Event>, EventId)>,
 }
