@@ -57,6 +57,9 @@ fn loose_bulk(connector: &Connector, collection: &Collection) -> Option<&'static
         true if connector.bulk.is_none() => Some("it needs bulk/start and bulk/status"),
         true if collection.each.is_some() => Some("a collection that is walked for each of some values cannot have it"),
         true if !collection.cursor.incremental => Some("it belongs to a pull that takes `since` and shows updatedAt"),
+        true if !collection.joins.is_empty() => {
+            Some("a collection with joins cannot have it: its file does not show them")
+        }
         _ => None,
     }
 }

@@ -229,6 +229,8 @@ async fn read(
         let commit = commit_page(run, c, records, sum, |_, state, commit, _| {
             if is_last {
                 state.cursor = Some(Cursor { time: from, ..Cursor::default() });
+                // What was deleted while the operation ran may be in the file: it is asked for from there on.
+                state.last_pull_at = Some(from);
             }
             commit.bulk = Some((c.key.clone(), (!is_last).then_some(row)));
         });

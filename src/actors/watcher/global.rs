@@ -31,10 +31,10 @@ type Listeners = HashMap<(String, String), Vec<(ConnectionId, String)>>;
 pub async fn look(deps: &Deps, integration: Integration) -> Result<Option<Millis>> {
     let owner = integration.id.0;
     let now = deps.clock.now();
-    super::pasted::integration(deps, &integration).await?;
     if deps.store.is_full() {
         return Ok(Some(now.after(super::run::FULL_WAIT)));
     }
+    super::pasted::integration(deps, &integration).await?;
     let (rows, next) = deps.store.inbox_due(&owner, deps.memory.inbox_from(&owner, now), now, ROWS_MAX)?;
     deps.memory.inbox_read(owner, &rows, now);
     if rows.is_empty() {

@@ -17,6 +17,7 @@
 //! `domain::snapshot`), the calls (`connectors`).
 
 pub mod account;
+mod asking;
 mod bulk;
 mod changes;
 mod commit;

@@ -3,21 +3,19 @@
 //! Always true: a page's records and the cursor that it allows are one commit. Not here: which page comes next
 //! (`domain::pull`).
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::account::Account;
+use super::asking::Asking;
 use super::changes::{Seen as Sight, Sighting, Tally};
 use super::commit::{Commit, Standing};
 use super::fresh::Fresh;
-use super::ready::{Answered, Ready, beside};
+use super::ready::{Ready, beside};
 use super::run::{Ended, Run};
 use super::{bulk, fields, partial, plan};
-use crate::actors::Deps;
 use crate::connectors::{AppRecord, CallError, Collection, Page, PageMark, Part, PullQuery};
 use crate::domain::connection::{CollectionState, Cursor};
 use crate::domain::event::Source;
-use crate::domain::pull::{End, Next, Query, Scan, ScanStep, Seen, Walk};
+use crate::domain::pull::{End, Next, Scan, ScanStep, Seen, Walk};
 use crate::domain::pull::{SamePage, Task};
 use crate::domain::record::record_id;
 use crate::domain::time::Millis;
@@ -36,12 +34,14 @@ pub async fn pull(run: &mut Run<'_>, c: &Collection, whole: bool) -> Result<Ende
         Ok(parts) => parts,
         Err(error) => return run.fail(c, Task::Pull, error).await,
     };
-    let lists_deleted = c.lists_deleted() && state.last_pull_at.is_some();
     run.fresh = Fresh::begin(&run.deps.store, run.account, c)?;
     let mut sum = Tally::default();
     if !whole && let Some(ended) = Box::pin(bulk::first(run, c, &state, &mut sum)).await? {
         return Ok(ended);
     }
+    // An operation that has just been read leaves a time from which deletions are asked for.
+    let state = run.deps.store.collection_state(run.account.connection.id, &c.key)?;
+    let lists_deleted = c.lists_deleted() && state.last_pull_at.is_some();
     for (at, part) in parts.iter().enumerate() {
         let ends = at + 1 == parts.len() && !lists_deleted;
         let bit = Bit { part: part.as_ref(), whole, ends };
@@ -132,7 +132,8 @@ async fn changed(run: &mut Run<'_>, c: &Collection, bit: Bit<'_>, sum: &mut Tall
     let cursor = bit.cursor(run, c)?;
     let mut walk = Walk::start(plan::rules(c), cursor.as_ref(), started);
     let (deps, account) = (run.deps, run.account);
-    let asking = Asking { deps, account, c, part: bit.part, maps: run.maps(c)? };
+    let maps = run.maps(c)? || bit.whole;
+    let asking = Asking { deps, account, c, part: bit.part, maps, everything: false };
     let (mut query, mut mark, mut expired) = (walk.query(), None::<PageMark>, false);
     let mut ahead = None;
     loop {
@@ -186,41 +187,6 @@ async fn changed(run: &mut Run<'_>, c: &Collection, bit: Bit<'_>, sum: &mut Tall
             Next::Page | Next::Query if is_late => return run.cut(c, Task::Pull).await.map(Some),
             Next::Page | Next::Query => {}
         }
-    }
-}
-
-/// Who asks for the pages of one list of changes.
-struct Asking<'a> {
-    deps: &'a Deps,
-    account: &'a Arc<Account>,
-    c: &'a Collection,
-    part: Option<&'a Part>,
-    /// Most records will have to be mapped.
-    maps: bool,
-}
-
-impl Asking<'_> {
-    /// A page of the list of changes, or of one tick's records by id, its records made ready.
-    async fn page(&self, query: &Query, mark: Option<&PageMark>) -> Result<Answered> {
-        let Self { deps, account, c, part, maps } = *self;
-        let sent_at = deps.clock.now();
-        let (asked, session) = (ask(query.clone()), &account.session);
-        let answer = match query.ties {
-            true => fields::call(deps, account, c, || session.ties_page_of(c, part, &asked)).await?,
-            false => fields::call(deps, account, c, || session.pull_page_of(c, part, &asked, mark)).await?,
-        };
-        Answered::new(deps, account, c, sent_at, answer, maps).await
-    }
-    /// The page that was asked for ahead, or else this one.
-    async fn this(&self, ahead: Option<Answered>, query: &Query, mark: Option<&PageMark>) -> Result<Answered> {
-        match ahead {
-            Some(answered) => Ok(answered),
-            None => self.page(query, mark).await,
-        }
-    }
-    /// The same, if there is one to ask for.
-    async fn next(&self, goes_on: bool, query: &Query, mark: Option<&PageMark>) -> Result<Option<Answered>> {
-        Ok(if goes_on { Some(self.page(query, mark).await?) } else { None })
     }
 }
 
@@ -326,11 +292,6 @@ pub fn sightings(records: Vec<AppRecord>, ready: Vec<Ready>, observed_at: Millis
         ready: ready.next(),
     };
     records.into_iter().map(sighting).collect()
-}
-
-/// The walk's query as a connector takes it.
-pub fn ask(query: Query) -> PullQuery {
-    PullQuery { since: query.since, until: query.until }
 }
 
 /// The same page for ever, as the app's failure.

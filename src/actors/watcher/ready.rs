@@ -33,6 +33,8 @@ pub type Mapped = std::result::Result<(Hashed, Vec<String>), String>;
 /// The answer to one page.
 pub struct Answered {
     pub sent_at: Millis,
+    /// The version of the mapping when it was asked for: it says which fields were asked for.
+    pub mapping: [u8; 16],
     pub page: std::result::Result<Page, CallError>,
     /// One for each of the page's records, in their order; empty where they are not to be laid beside the snapshot as they
     /// are.
@@ -45,13 +47,13 @@ impl Answered {
         deps: &Deps,
         account: &Arc<Account>,
         c: &Collection,
-        sent_at: Millis,
+        (sent_at, mapping): (Millis, [u8; 16]),
         answer: std::result::Result<Page, CallError>,
         maps: bool,
     ) -> Result<Self> {
         let mut page = match answer {
             Ok(page) if !page.partial && !page.ids_only && !page.records.is_empty() => page,
-            page => return Ok(Self { sent_at, page, ready: Vec::new() }),
+            page => return Ok(Self { sent_at, mapping, page, ready: Vec::new() }),
         };
         let (records, key, account) = (std::mem::take(&mut page.records), c.key.clone(), account.clone());
         let work = move |_: &crate::store::Rows| {
@@ -60,7 +62,7 @@ impl Answered {
         };
         let (records, ready) = deps.store.blocking(work).await?;
         page.records = records;
-        Ok(Self { sent_at, page: Ok(page), ready })
+        Ok(Self { sent_at, mapping, page: Ok(page), ready })
     }
 }
 
@@ -85,8 +87,8 @@ fn make(account: &Account, c: &Collection, records: &[AppRecord], maps: bool) ->
     records.iter().map(each).collect()
 }
 
-/// Commits a page while something else is done, such as asking for the next one. None: the connection is gone, or the
-/// commit failed, and the other thing was not waited for.
+/// Commits a page while something else is done, such as asking for the next one. None: the connection is gone; then, and
+/// where the commit fails, the other thing is not waited for.
 pub async fn beside<T>(
     commit: impl Future<Output = Result<Standing>>,
     other: impl Future<Output = T>,

@@ -319,13 +319,13 @@ impl<'a> Run<'a> {
         Ok(if standing == Standing::Gone { Ended::Stop } else { Ended::Later })
     }
 
-    /// Whether the next page is asked for while the one at hand is committed. Not after the first one: most looks find
-    /// no second page, and a run that dies at its second request has kept something.
+    /// Whether the next page is asked for while the one at hand is committed. Not after the first one of the run: most looks
+    /// find no second page, and a run that dies at its second request has kept something.
     pub fn looks_ahead(&self) -> bool {
         self.pull.pages > 1
     }
 
-    /// Whether most records of the walk will have to be mapped: there is nothing yet, or it was mapped otherwise.
+    /// Whether most records of a walk will have to be mapped, since there is nothing yet.
     pub fn maps(&self, c: &Collection) -> Result<bool> {
         let state = self.deps.store.collection_state(self.account.connection.id, &c.key)?;
         Ok(state.baseline_at.is_none() || self.fresh.is_some())

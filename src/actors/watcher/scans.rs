@@ -4,18 +4,16 @@
 //! too much is held (`domain::snapshot::guard`). A scan that fails or is broken off deletes nothing.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
-use super::account::Account;
+use super::asking::Asking;
 use super::changes::{Seen as Sight, Sighting, Tally};
 use super::commit::{Commit, RECORDS_MAX, Standing};
 use super::fresh::Fresh;
-use super::pulls::{ask, bad, commit_page, ids, sightings};
-use super::ready::{Answered, Ready, beside};
+use super::pulls::{bad, commit_page, ids, sightings};
+use super::ready::{Ready, beside};
 use super::run::{Ended, Run};
 use super::{fields, plan};
-use crate::actors::Deps;
-use crate::connectors::{AppRecord, CallError, Collection, Detection, Page, PageMark, Part, PullQuery};
+use crate::connectors::{AppRecord, CallError, Collection, Detection, Page, PageMark, Part};
 use crate::domain::event::Source;
 use crate::domain::pull::{Cut, Task, WindowStep, Windows};
 use crate::domain::record::record_id;
@@ -75,8 +73,9 @@ enum Outcome {
 /// Walks one list whole.
 async fn walk(run: &mut Run<'_>, c: &Collection, part: Option<&Part>, walked: &mut Walked) -> Result<Outcome> {
     let mut windows = begin(run, c, walked);
-    let (mut query, mut mark, mut expired) = (ask(windows.query()), None::<PageMark>, false);
-    let asking = Asking { deps: run.deps, account: run.account, c, part, maps: run.maps(c)? };
+    let (mut query, mut mark, mut expired) = (windows.query(), None::<PageMark>, false);
+    let (deps, account) = (run.deps, run.account);
+    let asking = Asking { deps, account, c, part, maps: run.maps(c)?, everything: true };
     let mut ahead = None;
     // Of parts inside others the walk knows only the others.
     let mut inside: Option<Vec<[u8; 16]>> = None;
@@ -89,7 +88,7 @@ async fn walk(run: &mut Run<'_>, c: &Collection, part: Option<&Part>, walked: &m
             Ok(page) => page,
             Err(CallError::PageExpired(_)) if !expired => {
                 windows = begin(run, c, walked);
-                (query, mark, expired) = (ask(windows.query()), None, true);
+                (query, mark, expired) = (windows.query(), None, true);
                 continue;
             }
             Err(error) => return run.fail(c, Task::Scan, error).await.map(Outcome::Ended),
@@ -116,7 +115,7 @@ async fn walk(run: &mut Run<'_>, c: &Collection, part: Option<&Part>, walked: &m
         let is_late = run.is_late(false);
         match step {
             WindowStep::Page => mark = page.next,
-            WindowStep::Query => (query, mark) = (ask(windows.query()), None),
+            WindowStep::Query => (query, mark) = (windows.query(), None),
             WindowStep::Complete | WindowStep::Incomplete => {}
         }
         let goes_on = matches!(step, WindowStep::Page | WindowStep::Query) && run.looks_ahead();
@@ -149,38 +148,6 @@ fn shown(run: &Run<'_>, c: &Collection, page: &Page, ready: &[Ready]) -> Vec<[u8
     }
     let id = |record: &AppRecord| record_id(run.account.connection.id, &c.topic, &record.remote_id).into_bytes();
     page.records.iter().map(id).collect()
-}
-
-/// Who asks for the pages of one walk over everything.
-struct Asking<'a> {
-    deps: &'a Deps,
-    account: &'a Arc<Account>,
-    c: &'a Collection,
-    part: Option<&'a Part>,
-    /// Most records will have to be mapped.
-    maps: bool,
-}
-
-impl Asking<'_> {
-    /// A page, its records made ready.
-    async fn page(&self, query: &PullQuery, mark: Option<&PageMark>) -> Result<Answered> {
-        let Self { deps, account, c, part, maps } = *self;
-        let sent_at = deps.clock.now();
-        let ask = || account.session.scan_page_of(c, part, query, mark);
-        let answer = fields::call(deps, account, c, ask).await?;
-        Answered::new(deps, account, c, sent_at, answer, maps).await
-    }
-    /// The page that was asked for ahead, or else this one.
-    async fn this(&self, ahead: Option<Answered>, query: &PullQuery, mark: Option<&PageMark>) -> Result<Answered> {
-        match ahead {
-            Some(answered) => Ok(answered),
-            None => self.page(query, mark).await,
-        }
-    }
-    /// The same, if there is one to ask for.
-    async fn next(&self, goes_on: bool, query: &PullQuery, mark: Option<&PageMark>) -> Result<Option<Answered>> {
-        Ok(if goes_on { Some(self.page(query, mark).await?) } else { None })
-    }
 }
 
 fn begin(run: &Run<'_>, c: &Collection, walked: &Walked) -> Windows {

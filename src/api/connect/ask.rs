@@ -182,7 +182,9 @@ impl Ask {
             return Err(format!("“{label}” is too long."));
         }
         if self.input == Input::Check {
-            return Ok(Some(Value::Bool(text == "on")));
+            // A box that was never ticked says nothing: what is left out may mean more than no.
+            let is_on = text == "on";
+            return Ok((is_on || self.required || self.default.is_some()).then_some(Value::Bool(is_on)));
         }
         if text.is_empty() {
             return if self.required { Err(format!("Please fill in “{label}”.")) } else { Ok(None) };
@@ -267,7 +269,7 @@ mod tests {
         assert_eq!(value("port", ""), Ok(None));
         assert!(value("port", "many").is_err() && value("port", "\"1\"").is_err());
         assert_eq!(value("host", ""), Err("Please fill in “Host”.".to_owned()));
-        assert_eq!(value("quiet", ""), Ok(Some(json!(false))));
+        assert_eq!(value("quiet", ""), Ok(None), "a box that was never ticked says nothing");
         assert_eq!(value("labels", "{\"a\":1}"), Ok(Some(json!({"a": 1}))));
         assert!(value("labels", "a").is_err() && value("tls", "none").is_err());
         assert_eq!(value("tls", "require"), Ok(Some(json!("require"))));

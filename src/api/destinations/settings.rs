@@ -22,10 +22,22 @@ pub(in crate::api) type Settings = Map<String, Value>;
 const BYTES_MAX: usize = 65_536;
 /// Names that are told when another one was meant.
 const NEAR_MAX: usize = 3;
-/// Words in the name of a setting that says where the others are sent.
-const PLACES: [&str; 13] = [
-    "host", "hosts", "port", "server", "servers", "endpoint", "url", "uri", "dsn", "address", "account", "domain",
+/// Words in the name of a setting that says where the others are sent, or that holds such a place.
+const PLACES: [&str; 14] = [
+    "host",
+    "hosts",
+    "port",
+    "server",
+    "servers",
+    "endpoint",
+    "url",
+    "uri",
+    "dsn",
+    "address",
+    "account",
+    "domain",
     "issuer",
+    "credentials",
 ];
 /// The same, written without a capital between.
 const ENDS: [&str; 5] = ["url", "host", "endpoint", "address", "server"];
@@ -231,9 +243,18 @@ mod tests {
 
     #[test]
     fn places_are_known_by_their_names() {
-        for name in
-            ["host", "replicaHosts", "port", "baseUrl", "baseurl", "endpoint", "apiEndpoint", "account", "hostname_uri"]
-        {
+        for name in [
+            "credentials",
+            "host",
+            "replicaHosts",
+            "port",
+            "baseUrl",
+            "baseurl",
+            "endpoint",
+            "apiEndpoint",
+            "account",
+            "hostname_uri",
+        ] {
             assert!(is_place(name), "{name}");
         }
         for name in ["database", "region", "password", "passport", "maxRows", "bucket", "security", "curious"] {

@@ -241,8 +241,9 @@ impl Session {
             // It does not know ranges, and gives everything.
             200 if offset == 0 && !answer.cut => (&answer.body, true),
             200 => return Err(CallError::BadAnswer("the file cannot be read in pieces".to_owned())),
-            // Exactly all of it was read before.
-            416 => return Ok(BulkPiece { next: offset, is_last: true, ..BulkPiece::default() }),
+            // An empty file. Each piece says where the end is, so nothing is asked for beyond it.
+            416 if offset == 0 => return Ok(BulkPiece { next: 0, is_last: true, ..BulkPiece::default() }),
+            416 => return Err(CallError::BadAnswer("the file is shorter than it was".to_owned())),
             403 | 404 | 410 => return Err(CallError::PageExpired("the file is not there any more".to_owned())),
             408 | 429 | 500..=599 => {
                 return Err(CallError::unavailable(format!("status {} for the file", answer.status)));

@@ -562,7 +562,15 @@ fn refusal(status: u16, message: &str, category: &str) -> (u16, Value) {
 }
 
 async fn answer(request: HttpRequest, body: web::Bytes, world: web::Data<Mutex<World>>) -> HttpResponse {
-    let mut world = world.lock().expect("not poisoned");
+    let replied = reply(&request, &body, &mut world.lock().expect("not poisoned"));
+    match replied {
+        Some(response) => response,
+        None => std::future::pending().await,
+    }
+}
+
+/// None: it hangs.
+fn reply(request: &HttpRequest, body: &[u8], world: &mut World) -> Option<HttpResponse> {
     let path = request.path().to_owned();
     world.calls.push(format!("{} {path}", request.method()));
     if let Some((status, body, headers)) = world.faults.pop_front() {
@@ -570,15 +578,14 @@ async fn answer(request: HttpRequest, body: web::Bytes, world: web::Data<Mutex<W
         for header in headers {
             response.insert_header(header);
         }
-        return response.json(body);
+        return Some(response.json(body));
     }
     if path.ends_with("/search") {
-        let wish: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let wish: Value = serde_json::from_slice(body).unwrap_or_default();
         let bound = wish["filterGroups"][0]["filters"][0]["value"].as_str().and_then(|text| text.parse().ok());
         world.searched.push(bound.unwrap_or(0));
         if world.hangs_at == Some(world.searched.len()) {
-            drop(world);
-            return std::future::pending().await;
+            return None;
         }
     }
     let query = pairs(request.query_string().as_bytes());
@@ -587,9 +594,9 @@ async fn answer(request: HttpRequest, body: web::Bytes, world: web::Data<Mutex<W
         let back = query.get("redirect_uri").map_or("", String::as_str);
         let state = query.get("state").map_or("", String::as_str);
         let location = format!("{back}?code=code-111&state={state}");
-        return HttpResponse::Found().insert_header(("location", location)).finish();
+        return Some(HttpResponse::Found().insert_header(("location", location)).finish());
     }
-    let (status, answer) = route(&mut world, request.method(), &path, &query, &body, bearer(&request));
+    let (status, answer) = route(world, request.method(), &path, &query, body, bearer(request));
     let mut response = HttpResponse::build(status.try_into().expect("a status"));
     response.insert_header(("x-hubspot-correlation-id", "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee"));
     if !path.ends_with("/search") {
@@ -598,7 +605,7 @@ async fn answer(request: HttpRequest, body: web::Bytes, world: web::Data<Mutex<W
             response.insert_header((format!("x-hubspot-ratelimit-{name}"), count));
         }
     }
-    if status == 204 { response.finish() } else { response.json(answer) }
+    Some(if status == 204 { response.finish() } else { response.json(answer) })
 }
 
 fn bearer(request: &HttpRequest) -> String {
