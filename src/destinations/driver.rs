@@ -60,7 +60,8 @@ pub struct Frozen {
     /// Sent in this order; how many items the batch had is [`Frozen::items`].
     pub parts: Vec<Part>,
     pub items: usize,
-    /// Items that can never be written here, by their place; no part has them. Each is told as [`Verdict::Row`].
+    /// Items that can never be written here, by their place; no part has them. Whoever sends the batch tells of them: an
+    /// [`Answer::Each`] may say anything in their places.
     pub refused: Vec<(usize, Fault)>,
     /// What could not be written as it should be, for the owner: "crm/deals: amount is text; kept in _extra".
     pub notes: Vec<String>,

@@ -44,7 +44,7 @@ pub mod settings;
 pub mod snowflake;
 #[cfg(any(feature = "bigquery", feature = "gcs", feature = "pubsub", feature = "snowflake"))]
 pub mod steps;
-#[cfg(any(feature = "bigquery", feature = "snowflake"))]
+#[cfg(any(feature = "bigquery", feature = "redshift", feature = "snowflake"))]
 pub mod warehouse;
 
 use std::sync::Arc;

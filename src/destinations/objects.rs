@@ -133,13 +133,7 @@ impl Layout {
         if !(1024..=64 << 20).contains(&self.max_bytes) {
             return Err(Error::invalid("settings.maxBytes: use 1024 to 67108864"));
         }
-        if !(1..=100_000).contains(&self.max_rows) {
-            return Err(Error::invalid("settings.maxRows: use 1 to 100000"));
-        }
-        if self.max_seconds > 3_600 {
-            return Err(Error::invalid("settings.maxSeconds: use 0 to 3600"));
-        }
-        Ok(())
+        super::settings::batches(self.max_rows, 100_000, self.max_seconds).map(drop)
     }
 
     /// The limits that these settings make.

@@ -1,7 +1,7 @@
 //! What is told of a batch whose parts are sent one after the other.
 //!
-//! Always true: each item has a verdict; an event is blamed only if it was alone in its part. Not here: how a part is
-//! sent (each driver).
+//! Always true: each item of a part has a verdict; an event is blamed only if it was alone in its part. Not here: how a
+//! part is sent (each driver), what could never be written (the caller of drivers).
 
 use super::driver::{Answer, Fault, Frozen, Verdict};
 use super::steps::fault;
@@ -11,7 +11,7 @@ use crate::domain::trouble::Trouble;
 /// sent. Events of parts that were not taken come again, then at the head of a batch: a verdict on a whole part is then
 /// one on the whole batch, which is paused or split for it.
 pub fn told(frozen: &Frozen, done: usize, verdict: Verdict) -> Answer {
-    if frozen.refused.is_empty() && (done == 0 || verdict == Verdict::Done) {
+    if done == 0 || verdict == Verdict::Done {
         return Answer::All(verdict);
     }
     let mut all: Vec<Option<Verdict>> = vec![None; frozen.items];
@@ -30,9 +30,7 @@ pub fn told(frozen: &Frozen, done: usize, verdict: Verdict) -> Answer {
             put(*place, said);
         }
     }
-    for (place, fault) in &frozen.refused {
-        put(*place, Verdict::Row(fault.clone()));
-    }
+    // Whoever sends batches tells of the refused ones.
     let unknown = || Verdict::Retry(Fault::new(Trouble::Failed, "it was in no request"));
     Answer::Each(all.into_iter().map(|said| said.unwrap_or_else(unknown)).collect())
 }
@@ -43,18 +41,23 @@ mod tests {
     use crate::destinations::driver::Part;
     use crate::outbound::Bytes;
 
-    fn frozen(parts: &[&[usize]], refused: &[usize]) -> Frozen {
+    fn frozen(parts: &[&[usize]]) -> Frozen {
         let part = |items: &&[usize]| Part { target: String::new(), body: Bytes::new(), items: items.to_vec() };
-        let items = parts.iter().map(|items| items.len()).sum::<usize>() + refused.len();
-        let refused = refused.iter().map(|place| (*place, Fault::new(Trouble::TooLarge, ""))).collect();
-        Frozen { id: "x".to_owned(), parts: parts.iter().map(part).collect(), items, refused, notes: Vec::new() }
+        let items = parts.iter().map(|items| items.len()).sum::<usize>();
+        Frozen {
+            id: "x".to_owned(),
+            parts: parts.iter().map(part).collect(),
+            items,
+            refused: Vec::new(),
+            notes: Vec::new(),
+        }
     }
 
     #[test]
     fn an_event_is_blamed_only_if_it_was_alone() {
         let row = || Verdict::Row(Fault::new(Trouble::ValueRefused, "no"));
         let retry = || Verdict::Retry(Fault::new(Trouble::ValueRefused, "no"));
-        let three = frozen(&[&[0, 1], &[2], &[3, 4]], &[]);
+        let three = frozen(&[&[0, 1], &[2], &[3, 4]]);
         assert_eq!(told(&three, 3, Verdict::Done), Answer::All(Verdict::Done));
         assert_eq!(told(&three, 0, row()), Answer::All(row()));
         let done = Verdict::Done;
@@ -62,13 +65,5 @@ mod tests {
         assert_eq!(told(&three, 1, row()), each);
         let each = Answer::Each(vec![done.clone(), done.clone(), done.clone(), retry(), retry()]);
         assert_eq!(told(&three, 2, row()), each);
-    }
-
-    #[test]
-    fn what_can_never_be_written_is_told_beside_what_was() {
-        let large = Verdict::Row(Fault::new(Trouble::TooLarge, ""));
-        let answer = told(&frozen(&[&[0, 2]], &[1]), 1, Verdict::Done);
-        assert_eq!(answer, Answer::Each(vec![Verdict::Done, large.clone(), Verdict::Done]));
-        assert_eq!(told(&frozen(&[], &[0]), 0, Verdict::Done), Answer::Each(vec![large]));
     }
 }

@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 use super::driver::{Batch, Fault, Item};
 use crate::domain::destination::{Deletes, Shape};
 use crate::domain::event::Payload;
+use crate::domain::id::DestinationId;
 use crate::domain::models::Catalogue;
 use crate::domain::subscription::Include;
 use crate::domain::trouble::Trouble;
@@ -119,6 +120,16 @@ pub struct Names {
 impl Default for Names {
     fn default() -> Self {
         Self { log: "tidemill_events".to_owned(), prefix: String::new() }
+    }
+}
+
+impl Names {
+    /// What a test of a destination writes to: tables that no subscription has, of this destination alone.
+    pub fn of_test(destination: DestinationId) -> Self {
+        let id = destination.to_string();
+        // Short, since some databases take 64 letters.
+        let log = format!("tidemill_test_{}", id.get(id.len().saturating_sub(8)..).unwrap_or_default());
+        Self { prefix: format!("{log}_"), log }
     }
 }
 

@@ -2,11 +2,16 @@
 //!
 //! Always true: a setting that neither has is refused by its name. Not here: what any of them means (the kinds).
 
+use std::time::Duration;
+
 use schemars::{JsonSchema, Schema};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+
+/// How long an event may wait for others to join it.
+const SECONDS_MAX: u32 = 3_600;
 
 /// The schema of `own` with the properties of `shared` after its own.
 pub fn schema(own: Schema, shared: Vec<Schema>) -> Schema {
@@ -44,6 +49,20 @@ pub fn take<T: JsonSchema + DeserializeOwned>(settings: &mut Map<String, Value>)
         }
     }
     own(taken)
+}
+
+/// How many events a batch may have, and how long one may wait for others, as `maxRows` and `maxSeconds` say.
+///
+/// # Errors
+/// `invalid`, with what is allowed.
+pub fn batches(rows: u32, rows_max: u32, seconds: u32) -> Result<(usize, Duration)> {
+    if !(1..=rows_max).contains(&rows) {
+        return Err(Error::invalid(format!("settings.maxRows: use 1 to {rows_max}")));
+    }
+    if seconds > SECONDS_MAX {
+        return Err(Error::invalid(format!("settings.maxSeconds: use 0 to {SECONDS_MAX}")));
+    }
+    Ok((usize::try_from(rows).unwrap_or(1), Duration::from_secs(seconds.into())))
 }
 
 /// What is left are a kind's own settings.

@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use super::driver::{Fault, Step, Verdict};
+use super::driver::{Answer, Fault, Step, Verdict};
 use crate::domain::trouble::Trouble;
 
 /// The steps so far.
@@ -33,6 +33,18 @@ impl Steps {
     /// All of them.
     pub fn done(self) -> Vec<Step> {
         self.0
+    }
+}
+
+/// What a test makes of the answer to its only event.
+///
+/// # Errors
+/// The verdict, if it is not `Done`.
+pub fn written(answer: Answer) -> Result<(), Verdict> {
+    match answer {
+        Answer::All(Verdict::Done) => Ok(()),
+        Answer::All(verdict) => Err(verdict),
+        Answer::Each(all) => all.into_iter().find(|verdict| *verdict != Verdict::Done).map_or(Ok(()), Err),
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::driver::{Batch, Fault};
@@ -32,7 +33,7 @@ pub struct Slice {
     /// Each a JSON text, as `text` made it.
     pub rows: Vec<String>,
     /// When the earliest event of a log's slice was received: what is in the table from before is none of these.
-    pub since: Option<String>,
+    pub since: Option<Timestamp>,
     pub items: Vec<usize>,
 }
 
@@ -70,8 +71,7 @@ pub fn sliced(batch: &Batch, names: &Names, bounds: Bounds, text: fn(&Table, &Ro
             slice.rows.push(json);
             let received = table.columns.iter().position(|column| column.name == "received_at");
             if let Some(Cell::Time(at)) = received.and_then(|place| row.cells.get(place)) {
-                let at = at.to_string();
-                slice.since = Some(slice.since.take().map_or(at.clone(), |since| since.min(at)));
+                slice.since = Some(slice.since.map_or(*at, |since| since.min(*at)));
             }
             slice.items.append(&mut row.items);
         }
@@ -93,7 +93,7 @@ fn blank(topic: &Option<String>, table: &Table) -> Slice {
 }
 
 /// Of rows with one key, the first; a mirror's rows are so already, a log's if an event was asked for again.
-fn once(table: &Table, rows: Vec<Row>) -> Vec<Row> {
+pub fn once(table: &Table, rows: Vec<Row>) -> Vec<Row> {
     let key: Vec<usize> = table
         .columns
         .iter()
@@ -118,6 +118,8 @@ fn once(table: &Table, rows: Vec<Row>) -> Vec<Row> {
 
 /// Moves what no exact number and no timestamp of a warehouse holds into [`EXTRA`], with a note.
 fn set_aside(table: &Table, row: &mut Row, bounds: Bounds, topic: Option<&str>, notes: &mut Vec<String>) {
+    // Only a mirror has columns that could be too narrow.
+    let Some(extra) = table.columns.iter().position(|column| column.name == EXTRA) else { return };
     let mut aside = Map::new();
     for (column, cell) in table.columns.iter().zip(row.cells.iter_mut()) {
         let value = match cell {
@@ -141,8 +143,7 @@ fn set_aside(table: &Table, row: &mut Row, bounds: Bounds, topic: Option<&str>, 
         }
         aside.insert(column.name.clone(), value);
     }
-    let extra = table.columns.iter().position(|column| column.name == EXTRA);
-    let Some(cell) = extra.and_then(|place| row.cells.get_mut(place)).filter(|_| !aside.is_empty()) else { return };
+    let Some(cell) = row.cells.get_mut(extra).filter(|_| !aside.is_empty()) else { return };
     if let Cell::Json(text) = &*cell {
         let held: Map<String, Value> = serde_json::from_str(text).unwrap_or_default();
         aside.extend(held);
@@ -157,7 +158,7 @@ const YEAR_10000: i64 = 253_402_300_800;
 const NOTES_MAX: usize = 20;
 
 /// A JSON number in plain digits, if it has no more of them than a column takes: `1e3` is `1000`.
-fn decimal(text: &str, bounds: Bounds) -> Option<String> {
+pub fn decimal(text: &str, bounds: Bounds) -> Option<String> {
     let (sign, rest) = text.strip_prefix('-').map_or(("", text), |rest| ("-", rest));
     let (mantissa, exponent) = match rest.split_once(['e', 'E']) {
         Some((mantissa, exponent)) => (mantissa, exponent.trim_start_matches('+').parse::<i32>().ok()?),

@@ -181,6 +181,8 @@ fn failure(status: &Value) -> Option<Verdict> {
     let fault = |trouble| Fault::new(trouble, detail.clone());
     // "BigQuery error messages": the table of reasons.
     Some(match text(error, "reason").as_str() {
+        // "Could not serialize access to table …", "Transaction is aborted due to concurrent update …".
+        "invalid" | "invalidQuery" if detail.contains("concurrent update") => Verdict::Retry(fault(Trouble::Conflict)),
         "invalid" | "invalidQuery" if names_column(&detail) => Verdict::Config(fault(Trouble::TableMismatch)),
         "invalid" | "invalidQuery" => Verdict::Row(fault(Trouble::ValueRefused)),
         "tableUnavailable" | "resourceInUse" => Verdict::Retry(fault(Trouble::Busy)),
@@ -214,6 +216,8 @@ mod tests {
     fn a_failed_job_blames_an_event_only_for_its_values() {
         assert!(matches!(judged("invalid", "Could not parse '13th' as TIMESTAMP"), Verdict::Row(_)));
         assert!(matches!(judged("invalid", "No such field: crm."), Verdict::Config(_)));
+        let conflict = "Could not serialize access to table p:d.crm_contacts due to concurrent update";
+        assert!(matches!(judged("invalidQuery", conflict), Verdict::Retry(_)));
         assert!(matches!(judged("accessDenied", ""), Verdict::Config(_)));
         assert!(matches!(judged("backendError", ""), Verdict::Retry(_)));
         assert!(matches!(judged("rateLimitExceeded", ""), Verdict::Retry(_)));

@@ -27,7 +27,7 @@ use super::driver::{Answer, Batch, Driver, Fault, Frozen, Kind, Limits, Opening,
 use super::google::{self, Account, Google};
 use super::parts;
 use super::rows::{Cell, Names, Row, SEQ, Table, Type};
-use super::steps::Steps;
+use super::steps::{self, Steps};
 use super::warehouse::{self, Bounds};
 use crate::clock::Clock;
 use crate::domain::destination::Shape;
@@ -126,8 +126,8 @@ struct Known {
 }
 
 fn open(opening: Opening) -> Result<Arc<dyn Driver>> {
-    let settings: Settings = serde_json::from_value(Value::Object(opening.settings))
-        .map_err(|error| Error::invalid(format!("settings: {error}")))?;
+    let settings: Settings = crate::destinations::settings::own(opening.settings)?;
+    let (rows, age) = crate::destinations::settings::batches(settings.max_rows, 50_000, settings.max_seconds)?;
     let account = Account::read(&settings.credentials, settings.subject_token)?;
     let google = Google::new(opening.client, account, SCOPE);
     let project = google::project(settings.project_id.as_deref(), &google)?;
@@ -152,20 +152,19 @@ fn open(opening: Opening) -> Result<Arc<dyn Driver>> {
         dataset: settings.dataset,
         names: Names { log: settings.table, prefix: settings.table_prefix },
         space: opening.destination.to_string(),
-        rows: usize::try_from(settings.max_rows.clamp(1, 50_000)).unwrap_or(1),
-        age: Duration::from_secs(settings.max_seconds.min(3_600).into()),
+        rows,
+        age,
         known: Mutex::new(Known { location: settings.location, tables: HashSet::new() }),
     }))
 }
 
 impl Driver for BigQuery {
     fn limits(&self) -> Limits {
-        // A request that grows past its limit makes a part of its own.
         Limits { rows: self.rows, bytes: 16 << 20, age: self.age, timeout: Duration::from_secs(600), recuts: false }
     }
 
     fn prepare(&self, batch: &Batch) -> std::result::Result<Frozen, Verdict> {
-        Ok(self.frozen(batch, &self.names))
+        self.frozen(batch, &self.names)
     }
 
     fn send<'a>(&'a self, frozen: &'a Frozen) -> BoxFuture<'a, Answer> {
@@ -178,7 +177,7 @@ impl Driver for BigQuery {
 }
 
 impl BigQuery {
-    fn frozen(&self, batch: &Batch, names: &Names) -> Frozen {
+    fn frozen(&self, batch: &Batch, names: &Names) -> std::result::Result<Frozen, Verdict> {
         let (bounds, text): (_, fn(&Table, &Row) -> String) = match batch.shape {
             Shape::Append => (LOADED, line),
             Shape::Mirror(_) => (MERGED, warehouse::array),
@@ -193,13 +192,17 @@ impl BigQuery {
             };
             if slice.topic.is_some() && body.len() > REQUEST_MAX_BYTES {
                 let detail = format!("as a request it has {} bytes, one takes {REQUEST_MAX_BYTES}", body.len());
+                // Escaped, rows can grow to more than was reckoned: fewer of them fit.
+                if slice.items.len() > 1 {
+                    return Err(Verdict::Row(Fault::new(Trouble::TooLarge, detail)));
+                }
                 refused.extend(slice.items.iter().map(|place| (*place, Fault::new(Trouble::TooLarge, detail.clone()))));
                 continue;
             }
             let target = slice.topic.unwrap_or_default();
             parts.push(Part { target, body: Bytes::from(body), items: slice.items });
         }
-        Frozen { id: batch.id.clone(), parts, items: batch.items.len(), refused, notes: sliced.notes }
+        Ok(Frozen { id: batch.id.clone(), parts, items: batch.items.len(), refused, notes: sliced.notes })
     }
 
     /// A query job's configuration that writes rows to a mirror.
@@ -217,11 +220,14 @@ impl BigQuery {
 
     async fn write(&self, frozen: &Frozen, names: &Names) -> Answer {
         for (number, part) in frozen.parts.iter().enumerate() {
-            if let Err(verdict) = self.run(&frozen.id, number, part, names).await {
-                return parts::told(frozen, number, verdict);
+            match self.run(&frozen.id, number, part, names).await {
+                Ok(()) => {}
+                // Jobs have the batch's name: what was done before is found done.
+                Err(verdict @ (Verdict::Retry(_) | Verdict::Config(_))) => return Answer::All(verdict),
+                Err(verdict) => return parts::told(frozen, number, verdict),
             }
         }
-        parts::told(frozen, frozen.parts.len(), Verdict::Done)
+        Answer::All(Verdict::Done)
     }
 
     async fn run(&self, batch: &str, number: usize, part: &Part, names: &Names) -> std::result::Result<(), Verdict> {
@@ -275,12 +281,11 @@ impl BigQuery {
 
     async fn try_out(&self, probe: &Probe) -> Vec<Step> {
         let mut steps = Steps::default();
-        let names = Names { log: "tidemill_test".to_owned(), prefix: "tidemill_test_".to_owned() };
+        let names = Names::of_test(probe.batch.destination);
         let mut batch = probe.batch.clone();
         // A test is no repetition of the one before it.
         batch.id = format!("test-{:016x}", self.clock.now().0);
-        let frozen = self.frozen(&batch, &names);
-        let topic = frozen.parts.first().map(|part| part.target.clone()).filter(|topic| !topic.is_empty());
+        let topic = batch.items.first().filter(|_| batch.shape != Shape::Append).map(|item| item.event.topic.clone());
         let table = warehouse::table(topic.as_deref(), &names);
         steps.take("signIn", self.google.sign_in()).await;
         let location = async {
@@ -288,20 +293,18 @@ impl BigQuery {
             Ok(((), format!("dataset {} in {location}", self.dataset)))
         };
         steps.take("permissions", location).await;
-        steps.take("table", async { Ok(((), self.tables().ensure(&table).await?)) }).await;
+        let made = steps.take("table", async { Ok(((), self.tables().ensure(&table).await?)) }).await;
         let write = async {
-            match self.write(&frozen, &names).await {
-                Answer::All(Verdict::Done) => Ok(((), String::new())),
-                Answer::All(verdict) => Err(verdict),
-                Answer::Each(all) => all.into_iter().find(|v| *v != Verdict::Done).map_or(Ok(((), String::new())), Err),
-            }
+            steps::written(self.write(&self.frozen(&batch, &names)?, &names).await).map(|()| ((), String::new()))
         };
         steps.take("write", write).await;
         steps.take("read", self.read_back(&table)).await;
-        // Also after a step that failed: what was made is taken away.
-        let clean = self.tables().delete(&table.name).await;
-        self.known.lock().await.tables.remove(&table.name);
-        steps.take("clean", async { clean.map(|()| ((), String::new())) }).await;
+        if made.is_some() {
+            // Also after a step that failed: what was made is taken away.
+            let clean = self.tables().delete(&table.name).await;
+            self.known.lock().await.tables.remove(&table.name);
+            steps.take("clean", async { clean.map(|()| ((), String::new())) }).await;
+        }
         steps.done()
     }
 

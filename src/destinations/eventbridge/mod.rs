@@ -79,10 +79,16 @@ fn default_seconds() -> u32 {
     1
 }
 
+/// For all requests of a batch, but for the last one; and how long that may take (`outbound::Client` sees to it).
+const SEND_MAX: Duration = Duration::from_secs(85);
+const CALL_MAX: Duration = Duration::from_secs(35);
+
 struct Bus {
     account: Account,
     url: Url,
     settings: Settings,
+    rows: usize,
+    age: Duration,
 }
 
 fn open(opening: Opening) -> Result<Arc<dyn Driver>> {
@@ -97,26 +103,15 @@ fn open(opening: Opening) -> Result<Arc<dyn Driver>> {
     if !(1..=256).contains(&settings.source.len()) || settings.source.to_ascii_lowercase().starts_with("aws") {
         return Err(Error::invalid("settings.source: use 1 to 256 bytes that do not begin with `aws`"));
     }
-    if !(1..=1_000).contains(&settings.max_rows) {
-        return Err(Error::invalid("settings.maxRows: use 1 to 1000"));
-    }
-    if settings.max_seconds > 3_600 {
-        return Err(Error::invalid("settings.maxSeconds: use 0 to 3600"));
-    }
+    let (rows, age) = settings::batches(settings.max_rows, 1_000, settings.max_seconds)?;
     let account = Account::open(access, opening.client)?;
     let url = account.endpoint("events", "endpoint", settings.endpoint.as_deref())?;
-    Ok(Arc::new(Bus { account, url, settings }))
+    Ok(Arc::new(Bus { account, url, settings, rows, age }))
 }
 
 impl Driver for Bus {
     fn limits(&self) -> Limits {
-        Limits {
-            rows: usize::try_from(self.settings.max_rows).unwrap_or(1),
-            bytes: 4 << 20,
-            age: Duration::from_secs(self.settings.max_seconds.into()),
-            timeout: Duration::from_secs(120),
-            recuts: false,
-        }
+        Limits { rows: self.rows, bytes: 4 << 20, age: self.age, timeout: SEND_MAX + CALL_MAX, recuts: false }
     }
 
     fn prepare(&self, batch: &Batch) -> std::result::Result<Frozen, Verdict> {
@@ -150,7 +145,12 @@ impl Driver for Bus {
             for (place, fault) in &frozen.refused {
                 set(&mut verdicts, *place, Verdict::Row(fault.clone()));
             }
+            let began = Instant::now();
             for part in &frozen.parts {
+                // What was taken must be told before the caller's patience ends: it would be sent again.
+                if began.elapsed() > SEND_MAX {
+                    break;
+                }
                 let told = self.put(part).await;
                 // Without credentials, permission or bus the other requests would fare no better.
                 let stop = told.iter().all(|verdict| matches!(verdict, Verdict::Config(_)));
@@ -234,13 +234,23 @@ impl Bus {
         if answer.status == 200 {
             return entries_told(&answer.body, count);
         }
-        let code = faults::Said::of(&answer).code;
-        let whole = matches!(code.as_str(), "ValidationException" | "InvalidParameterValue") || answer.status == 413;
+        let said = faults::Said::of(&answer);
+        let whole =
+            matches!(said.code.as_str(), "ValidationException" | "InvalidParameterValue") || answer.status == 413;
         if !whole {
             return vec![self.account.judge(&answer).await; count];
         }
         if count <= 1 {
-            return vec![Verdict::Row(Fault::new(Trouble::ValueRefused, code)); count];
+            let detail = format!("{}: {}", said.code, said.message);
+            // The names in an entry are the owner's settings; the rest of it is the event.
+            let is_named = ["eventBusName", "source"].iter().any(|name| said.message.contains(name));
+            return vec![
+                match is_named {
+                    true => Verdict::Config(Fault::new(Trouble::SettingsRefused, detail)),
+                    false => Verdict::Row(Fault::new(Trouble::ValueRefused, detail)),
+                };
+                count
+            ];
         }
         let mut verdicts = Vec::with_capacity(count);
         let body: Value = serde_json::from_slice(&part.body).unwrap_or_default();

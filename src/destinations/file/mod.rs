@@ -14,7 +14,6 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::driver::{Answer, Batch, Driver, Fault, Frozen, Kind, Limits, Opening, Part, Probe, Step, Verdict};
 use super::lines;
@@ -86,11 +85,12 @@ struct Mark {
 struct Files {
     folder: PathBuf,
     settings: Settings,
+    rows: usize,
+    age: Duration,
 }
 
 fn open(opening: Opening) -> Result<Arc<dyn Driver>> {
-    let settings: Settings = serde_json::from_value(Value::Object(opening.settings))
-        .map_err(|error| Error::invalid(format!("settings: {error}")))?;
+    let settings: Settings = crate::destinations::settings::own(opening.settings)?;
     let Some(root) = opening.files else {
         let message = "files are not allowed on this node: its operator sets `destinations.files_path`";
         return Err(Error::invalid(message));
@@ -109,18 +109,13 @@ fn open(opening: Opening) -> Result<Arc<dyn Driver>> {
         return Err(Error::invalid("settings.maxFileBytes: use 1024 to 17179869184"));
     }
     let folder = root.join(opening.destination.to_string()).join(&settings.folder);
-    Ok(Arc::new(Files { folder, settings }))
+    let (rows, age) = crate::destinations::settings::batches(settings.max_rows, 10_000, settings.max_seconds)?;
+    Ok(Arc::new(Files { folder, settings, rows, age }))
 }
 
 impl Driver for Files {
     fn limits(&self) -> Limits {
-        Limits {
-            rows: usize::try_from(self.settings.max_rows.clamp(1, 10_000)).unwrap_or(1),
-            bytes: 4 << 20,
-            age: Duration::from_secs(self.settings.max_seconds.min(3_600).into()),
-            timeout: Duration::from_secs(60),
-            recuts: false,
-        }
+        Limits { rows: self.rows, bytes: 4 << 20, age: self.age, timeout: Duration::from_secs(60), recuts: false }
     }
 
     fn prepare(&self, batch: &Batch) -> std::result::Result<Frozen, Verdict> {

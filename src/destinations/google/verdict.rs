@@ -41,6 +41,8 @@ pub fn judge(answer: &Answer, asked: Asked) -> Verdict {
         (403, _) => Verdict::Config(fault(Trouble::PermissionDenied)),
         (404 | 410, _) => Verdict::Config(fault(Trouble::TargetMissing)),
         (413, _) if asked == Asked::Events => Verdict::Row(fault(Trouble::TooLarge)),
+        // Billing, a key of the owner's own, a region that a policy bars (Pub/Sub's "Error codes").
+        (400, "FAILED_PRECONDITION" | "failedPrecondition") => Verdict::Config(fault(Trouble::SettingsRefused)),
         (400 | 422, _) if asked == Asked::Events => Verdict::Row(fault(Trouble::ValueRefused)),
         (409 | 412, _) => Verdict::Retry(fault(Trouble::Conflict)),
         (408 | 500 | 502 | 504, _) => Verdict::Retry(fault(Trouble::Failed)),

@@ -17,7 +17,6 @@ use std::time::{Duration, Instant};
 use ::mongodb::bson::{Document, RawDocumentBuf, rawdoc};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use serde_json::Value;
 
 use self::cluster::Cluster;
 use self::settings::Settings;
@@ -36,9 +35,6 @@ pub static KIND: Kind = Kind {
     open,
 };
 
-/// What a test writes to: `tidemill_test`, `tidemill_test_crm_contacts`.
-const TEST_COLLECTION: &str = "tidemill_test";
-
 struct Mongo {
     settings: Settings,
     names: Names,
@@ -46,8 +42,7 @@ struct Mongo {
 }
 
 fn open(opening: Opening) -> Result<Arc<dyn Driver>> {
-    let settings: Settings = serde_json::from_value(Value::Object(opening.settings))
-        .map_err(|error| Error::invalid(format!("settings: {error}")))?;
+    let settings: Settings = crate::destinations::settings::own(opening.settings)?;
     settings.check_ranges()?;
     let (place, names) = (settings.place()?, settings.names()?);
     let tls = match place.encrypted {
@@ -107,7 +102,7 @@ impl Mongo {
                 steps.pass("signIn", Ok(String::new()))?;
             }
         }
-        let names = Names { log: TEST_COLLECTION.to_owned(), prefix: format!("{TEST_COLLECTION}_") };
+        let names = Names::of_test(probe.batch.destination);
         let mut batch = probe.batch.clone();
         batch.shape = probe.shape;
         let frozen = document::prepare(&batch, &names);

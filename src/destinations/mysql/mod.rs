@@ -20,7 +20,6 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use mysql_async::prelude::Queryable;
-use serde_json::Value;
 
 use self::link::{Link, Links};
 use self::request::{Head, Request};
@@ -53,8 +52,6 @@ pub static MARIADB: Kind = Kind {
 
 /// Tables that are known to be there, at most; a node with more looks again.
 const KNOWN_MAX: usize = 1_000;
-/// What a test writes to: `tidemill_test`, `tidemill_test_crm_contacts`.
-const TEST_TABLE: &str = "tidemill_test";
 
 struct Mysql {
     settings: Settings,
@@ -65,8 +62,7 @@ struct Mysql {
 }
 
 fn open(opening: Opening) -> Result<Arc<dyn Driver>> {
-    let settings: Settings = serde_json::from_value(Value::Object(opening.settings))
-        .map_err(|error| Error::invalid(format!("settings: {error}")))?;
+    let settings: Settings = crate::destinations::settings::own(opening.settings)?;
     settings.check_ranges()?;
     let (place, names) = (settings.place()?, settings.names()?);
     if let Some(pem) = &place.ca {
@@ -185,7 +181,7 @@ impl Mysql {
         let topic = probe.batch.items.first().map(|item| item.event.topic.as_str()).unwrap_or_default();
         let looked = tables::look(link, &request::head(probe.shape, topic, &self.names)).await;
         steps.pass("table", looked, "")?;
-        let names = Names { log: TEST_TABLE.to_owned(), prefix: format!("{TEST_TABLE}_") };
+        let names = Names::of_test(probe.batch.destination);
         let mut batch = probe.batch.clone();
         batch.shape = probe.shape;
         let frozen = request::prepare(&batch, &names);

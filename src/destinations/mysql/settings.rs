@@ -181,13 +181,7 @@ impl Settings {
     /// # Errors
     /// `invalid`, naming the setting.
     pub(super) fn check_ranges(&self) -> Result<()> {
-        if !(1..=5_000).contains(&self.max_rows) {
-            return Err(Error::invalid("settings.maxRows: use 1 to 5000"));
-        }
-        if self.max_seconds > 3_600 {
-            return Err(Error::invalid("settings.maxSeconds: use 0 to 3600"));
-        }
-        Ok(())
+        crate::destinations::settings::batches(self.max_rows, 5_000, self.max_seconds).map(drop)
     }
 }
 

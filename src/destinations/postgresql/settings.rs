@@ -120,8 +120,7 @@ pub(super) struct Way {
 
 /// Reads and checks the settings.
 pub(super) fn read(settings: Map<String, Value>) -> Result<(Settings, Way)> {
-    let settings: Settings = serde_json::from_value(Value::Object(settings))
-        .map_err(|error| Error::invalid(format!("settings: {error}")))?;
+    let settings: Settings = crate::destinations::settings::own(settings)?;
     for (name, value) in [("schema", &settings.schema), ("table", &settings.table)] {
         if value.is_empty() || value.len() > NAME_MAX_BYTES || value.contains('\0') {
             return Err(Error::invalid(format!("settings.{name}: use 1 to {NAME_MAX_BYTES} bytes")));

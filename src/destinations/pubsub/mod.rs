@@ -106,8 +106,8 @@ struct Topic {
 }
 
 fn open(opening: Opening) -> Result<Arc<dyn Driver>> {
-    let settings: Settings = serde_json::from_value(Value::Object(opening.settings))
-        .map_err(|error| Error::invalid(format!("settings: {error}")))?;
+    let settings: Settings = crate::destinations::settings::own(opening.settings)?;
+    let (rows, age) = crate::destinations::settings::batches(settings.max_rows, 5_000, settings.max_seconds)?;
     let account = Account::read(&settings.credentials, settings.subject_token)?;
     let google = Google::new(opening.client, account, SCOPE);
     let project = google::project(settings.project_id.as_deref(), &google)?;
@@ -123,18 +123,12 @@ fn open(opening: Opening) -> Result<Arc<dyn Driver>> {
     }
     let endpoint = google::endpoint(settings.endpoint.as_deref(), "https://pubsub.googleapis.com")?;
     let url = google::below(&endpoint, &["v1", "projects", &project, "topics", topic], &[]);
-    Ok(Arc::new(Topic {
-        google,
-        url,
-        ordering_key: settings.ordering_key,
-        rows: usize::try_from(settings.max_rows.clamp(1, 5_000)).unwrap_or(1),
-        age: Duration::from_secs(settings.max_seconds.min(3_600).into()),
-    }))
+    Ok(Arc::new(Topic { google, url, ordering_key: settings.ordering_key, rows, age }))
 }
 
 impl Driver for Topic {
     fn limits(&self) -> Limits {
-        Limits { rows: self.rows, bytes: 6 << 20, age: self.age, timeout: Duration::from_secs(120), recuts: false }
+        Limits { rows: self.rows, bytes: 6 << 20, age: self.age, timeout: Duration::from_secs(180), recuts: false }
     }
 
     fn prepare(&self, batch: &Batch) -> std::result::Result<Frozen, Verdict> {

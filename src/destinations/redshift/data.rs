@@ -34,6 +34,8 @@ pub enum Ended {
     Badly {
         error: String,
         query: Option<i64>,
+        /// When the statements were asked for first; seconds since 1970. None: the service does not say.
+        asked_at: Option<f64>,
     },
 }
 
@@ -118,5 +120,6 @@ fn badly(told: &Value) -> Ended {
     let from = failed.unwrap_or(told);
     let error = from.get("Error").and_then(Value::as_str).unwrap_or("the statements were aborted").to_owned();
     let query = from.get("RedshiftQueryId").and_then(Value::as_i64).filter(|id| *id > 0);
-    Ended::Badly { error, query }
+    let asked_at = told.get("CreatedAt").and_then(Value::as_f64);
+    Ended::Badly { error, query, asked_at }
 }

@@ -23,7 +23,7 @@ use super::aws::{Access, Account, note};
 use super::driver::{Answer, Batch, Driver, Fault, Frozen, Kind, Limits, Opening, Part, Probe, Step, Verdict};
 use super::objects::Packing;
 use super::rows::{self, Names, Table};
-use super::settings;
+use super::{settings, warehouse};
 use crate::domain::destination::Shape;
 use crate::domain::id::DestinationId;
 use crate::domain::trouble::Trouble;
@@ -36,6 +36,8 @@ use options::Settings;
 const ROW_MAX_BYTES: usize = 4_000_000;
 /// How many batches' failed tries are remembered.
 const TRIES_MAX: usize = 1_000;
+/// Failures of a batch from before that are passed over.
+const STALE_MAX: u32 = 50;
 
 /// The kind.
 pub static KIND: Kind = Kind {
@@ -68,6 +70,8 @@ struct Warehouse {
     names: Names,
     /// Tables that are as they should be.
     ready: Mutex<HashSet<String>>,
+    /// Seconds since 1970.
+    opened_at: f64,
     /// How often a part's transaction has failed: a token gives the outcome of its first use for hours.
     tries: Mutex<HashMap<String, u32>>,
 }
@@ -97,8 +101,11 @@ fn open(opening: Opening) -> Result<Arc<dyn Driver>> {
         }
     }
     let names = Names { log: settings.table.clone(), prefix: settings.table_prefix.clone() };
+    #[allow(clippy::cast_precision_loss, reason = "a time of this millennium")]
+    let opened_at = account.wall().0 as f64 / 1000.0;
     Ok(Arc::new(Warehouse {
         destination: opening.destination,
+        opened_at,
         data: Data { account, url, whereabouts },
         bucket: Bucket::open(staging, &place)?,
         settings,
@@ -149,16 +156,24 @@ impl Warehouse {
     fn frozen(&self, batch: &Batch, names: &Names) -> std::result::Result<Frozen, Verdict> {
         let written = rows::written(batch, names);
         let (mut parts, mut refused, mut notes) = (Vec::new(), written.refused, written.notes);
-        for (number, (table, table_rows)) in written.tables.iter().enumerate() {
+        for (number, (table, table_rows)) in written.tables.into_iter().enumerate() {
             let (mut lines, mut items, mut topic) = (String::new(), Vec::new(), "");
-            for row in table_rows {
-                let line = sql::line(table, row, &mut notes);
-                if line.len() > ROW_MAX_BYTES {
-                    let detail = format!("its row has {} bytes, COPY takes {ROW_MAX_BYTES}", line.len());
-                    refused.extend(row.items.iter().map(|item| (*item, Fault::new(Trouble::TooLarge, detail.clone()))));
-                    continue;
+            // A key is not enforced: of an event that was asked for twice there is one row.
+            for row in warehouse::once(&table, table_rows) {
+                let line = sql::line(&table, &row, &mut notes).and_then(|line| match line.len() {
+                    bytes if bytes > ROW_MAX_BYTES => {
+                        let detail = format!("its row has {bytes} bytes, COPY takes {ROW_MAX_BYTES}");
+                        Err(Fault::new(Trouble::TooLarge, detail))
+                    }
+                    _ => Ok(line),
+                });
+                match line {
+                    Ok(line) => lines.push_str(&line),
+                    Err(fault) => {
+                        refused.extend(row.items.iter().map(|item| (*item, fault.clone())));
+                        continue;
+                    }
                 }
-                lines.push_str(&line);
                 items.extend(&row.items);
                 if let Some(item) = row.items.first().and_then(|place| batch.items.get(*place)) {
                     topic = &item.event.topic;
@@ -205,10 +220,15 @@ impl Warehouse {
             region: &self.bucket.account.region,
         };
         let sqls = sql::load(&self.settings.schema, table, target.shape, &staged);
-        let tries = self.tries.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied().unwrap_or(0);
-        let ended = self.data.run(&sqls, &format!("{}-{name}-{tries}", self.destination)).await?;
-        if let Ended::Badly { error, query } = ended {
+        loop {
+            let tries = self.tries.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied().unwrap_or(0);
+            let ended = self.data.run(&sqls, &format!("{}-{name}-{tries}", self.destination)).await?;
+            let Ended::Badly { error, query, asked_at } = ended else { break };
             self.remember(name, tries + 1);
+            // What failed before this driver was opened is known to nobody any more, and says nothing of now.
+            if tries < STALE_MAX && asked_at.is_some_and(|at| at < self.opened_at) {
+                continue;
+            }
             return Err(self.told(&error, query, table).await);
         }
         self.tries.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
@@ -221,7 +241,7 @@ impl Warehouse {
 
     fn remember(&self, name: &str, tries: u32) {
         let mut known = self.tries.lock().unwrap_or_else(PoisonError::into_inner);
-        // Batches that ended as dead letters leave theirs: a count that is lost costs one try more.
+        // Batches that ended as dead letters leave theirs: a count that is lost costs one try more for each failure.
         if known.len() >= TRIES_MAX {
             known.clear();
         }
@@ -292,7 +312,7 @@ impl Warehouse {
         let version = version.map(|rows| rows.into_iter().flatten().flatten().next().unwrap_or_default());
         note(steps, "connect", began, version)?;
 
-        let names = Names { log: "tidemill_test".to_owned(), prefix: "tidemill_test_".to_owned() };
+        let names = Names::of_test(probe.batch.destination);
         let began = Instant::now();
         // A test has names of its own each time: a token gives the outcome of its first use.
         let id = format!("test-{}", self.data.account.wall().0);

@@ -113,12 +113,6 @@ impl Settings {
         if self.staging_prefix.len() > 512 || !self.staging_prefix.split('/').all(is_part) {
             return refuse("stagingPrefix: use up to 512 letters, digits, `.`, `_`, `-` and `=`, divided by `/`");
         }
-        if !(1..=50_000).contains(&self.max_rows) {
-            return refuse("maxRows: use 1 to 50000");
-        }
-        if self.max_seconds > 3_600 {
-            return refuse("maxSeconds: use 0 to 3600");
-        }
-        Ok(())
+        crate::destinations::settings::batches(self.max_rows, 50_000, self.max_seconds).map(drop)
     }
 }

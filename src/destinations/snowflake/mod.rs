@@ -15,7 +15,6 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::Value;
 use tokio::sync::Mutex;
 use url::Url;
 use uuid::Uuid;
@@ -26,7 +25,7 @@ use super::driver::{Answer, Batch, Driver, Fault, Frozen, Kind, Limits, Opening,
 use super::parts;
 use super::rows::{Names, Table};
 use super::rs256::Key;
-use super::steps::Steps;
+use super::steps::{self, Steps};
 use super::warehouse::{self, Bounds, Slice};
 use crate::clock::Clock;
 use crate::domain::secret::Secret;
@@ -111,8 +110,8 @@ struct Snowflake {
 }
 
 fn open(opening: Opening) -> Result<Arc<dyn Driver>> {
-    let settings: Settings = serde_json::from_value(Value::Object(opening.settings))
-        .map_err(|error| Error::invalid(format!("settings: {error}")))?;
+    let settings: Settings = crate::destinations::settings::own(opening.settings)?;
+    let (rows, age) = crate::destinations::settings::batches(settings.max_rows, 50_000, settings.max_seconds)?;
     let is_account = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     if settings.account.is_empty() || settings.account.len() > 200 || !settings.account.bytes().all(is_account) {
         return Err(Error::invalid("settings.account: use the account's identifier, such as myorg-myaccount"));
@@ -163,8 +162,6 @@ fn open(opening: Opening) -> Result<Arc<dyn Driver>> {
         role: settings.role.as_deref().map(|role| named("role", role)).transpose()?,
     };
     let names = Names { log: named("table", &settings.table)?, prefix: settings.table_prefix };
-    let rows = usize::try_from(settings.max_rows.clamp(1, 50_000)).unwrap_or(1);
-    let age = Duration::from_secs(settings.max_seconds.min(3_600).into());
     Ok(Arc::new(Snowflake { wire, place, names, rows, age }))
 }
 
@@ -194,7 +191,7 @@ impl Snowflake {
             let rows = format!("[{}]", rows.join(","));
             let body = match (&topic, since) {
                 (None, since) => {
-                    self.place.body(&sql::append(&table), &[&rows, since.as_deref().unwrap_or("1970-01-01T00:00:00Z")])
+                    self.place.body(&sql::append(&table), &[&rows, &since.unwrap_or_default().to_string()])
                 }
                 (Some(_), _) => self.place.body(&sql::mirror(&table), &[&rows]),
             };
@@ -211,11 +208,14 @@ impl Snowflake {
 
     async fn write(&self, frozen: &Frozen, names: &Names) -> Answer {
         for (number, part) in frozen.parts.iter().enumerate() {
-            if let Err(verdict) = self.merge(&frozen.id, number, part, names).await {
-                return parts::told(frozen, number, verdict);
+            match self.merge(&frozen.id, number, part, names).await {
+                Ok(()) => {}
+                // A MERGE does once what it does twice.
+                Err(verdict @ (Verdict::Retry(_) | Verdict::Config(_))) => return Answer::All(verdict),
+                Err(verdict) => return parts::told(frozen, number, verdict),
             }
         }
-        parts::told(frozen, frozen.parts.len(), Verdict::Done)
+        Answer::All(Verdict::Done)
     }
 
     /// One statement, once more after what it lacked was made.
@@ -231,7 +231,8 @@ impl Snowflake {
         } else {
             match judge(&answer) {
                 // What the owner had to mend may be mended since the statement failed under its name.
-                Verdict::Config(_) if answer.status == 422 => {}
+                // And one that failed for the moment would be answered with that failure for ever.
+                Verdict::Config(_) | Verdict::Retry(_) if answer.status == 422 => {}
                 verdict => return Err(verdict),
             }
         }
@@ -273,7 +274,7 @@ impl Snowflake {
 
     async fn try_out(&self, probe: &Probe) -> Vec<Step> {
         let mut steps = Steps::default();
-        let names = Names { log: "TIDEMILL_TEST".to_owned(), prefix: "TIDEMILL_TEST_".to_owned() };
+        let names = Names::of_test(probe.batch.destination);
         let mut batch = probe.batch.clone();
         batch.id = self.fresh("test");
         let frozen = self.frozen(&batch, &names);
@@ -288,7 +289,7 @@ impl Snowflake {
         steps
             .take("signIn", async { Ok(((), said(ask("version", "SELECT CURRENT_VERSION()".to_owned()).await?))) })
             .await;
-        steps
+        let made = steps
             .take("table", async {
                 self.create("test/create", &table).await?;
                 let count = self.columns("test", &table).await?.data.len();
@@ -296,15 +297,7 @@ impl Snowflake {
             })
             .await;
         steps
-            .take("write", async {
-                match self.write(&frozen, &names).await {
-                    Answer::All(Verdict::Done) => Ok(((), String::new())),
-                    Answer::All(verdict) => Err(verdict),
-                    Answer::Each(all) => {
-                        all.into_iter().find(|v| *v != Verdict::Done).map_or(Ok(((), String::new())), Err)
-                    }
-                }
-            })
+            .take("write", async { steps::written(self.write(&frozen, &names).await).map(|()| ((), String::new())) })
             .await;
         let from = sql::name(&table.name);
         steps
@@ -316,8 +309,11 @@ impl Snowflake {
                 Ok(((), format!("{count} row")))
             })
             .await;
-        let clean = ask("test/clean", format!("DROP TABLE IF EXISTS {from}")).await;
-        steps.take("clean", async { clean.map(|_| ((), String::new())) }).await;
+        if made.is_some() {
+            // Also after a step that failed: what was made is taken away.
+            let clean = ask("test/clean", format!("DROP TABLE IF EXISTS {from}")).await;
+            steps.take("clean", async { clean.map(|_| ((), String::new())) }).await;
+        }
         steps.done()
     }
 }
