@@ -312,10 +312,12 @@ fn requests_stay_below_what_bigquery_takes() {
     let driver = dataset.open(json!({}));
     // Quotes double twice: as JSON in JSON in JSON.
     let wide = |n: u64| batches::contact("created", &n.to_string(), &"\"".repeat(1_000_000));
-    let batch = batches::batch(1, Shape::Mirror(Deletes::Mark), 1, (1..=12).map(wide).collect());
-    let frozen = driver.prepare(&batch).unwrap();
-    assert!(frozen.parts.iter().all(|part| part.body.len() <= 10_000_000));
-    promises::prepares_the_same(&driver, &batch);
+    let of = |rows: u64| batches::batch(1, Shape::Mirror(Deletes::Mark), 1, (1..=rows).map(wide).collect());
+    // More of them than one request takes are for fewer at a time: the batch is cut in two.
+    assert_eq!(verdicts::row(&driver.prepare(&of(12)).unwrap_err()), AttemptError::Destination(Trouble::TooLarge));
+    let frozen = driver.prepare(&of(1)).unwrap();
+    assert!(frozen.refused.is_empty() && frozen.parts.iter().all(|part| part.body.len() <= 10_000_000));
+    promises::prepares_the_same(&driver, &of(1));
     let huge = batches::contact("created", "2", &"x".repeat(8_000_000));
     let batch = batches::batch(2, Shape::Mirror(Deletes::Mark), 1, vec![huge]);
     let frozen = driver.prepare(&batch).unwrap();

@@ -200,9 +200,9 @@ async fn each_fault_has_its_verdict() {
     assert_eq!(verdicts::fault(&answer).after, Some(std::time::Duration::from_secs(3)));
     let unavailable = Reply::json(503, json!({}));
     assert_eq!(verdicts::retry(&statement(1, unavailable).await), destination(Trouble::Busy));
+    // Asked for twice each: under the batch's name, and once more in case it was mended meanwhile.
     let locked = failed("000625", "Statement has been waiting for a lock.");
-    assert_eq!(verdicts::retry(&statement(1, locked).await), destination(Trouble::Busy));
-    // Asked for twice each: under the batch's name, and once more in case it was mended.
+    assert_eq!(verdicts::retry(&statement(2, locked).await), destination(Trouble::Busy));
     let denied = failed("003001", "Insufficient privileges to operate on table.");
     assert_eq!(verdicts::config(&statement(2, denied).await), destination(Trouble::PermissionDenied));
     let suspended = failed("090073", "Warehouse cannot be resumed because resource monitor has exceeded its quota.");
