@@ -1,16 +1,17 @@
-//! Events per second into destinations: a driver alone (prepare and send, one batch after the other), and beside it the bare
-//! client library that writes the same rows of the same batches to the same server in the same run.
+//! Events per second into destinations: a driver alone (prepare and send, one batch after the other), and a whole node whose
+//! queue waits for it; beside both the bare client library that writes the same rows of the same batches to the same server
+//! in the same run. And what a node holds while its destination is down. Payloads of 1 KiB, 1,000 events a batch, medians.
 //!
-//! Payloads of 1 KiB, 1,000 events a batch, medians. Not here: the node (`deliver`), what a lane adds to a driver.
-//!
-//! `cargo bench --bench destinations -- postgresql` measures that one; without a name all, and a server that is not
-//! installed is skipped and said so.
+//! `cargo bench --bench destinations -- postgresql` measures that one, `down` the memory; without a name all, and a server
+//! that is not installed is skipped and said so.
 
 #![allow(clippy::print_stdout, reason = "a bench prints what it measured")]
 #![allow(clippy::print_stderr, reason = "a server that is not here is skipped, and said so")]
 #![allow(clippy::disallowed_methods, reason = "a bench is the world outside: it finds what is installed")]
 #![allow(clippy::module_inception, reason = "what tests of destinations need has servers too")]
 
+#[path = "destinations/node.rs"]
+mod node;
 #[path = "../tests/destinations/support/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "tests need more of it")]
 mod servers;
@@ -24,6 +25,7 @@ use servers::batches;
 use support::median;
 use tidemill::destinations::driver::{Answer, Batch, Driver, Frozen, Verdict};
 use tidemill::domain::destination::Shape;
+use tidemill::domain::event::Event;
 
 const RUNS: usize = 5;
 const BATCHES: u64 = 10;
@@ -44,6 +46,10 @@ fn main() {
     if std::env::args().any(|argument| argument == "--sink") {
         return support::sink();
     }
+    let arguments: Vec<String> = std::env::args().collect();
+    if let Some(place) = arguments.iter().position(|argument| argument == "--down") {
+        return node::is_down(arguments.get(place + 1).expect("a kind"));
+    }
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let wants = |name: &str| wanted.is_empty() || wanted.iter().any(|w| w == name);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -59,7 +65,18 @@ fn main() {
         if wants("s3") {
             stores::objects().await;
         }
+        #[cfg(feature = "postgresql")]
+        if wants("down") {
+            node::down("postgresql");
+        }
     });
+}
+
+/// Event number `n`.
+fn cart(n: u64) -> Event {
+    let head = format!(r#"{{"id":"c-{n}","total":"12.50","note":""#);
+    let note = "x".repeat(PAYLOAD_BYTES - head.len() - 2);
+    batches::custom("shop/carts", &format!("{head}{note}\"}}"))
 }
 
 /// The batches of one run: numbered on, so that no event was written before.
@@ -68,18 +85,13 @@ fn run(number: u64) -> Vec<Batch> {
     (first..first + BATCHES)
         .map(|number| {
             let from = 1 + number * ROWS;
-            let event = |n: u64| {
-                let head = format!(r#"{{"id":"c-{n}","total":"12.50","note":""#);
-                let note = "x".repeat(PAYLOAD_BYTES - head.len() - 2);
-                batches::custom("shop/carts", &format!("{head}{note}\"}}"))
-            };
-            batches::batch(number, Shape::Append, from, (from..from + ROWS).map(event).collect())
+            batches::batch(number, Shape::Append, from, (from..from + ROWS).map(cart).collect())
         })
         .collect()
 }
 
-/// Writes the runs by turns, the driver's and the bare client's, and prints the medians.
-async fn compare(name: &str, driver: &dyn Driver, bare: &mut impl Bare) {
+/// Writes the runs by turns, the driver's and the bare client's, and prints the medians; gives the bare client's.
+async fn compare(name: &str, driver: &dyn Driver, bare: &mut impl Bare) -> f64 {
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     let events = (BATCHES * ROWS) as f64;
     // The first run warms both up: connections, tables, the server's caches.
@@ -112,4 +124,5 @@ async fn compare(name: &str, driver: &dyn Driver, bare: &mut impl Bare) {
         "{name}: {ours:.0} events/s by the driver; bare client, the same batches, {theirs:.0}/s; ratio {:.2} (goal 0.60)",
         ours / theirs
     );
+    theirs
 }

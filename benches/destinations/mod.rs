@@ -7,6 +7,7 @@ use tidemill::destinations::driver::{Batch, Driver, Frozen};
 use tidemill::destinations::kinds;
 use tidemill::destinations::rows::{self, Cell, Names, Row};
 
+use super::node::{RUNS, drained};
 use super::{Bare, compare, servers, support};
 
 /// The driver, or a line that says why there is none.
@@ -86,7 +87,14 @@ mod postgresql {
         servers::promises::write(&driver, &servers::batches::contacts(u64::MAX, 1 << 40, 1)).await;
         admin.batch_execute("CREATE TABLE bare (LIKE tidemill_events INCLUDING ALL)").await.expect("a table");
         let statement = admin.prepare(INSERT).await.expect("a statement");
-        compare("postgresql", &*driver, &mut Library { client: admin, statement }).await;
+        let bare = compare("postgresql", &*driver, &mut Library { client: admin, statement }).await;
+        let mut nodes = Vec::new();
+        for run in 0..RUNS {
+            let database = format!("node{run}");
+            server.database(&database).await;
+            nodes.push(server.settings(&database, json!({})));
+        }
+        drained("postgresql", nodes, bare);
     }
 }
 
@@ -176,14 +184,22 @@ mod mariadb {
             }
         }
         let mut library = library.expect("it answers");
-        let settings = json!({
-            "host": "127.0.0.1", "port": port, "database": "bench", "user": "bench", "password": "bench",
-            "sslMode": "disable",
-        });
-        let Some(driver) = driver("mariadb", settings) else { return };
+        let settings = |database: &str| {
+            json!({
+                "host": "127.0.0.1", "port": port, "database": database, "user": "bench", "password": "bench",
+                "sslMode": "disable",
+            })
+        };
+        let Some(driver) = driver("mariadb", settings("bench")) else { return };
         servers::promises::write(&driver, &servers::batches::contacts(u64::MAX, 1 << 40, 1)).await;
         library.query_drop("CREATE TABLE bare LIKE tidemill_events").await.expect("a table");
-        compare("mariadb", &*driver, &mut Library(library)).await;
+        let mut nodes = Vec::new();
+        for run in 0..RUNS {
+            library.query_drop(format!("CREATE DATABASE node{run}")).await.expect("a database");
+            nodes.push(settings(&format!("node{run}")));
+        }
+        let bare = compare("mariadb", &*driver, &mut Library(library)).await;
+        drained("mariadb", nodes, bare);
     }
 }
 
@@ -215,10 +231,11 @@ pub async fn objects() {
     let port = support::port();
     let _sink = support::beside(&["--sink"], port).await;
     let settings = json!({
-        "endpoint": format!("http://127.0.0.1:{port}"), "region": "eu-central-1", "bucket": "bench",
+        "s3Endpoint": format!("http://127.0.0.1:{port}"), "region": "eu-central-1", "bucket": "bench",
         "accessKeyId": "AKIDEXAMPLE", "secretAccessKey": "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY",
     });
-    let Some(driver) = driver("s3", settings) else { return };
+    let Some(driver) = driver("s3", settings.clone()) else { return };
     let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-    compare("s3", &*driver, &mut Puts { client, port }).await;
+    let bare = compare("s3", &*driver, &mut Puts { client, port }).await;
+    drained("s3", vec![settings; RUNS], bare);
 }

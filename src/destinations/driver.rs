@@ -11,6 +11,7 @@ use futures_util::future::BoxFuture;
 use schemars::Schema;
 use serde_json::{Map, Value};
 
+use crate::domain::body;
 use crate::domain::delivery::AttemptError;
 use crate::domain::destination::Shape;
 use crate::domain::event::Event;
@@ -18,6 +19,7 @@ use crate::domain::failure::Failure;
 use crate::domain::id::{DestinationId, EventId, Seq};
 use crate::domain::subscription::Include;
 use crate::domain::trouble::Trouble;
+use crate::domain::version::ApiVersion;
 use crate::error::Result;
 use crate::outbound::{Bytes, Client};
 
@@ -35,8 +37,6 @@ pub struct Item {
     pub event: Arc<Event>,
     /// `dataPayload` as JSON text, in the subscription's API version.
     pub payload: Arc<str>,
-    /// The whole body, as an HTTP endpoint would get it.
-    pub body: Bytes,
 }
 
 /// Events that are written together, and the name under which they are.
@@ -48,8 +48,17 @@ pub struct Batch {
     pub shape: Shape,
     /// What of an event's extras is wanted: [`Include::ChangedFields`], [`Include::Previous`], [`Include::Raw`].
     pub include: Arc<[Include]>,
+    /// How events and records are shown.
+    pub version: ApiVersion,
     /// At least one; in the order of their deliveries.
     pub items: Vec<Item>,
+}
+
+impl Batch {
+    /// The whole body of one of its events, as an HTTP endpoint would get it.
+    pub fn body(&self, item: &Item) -> Vec<u8> {
+        body::render(&item.event, item.id, self.version, &self.include)
+    }
 }
 
 /// A request (or a few) as it is sent, byte for byte the same at each try.

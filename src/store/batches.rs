@@ -26,7 +26,7 @@ use crate::error::Result;
 
 /// Of a batch that keeps failing the last attempts are kept, so many.
 const ATTEMPTS_KEPT: usize = 16;
-/// More than a lane has at once: one is frozen at a time, and cut in two at most as often as it can be.
+/// More than a lane has at once: one is frozen while another is settled, and cut in two at most as often as it can be.
 const BATCHES_MAX: usize = 64;
 
 /// A batch.

@@ -235,16 +235,20 @@ impl Tx<'_> {
         }
     }
 
+    /// Whether a delivery is owed, and waits where `due` says.
+    pub fn is_queued(&self, lane: LaneNo, due: &Due) -> Result<bool> {
+        Ok(match due.record {
+            Some(_) => self.placed(&due.key(lane))?.is_some(),
+            None => self.raw(Table::Queue, due.key(lane))?.is_some(),
+        })
+    }
+
     /// Writes what an attempt came to. One that is not owed any more (its lane was erased, or it was cancelled while it
     /// was under way) stays as it is.
     pub fn settle_delivery(&mut self, settlement: &Settlement) -> Result<()> {
         let Settlement { lane, due, row } = settlement;
         let (lane, seq) = (*lane, due.seq);
-        let queued = match due.record {
-            Some(_) => self.placed(&due.key(lane))?.is_some(),
-            None => self.raw(Table::Queue, due.key(lane))?.is_some(),
-        };
-        if !queued {
+        if !self.is_queued(lane, due)? {
             return Ok(());
         }
         self.delete_queued(lane, due)?;

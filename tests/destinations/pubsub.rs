@@ -100,7 +100,7 @@ fn a_batch_is_these_bytes() {
     let driver = topic.open(json!({"orderingKey": "record"}));
     let batch = batches::batch(3, Shape::Append, 7, vec![batches::custom("own/things", "{\"id\": 1}")]);
     let frozen = driver.prepare(&batch).unwrap();
-    let data = STANDARD.encode(&batch.items[0].body);
+    let data = STANDARD.encode(batch.body(&batch.items[0]));
     let id = batch.items[0].id;
     let golden = format!(
         "{{\"messages\":[{{\"data\":\"{data}\",\"attributes\":{{\"event_id\":\"{id}\",\"topic\":\"own/things\",\

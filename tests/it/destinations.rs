@@ -16,8 +16,9 @@ use tidemill::domain::snapshot::{Hash, SnapshotRow, Version};
 use tidemill::domain::subscription::{ApiVersion, Include, Subscription, destination_address};
 use tidemill::domain::time::Millis;
 use tidemill::domain::trouble::Trouble;
-use tidemill::store::{BatchRow, Tx, Wait};
+use tidemill::store::{BatchRow, DeliveryRow, Settlement, Tx, Wait};
 use tidemill::telemetry::Metrics;
+use tokio::sync::Semaphore;
 
 use crate::support::engine::{config, event, subscribe, workspace};
 use crate::support::stand_in::{self, Act, Shared};
@@ -173,6 +174,59 @@ async fn a_batch_ends_where_it_has_its_bytes_and_the_rest_follows() {
     assert_eq!(numbers(&node.shared.held()), (0..60).collect::<Vec<_>>());
     let taken = node.shared.taken.lock().unwrap();
     assert!(taken.values().all(|batch| batch.len() < 10), "{}", taken.len());
+}
+
+/// A lane of tens whose first batch is on its way, and whose second is made ready; the first waits for the gate.
+async fn two_tens(name: &str) -> (Node, LaneNo, Arc<Semaphore>) {
+    let node = node(name).await;
+    let gate = node.shared.gate();
+    let (_, lane) = node.lane(json!({"name": name, "rows": 10}), |s| s.retry_schedule = Some(vec![0, 3_600])).await;
+    node.publish(0..30).await;
+    until("the second is made ready", || node.shared.ready() == 2).await;
+    assert_eq!(node.shared.names().len(), 1, "the first is on its way");
+    assert_eq!(node.engine.store.batches(lane, 9).unwrap().len(), 1, "the second is not frozen yet");
+    (node, lane, gate)
+}
+
+#[actix::test]
+async fn the_next_batch_is_made_ready_while_one_is_on_its_way_and_goes_after_it() {
+    let (node, lane, gate) = two_tens("ahead").await;
+    gate.add_permits(1);
+    node.settled(lane, 30).await;
+    assert_eq!(numbers(&node.shared.held()), (0..30).collect::<Vec<_>>());
+    assert_eq!((node.shared.names().len(), node.shared.ready()), (3, 3), "each is made ready once and sent once");
+}
+
+#[actix::test]
+async fn what_stands_behind_a_batch_that_is_refused_goes_back_and_follows_it() {
+    let (node, lane, gate) = two_tens("behind").await;
+    node.shared.will(Act::Refuse(Trouble::Failed));
+    gate.add_permits(1);
+    let (number, batch) = node.tried(lane).await;
+    assert_eq!(node.engine.store.batches(lane, 9).unwrap().len(), 1, "nothing goes before it");
+    let now = move |tx: &mut Tx<'_>| tx.put_batch(lane, number, &BatchRow { at: tx.now(), ..batch.clone() });
+    node.engine.store.change(now).await.unwrap();
+    node.engine.rings.lane(lane);
+    node.settled(lane, 30).await;
+    assert_eq!(numbers(&node.shared.held()), (0..30).collect::<Vec<_>>());
+    let names = node.shared.names();
+    assert!(names.len() == 4 && names[0] == names[1] && names[1] < names[2] && names[2] < names[3], "{names:?}");
+}
+
+#[actix::test]
+async fn what_is_cancelled_while_it_stands_behind_is_not_written() {
+    let (node, lane, gate) = two_tens("cancelled behind").await;
+    let due = node.engine.store.fresh_deliveries(lane, Seq(0), 30).unwrap()[15];
+    let cancel = move |tx: &mut Tx<'_>| {
+        let row = tx.delivery(lane, due.seq)?.unwrap();
+        let row = DeliveryRow { state: DeliveryState::Cancelled { at: tx.now() }, ..row };
+        tx.settle_delivery(&Settlement { lane, due, row })
+    };
+    node.engine.store.change(cancel).await.unwrap();
+    gate.add_permits(1);
+    node.settled(lane, 30).await;
+    let wanted: Vec<u64> = (0..30).filter(|n| *n != 15).collect();
+    assert_eq!(numbers(&node.shared.held()), wanted);
 }
 
 #[actix::test]

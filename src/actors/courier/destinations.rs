@@ -127,16 +127,11 @@ fn probe(destination: &Destination, shape: Shape, seq: Seq) -> Result<Probe> {
     let mut event = body::example_event(model.ok_or_else(|| Error::internal("there is no model to try with"))?);
     event.workspace = destination.workspace;
     let id = EventId::new(seq, destination.workspace);
-    let item = Item {
-        delivery: seq,
-        id,
-        seq,
-        payload: body::record(&event.payload, ApiVersion::V2024_03).into(),
-        body: body::render(&event, id, ApiVersion::V2024_03, &[]).into(),
-        event: Arc::new(event),
-    };
+    let (include, version) = (Arc::new([]), ApiVersion::V2024_03);
+    let item =
+        Item { delivery: seq, id, seq, payload: body::record(&event.payload, version).into(), event: Arc::new(event) };
     let id = format!("{:08x}-{:016x}", u32::MAX, seq.0);
-    let batch = Batch { id, destination: destination.id, shape, include: Arc::new([]), items: vec![item] };
+    let batch = Batch { id, destination: destination.id, shape, include, version, items: vec![item] };
     Ok(Probe { shape, batch })
 }
 

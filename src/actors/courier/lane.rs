@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::batch::Line;
 use super::outlet::Outlet;
 use crate::actors::handle::{Rings, Wakes};
 use crate::destinations::Signing;
@@ -41,6 +42,8 @@ pub struct Lane {
     /// Before these the courier reads on: see `put_back`.
     fresh_back: AtomicU64,
     replay_back: AtomicU64,
+    /// Of a lane that writes batches.
+    pub(super) line: Arc<Line>,
     /// Where the courier reads on: see `Low`.
     fresh_low: AtomicU64,
     retry_low: AtomicU64,
@@ -92,6 +95,7 @@ impl Lane {
             rows_max: AtomicUsize::new(usize::MAX),
             fresh_back: AtomicU64::new(u64::MAX),
             replay_back: AtomicU64::new(u64::MAX),
+            line: Arc::default(),
             fresh_low: AtomicU64::new(0),
             retry_low: AtomicU64::new(0),
             dead: Mutex::default(),
@@ -234,6 +238,10 @@ impl Lane {
 }
 
 impl Claim {
+    /// The delivery.
+    pub(super) fn seq(&self) -> Seq {
+        self.seq
+    }
     /// The outcome is committed.
     pub(super) fn settle(mut self, accepted: bool) {
         self.ending = if accepted { Ending::Accepted } else { Ending::Failed };

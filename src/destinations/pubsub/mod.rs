@@ -135,7 +135,7 @@ impl Driver for Topic {
         let mut refused = Vec::new();
         let mut parts: Vec<(String, Vec<usize>)> = Vec::new();
         for (place, item) in batch.items.iter().enumerate() {
-            let message = match self.message(item) {
+            let message = match self.message(batch, item) {
                 Ok(message) => message,
                 Err(fault) => {
                     refused.push((place, fault));
@@ -188,7 +188,7 @@ impl Driver for Topic {
 
 impl Topic {
     /// A message as JSON; or why there can be none.
-    fn message(&self, item: &Item) -> std::result::Result<String, Fault> {
+    fn message(&self, batch: &Batch, item: &Item) -> std::result::Result<String, Fault> {
         let event = &item.event;
         let connection = event.connection.map(|id| id.to_string());
         let mut attributes = Map::new();
@@ -206,7 +206,7 @@ impl Topic {
             let detail = format!("its attribute {name} has more than {ATTRIBUTE_MAX_BYTES} bytes");
             return Err(Fault::new(Trouble::TooLarge, detail));
         }
-        let mut message = json!({"data": STANDARD.encode(&item.body), "attributes": attributes});
+        let mut message = json!({"data": STANDARD.encode(batch.body(item)), "attributes": attributes});
         let key = match (self.ordering_key, connection, &event.payload) {
             (OrderingKey::None, ..) | (_, None, _) => None,
             (OrderingKey::Record, Some(connection), Payload::Record { remote_id, .. }) => {

@@ -69,11 +69,10 @@ pub fn batch(number: u64, shape: Shape, from: u64, events: Vec<Event>) -> Batch 
         let seq = Seq(from + place as u64);
         let id = EventId::new(seq, WorkspaceNo::DEFAULT);
         let payload = body::record(&event.payload, ApiVersion::V2024_03);
-        let body = body::render(&event, id, ApiVersion::V2024_03, &include);
-        Item { delivery: seq, id, seq, event: Arc::new(event), payload: payload.into(), body: body.into() }
+        Item { delivery: seq, id, seq, event: Arc::new(event), payload: payload.into() }
     });
     let id = format!("{:08x}-{number:016x}", 1);
-    Batch { id, destination: DESTINATION, shape, items: items.collect(), include: include.clone() }
+    Batch { id, destination: DESTINATION, shape, items: items.collect(), include, version: ApiVersion::V2024_03 }
 }
 
 /// `rows` contacts, created, with remote ids `{from}` and on.

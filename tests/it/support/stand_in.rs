@@ -16,6 +16,7 @@ use tidemill::destinations::driver::{
 };
 use tidemill::domain::failure::Failure;
 use tidemill::domain::trouble::Trouble;
+use tokio::sync::Semaphore;
 
 /// The kind. Its settings name what it shares with the test.
 pub static KIND: Kind = Kind {
@@ -70,6 +71,10 @@ pub enum Act {
 #[derive(Default)]
 pub struct Shared {
     pub acts: Mutex<VecDeque<Act>>,
+    /// The next try waits for this one's permit before anything comes of it.
+    pub gates: Mutex<VecDeque<Arc<Semaphore>>>,
+    /// Every request that was made ready, by name.
+    pub prepared: Mutex<Vec<String>>,
     /// Events that hold this text can never be written: the whole batch is refused.
     pub poison: Mutex<Option<String>>,
     /// The same, but it says which.
@@ -90,6 +95,16 @@ impl Shared {
     /// The names of all tries.
     pub fn names(&self) -> Vec<String> {
         lock(&self.tries).iter().map(|(name, _)| name.clone()).collect()
+    }
+    /// How many requests were made ready.
+    pub fn ready(&self) -> usize {
+        lock(&self.prepared).len()
+    }
+    /// The next try waits until this gets a permit.
+    pub fn gate(&self) -> Arc<Semaphore> {
+        let gate = Arc::new(Semaphore::new(0));
+        lock(&self.gates).push_back(gate.clone());
+        gate
     }
     /// Tells it what to do next.
     pub fn will(&self, act: Act) {
@@ -160,10 +175,11 @@ impl Driver for StandIn {
 
     fn prepare(&self, batch: &Batch) -> Result<Frozen, Verdict> {
         let lines: Vec<String> =
-            batch.items.iter().map(|item| String::from_utf8_lossy(&item.body).into_owned()).collect();
+            batch.items.iter().map(|item| String::from_utf8_lossy(&batch.body(item)).into_owned()).collect();
         let items = (0..batch.items.len()).collect();
         let part = Part { target: "it".into(), body: lines.join("\n").into(), items };
         let (items, id) = (batch.items.len(), batch.id.clone());
+        lock(&self.shared.prepared).push(id.clone());
         Ok(Frozen { id, parts: vec![part], items, refused: Vec::new(), notes: Vec::new() })
     }
 
@@ -177,6 +193,10 @@ impl Driver for StandIn {
                 let before = tries.iter().find(|(name, _)| *name == frozen.id);
                 assert!(before.is_none_or(|(_, bytes)| *bytes == body), "{} came with other bytes", frozen.id);
                 tries.push((frozen.id.clone(), body));
+            }
+            let gate = lock(&self.shared.gates).pop_front();
+            if let Some(gate) = gate {
+                let _ = gate.acquire().await;
             }
             let act = lock(&self.shared.acts).pop_front();
             match act {

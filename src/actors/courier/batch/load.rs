@@ -12,7 +12,6 @@ use crate::domain::destination::{Deletes, Shape};
 use crate::domain::event::{Event, Payload};
 use crate::domain::id::{EventId, LaneNo, Seq};
 use crate::error::Result;
-use crate::outbound::Bytes;
 use crate::store::{BatchRow, Due, Turn};
 
 /// An event costs so much beside its payload.
@@ -94,8 +93,7 @@ impl Outlet {
 
 fn item(batch: &BatchRow, event: Event, (delivery, id, seq): (Seq, EventId, Seq)) -> Item {
     let payload = body::record(&event.payload, batch.version).into();
-    let body = Bytes::from(body::render(&event, id, batch.version, &batch.include));
-    Item { delivery, id, seq, event: Arc::new(event), payload, body }
+    Item { delivery, id, seq, event: Arc::new(event), payload }
 }
 
 fn extras(event: &Event) -> usize {

@@ -1,11 +1,12 @@
 //! Lanes that write into destinations: what waits is put together, frozen, and written one batch at a time.
 //!
 //! Always true: a batch has its name and its members on disk before its first try, unless its destination can do without;
-//! a lane tries one batch at a time, so nothing of it overtakes; a batch that was tried is never put together anew, except
+//! a lane tries one batch at a time, so nothing of it overtakes, while the next one is made ready (`line`); a batch that was tried is never put together anew, except
 //! when one of its events is erased or its subscription goes to another destination. Not here: the request
 //! (`destinations`), what a verdict leads to (`plan`).
 
 mod backfill;
+mod line;
 mod load;
 mod notices;
 mod plan;
@@ -15,9 +16,13 @@ mod write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
+pub(super) use self::line::Line;
 use self::write::{Try, Work};
 use super::drivers::Opened;
 use super::lane::LaneConfig;
+use super::outlet::Room;
 use super::{Courier, Round};
 use crate::destinations::driver::Limits;
 use crate::domain::destination::Destination;
@@ -49,7 +54,7 @@ impl Courier {
     /// Writes the next batch, if one is due and none is on its way.
     pub(super) fn batch_round(&mut self, config: &Arc<LaneConfig>, now: Millis) -> Result<Round> {
         if self.lane.pause(0) {
-            return Ok(Round::Idle(None));
+            return self.look_ahead(config, now);
         }
         let outlet = self.outlet.clone();
         let Some(id) = config.subscription.destination else { return Ok(Round::Idle(None)) };
@@ -78,6 +83,39 @@ impl Courier {
             },
         };
         let Some(room) = outlet.enter(self.number) else { return Ok(Round::Idle(None)) };
+        self.begin(config, target, work, (room, None));
+        // Rung when it has ended, which may be so already.
+        Ok(Round::Idle(if self.lane.pause(0) { None } else { Some(now) }))
+    }
+
+    /// Makes the next batch ready while one is with the destination. A backfill waits for the end of each.
+    fn look_ahead(&mut self, config: &Arc<LaneConfig>, now: Millis) -> Result<Round> {
+        let outlet = self.outlet.clone();
+        let Some(turn) = self.lane.line.stand() else { return Ok(Round::Idle(None)) };
+        let Some(id) = config.subscription.destination else { return Ok(Round::Idle(None)) };
+        let Some((destination, Ok(opened))) = outlet.destination(id)? else { return Ok(Round::Idle(None)) };
+        if outlet.store.backfill(self.number)?.is_some_and(|backfill| backfill.ended_at.is_none()) {
+            return Ok(Round::Idle(None));
+        }
+        let Some(room) = outlet.enter(self.number) else { return Ok(Round::Idle(None)) };
+        let limits = opened.driver.limits();
+        let target = Target { destination, opened, limits };
+        match self.gather(config, &target, now)? {
+            Gathered::Work(work) => self.begin(config, target, work, (room, Some(turn))),
+            // What was read before an outcome is looked at when the batch has ended.
+            Gathered::Wait(until) => return Ok(Round::Idle(until.filter(|until| *until > now))),
+        }
+        Ok(Round::Idle(None))
+    }
+
+    /// Begins to write, at once or in its turn.
+    fn begin(
+        &mut self,
+        config: &Arc<LaneConfig>,
+        target: Target,
+        work: Work,
+        (room, turn): (Room, Option<oneshot::Receiver<()>>),
+    ) {
         let mut claims = Vec::new();
         for seq in work.seqs() {
             claims.extend(self.lane.claim(seq, None));
@@ -87,9 +125,8 @@ impl Courier {
             claims.extend(self.lane.claim(config.subscription.from, None));
         }
         self.lane.reads_from(self.low, self.retry_low);
-        Try { outlet, config: config.clone(), lane: self.lane.clone(), target }.begin(work, claims, room);
-        // Rung when it has ended, which may be so already.
-        Ok(Round::Idle(if self.lane.pause(0) { None } else { Some(now) }))
+        let (outlet, lane) = (self.outlet.clone(), self.lane.clone());
+        Try { outlet, config: config.clone(), lane, target }.begin((work, turn), claims, room);
     }
 
     /// What is written next: of a backfill that is not over and of what waits in the queue, in turn.

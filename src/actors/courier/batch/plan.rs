@@ -100,6 +100,11 @@ impl Plan {
         plan
     }
 
+    /// Whether nothing of the batch is left to be tried.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(&self.next, Next::Others(others) if others.is_empty())
+    }
+
     fn dies(&mut self, place: usize, cause: Cause, fault: &Fault) {
         if let Some(fate) = self.fates.get_mut(place) {
             *fate = Fate::Dead(cause, fault.clone());

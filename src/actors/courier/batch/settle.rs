@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::line::Ahead;
 use super::plan::{Fate, Next, Plan, Terms, attempt};
 use super::write::{Tried, Try};
 use crate::actors::courier::ended::{After, FAILED_PAUSE};
@@ -26,11 +27,16 @@ struct Outcomes {
 }
 
 impl Try {
-    pub(super) async fn settle(&self, tried: Tried) -> Result<()> {
+    /// `ahead` is passed on before that is in the store, for it takes a while: what is left to do needs no destination.
+    pub(super) async fn settle(&self, tried: Tried, ahead: Option<Ahead>) -> Result<()> {
         let now = self.outlet.clock.now();
         let (limits, destination) = (self.target.limits, &self.target.destination);
         let terms = Terms { pace: &self.config.pace, recuts: limits.recuts, revision: destination.revision, now };
         let plan = Plan::of(&tried, &terms);
+        match ahead {
+            Some(ahead) if plan.is_over() => ahead.pass_on(),
+            other => drop(other),
+        }
         self.count(&tried, &plan);
         let (mark, back) = match plan.outcome.sign() {
             Some(sign) => {

@@ -4,15 +4,18 @@
 //! uses up no try; it ends within the driver's time limit; what costs CPU time runs beside the exchanges of the runtime.
 //! Not here: what a verdict leads to (`plan`, `settle`).
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::oneshot;
 
 use super::load::{Loaded, Loading};
 use super::{Target, backfill};
 use crate::actors::courier::ended::FAILED_PAUSE;
 use crate::actors::courier::lane::{Claim, Lane, LaneConfig};
 use crate::actors::courier::outlet::{Outlet, Room};
-use crate::destinations::driver::{Answer, Batch, Fault, Verdict};
+use crate::destinations::driver::{Answer, Batch, Fault, Frozen, Verdict};
 use crate::domain::delivery::{Cause, DeliveryState};
 use crate::domain::event::Event;
 use crate::domain::failure::Failure;
@@ -43,8 +46,17 @@ impl Work {
     }
 }
 
-/// A batch on disk, with the items of its members and records.
-type Ready = (Seq, BatchRow, Vec<Loading>);
+/// A batch, and the request that it makes.
+struct Ready {
+    number: Seq,
+    row: BatchRow,
+    /// The events of its members and records.
+    known: Vec<(Arc<Event>, EventId)>,
+    /// The places of those that are sent.
+    places: Vec<usize>,
+    /// None: nothing is to be sent.
+    request: Option<std::result::Result<Frozen, Verdict>>,
+}
 
 /// A try under way: everything that it needs.
 pub(super) struct Try {
@@ -57,10 +69,10 @@ pub(super) struct Try {
 impl Try {
     /// Begins it, on the runtime of its driver. The claims of its deliveries and its place among the node's attempts are
     /// given up once its outcome is in the store.
-    pub(super) fn begin(self, work: Work, claims: Vec<Claim>, room: Room) {
+    pub(super) fn begin(self, work: (Work, Option<oneshot::Receiver<()>>), mut claims: Vec<Claim>, room: Room) {
         let runtime = self.target.opened.runtime.clone();
         runtime.spawn(async move {
-            match self.run(work).await {
+            match self.run(work, &mut claims).await {
                 Ok(()) => claims.into_iter().for_each(|claim| claim.settle(true)),
                 Err(error) => {
                     tracing::error!(lane = self.number().0, error = error.chain(), "a batch was not settled");
@@ -75,42 +87,60 @@ impl Try {
         self.config.subscription.lane
     }
 
-    async fn run(&self, work: Work) -> Result<()> {
+    async fn run(&self, (work, turn): (Work, Option<oneshot::Receiver<()>>), claims: &mut Vec<Claim>) -> Result<()> {
         let ready = match work {
             Work::Frozen(number, row) => self.again(number, row).await?,
-            Work::Fresh(dues) => self.freeze(dues).await?,
+            Work::Fresh(dues) => self.freeze(dues, turn, claims).await?,
             Work::Backfill(backfill) => self.freeze_records(backfill).await?,
         };
         match ready {
-            Some((number, row, items)) => self.attempt(number, row, items).await,
+            Some(ready) => self.attempt(ready).await,
             None => Ok(()),
         }
     }
 
-    /// Reads these deliveries and freezes those that fit. None: nothing is left to send.
-    async fn freeze(&self, dues: Vec<Due>) -> Result<Option<Ready>> {
-        let row = self.row(dues, Vec::new());
-        let (row, loaded) = self.load(row, self.target.limits.bytes).await?;
-        self.lane.put_back(&loaded.rest);
-        for (loading, due) in loaded.items.iter().zip(&row.members).filter(|(_, due)| due.turn == Turn::First) {
-            let waited = self.outlet.clock.now().since(loading.item.event.accepted_at);
-            debug_assert_eq!(loading.item.delivery, due.seq);
-            self.outlet.metrics.accept_to_first_attempt.observe(waited.as_secs_f64());
-        }
+    /// Reads these deliveries, makes the request of those that fit, and freezes them, all in its turn. None: nothing is left
+    /// to send, or they go back: it does not come to their turn, or what was read is not so any more.
+    async fn freeze(
+        &self,
+        dues: Vec<Due>,
+        turn: Option<oneshot::Receiver<()>>,
+        claims: &mut Vec<Claim>,
+    ) -> Result<Option<Ready>> {
+        let row = self.row(dues.clone(), Vec::new());
+        let (row, Loaded { items, gone, rest }) = self.load(row, self.target.limits.bytes).await?;
+        let ready = self.prepare(self.name().await?, row, items).await?;
+        let is_their_turn = match turn {
+            Some(turn) => turn.await.is_ok(),
+            None => true,
+        };
         let wait = if self.target.limits.recuts { Wait::Applied } else { Wait::Durable };
-        self.put(row, None, loaded, wait).await
+        if !is_their_turn || !self.put(&ready, None, gone, wait).await? {
+            self.lane.put_back(&dues);
+            return Ok(None);
+        }
+        self.lane.put_back(&rest);
+        let rest: HashSet<Seq> = rest.iter().map(|due| due.seq).collect();
+        claims.extract_if(.., |claim| rest.contains(&claim.seq())).for_each(|claim| claim.settle(true));
+        let now = self.outlet.clock.now();
+        for ((event, _), _) in ready.known.iter().zip(&ready.row.members).filter(|(_, due)| due.turn == Turn::First) {
+            self.outlet.metrics.accept_to_first_attempt.observe(now.since(event.accepted_at).as_secs_f64());
+        }
+        Ok((!ready.row.is_empty()).then_some(ready))
     }
 
     /// Reads a batch that was frozen before. If an event of it is gone, or if it was meant for another destination, what is
     /// left is frozen anew, under another name.
     async fn again(&self, number: Seq, row: BatchRow) -> Result<Option<Ready>> {
-        let (mut row, loaded) = self.load(row, usize::MAX).await?;
+        let (mut row, Loaded { items, gone, .. }) = self.load(row, usize::MAX).await?;
         let destination = self.target.destination.id;
-        if loaded.gone.is_empty() && row.destination == destination {
-            return Ok(Some((number, row, loaded.items)));
+        if gone.is_empty() && row.destination == destination {
+            return self.prepare(number, row, items).await.map(Some);
         }
         row.destination = destination;
-        self.put(row, Some(number), loaded, Wait::Durable).await
+        let ready = self.prepare(self.name().await?, row, items).await?;
+        self.put(&ready, Some(number), gone, Wait::Durable).await?;
+        Ok((!ready.row.is_empty()).then_some(ready))
     }
 
     /// Reads the next present records and freezes them. None: there are none among those that were looked at.
@@ -133,7 +163,7 @@ impl Try {
         };
         let Some(number) = self.outlet.store.append(Wait::Durable, put).await? else { return Ok(None) };
         let (row, loaded) = self.load(row, usize::MAX).await?;
-        Ok(Some((number, row, loaded.items)))
+        self.prepare(number, row, loaded.items).await.map(Some)
     }
 
     async fn load(&self, mut row: BatchRow, bytes: usize) -> Result<(BatchRow, Loaded)> {
@@ -159,14 +189,48 @@ impl Try {
         }
     }
 
-    /// Puts a batch in place of the one before, and settles those whose events are gone. None: it is empty.
-    async fn put(&self, row: BatchRow, before: Option<Seq>, loaded: Loaded, wait: Wait) -> Result<Option<Ready>> {
-        let lane = self.number();
-        let Loaded { items, gone, .. } = loaded;
-        let frozen = row.clone();
+    /// A name that no batch has had.
+    async fn name(&self) -> Result<Seq> {
+        self.outlet.store.append(Wait::Applied, |tx| tx.next_seq()).await
+    }
+
+    /// Makes the request of a batch.
+    async fn prepare(&self, number: Seq, row: BatchRow, items: Vec<Loading>) -> Result<Ready> {
+        let known = items.iter().map(|loading| (loading.item.event.clone(), loading.item.id)).collect();
+        let (places, sent) =
+            items.into_iter().enumerate().filter(|(_, loading)| !loading.outlived).unzip::<_, _, _, Vec<_>>();
+        if sent.is_empty() {
+            return Ok(Ready { number, row, known, places, request: None });
+        }
+        let batch = Batch {
+            id: format!("{:08x}-{:016x}", self.number().0, number.0),
+            destination: row.destination,
+            shape: row.shape,
+            include: row.include.as_slice().into(),
+            version: row.version,
+            items: sent.into_iter().map(|loading| loading.item).collect(),
+        };
+        let driver = self.target.opened.driver.clone();
+        let request = tokio::task::spawn_blocking(move || driver.prepare(&batch)).await.map_err(Error::internal)?;
+        Ok(Ready { number, row, known, places, request: Some(request) })
+    }
+
+    /// Puts a batch in place of the one before, if there is one, and settles those whose events are gone. A batch of none is
+    /// put nowhere. False: one that was never tried is not owed any more (it was cancelled, erased, or is part of a newer
+    /// one now), and nothing is done.
+    async fn put(&self, ready: &Ready, before: Option<Seq>, gone: Vec<Due>, wait: Wait) -> Result<bool> {
+        let (lane, number) = (self.number(), ready.number);
+        let frozen = ready.row.clone();
         let put = move |tx: &mut Tx<'_>| {
-            if let Some(before) = before {
-                tx.delete_batch(lane, before)?;
+            match before {
+                Some(before) => tx.delete_batch(lane, before)?,
+                None => {
+                    for due in &frozen.members {
+                        if !tx.is_queued(lane, due)? {
+                            return Ok(None);
+                        }
+                    }
+                }
             }
             let mut expired = 0;
             for due in gone {
@@ -176,50 +240,43 @@ impl Try {
                 tx.settle_delivery(&Settlement { lane, due, row })?;
                 expired += 1;
             }
-            if frozen.is_empty() {
-                return Ok((None, expired));
-            }
             for due in &frozen.members {
                 tx.stop_collapsing(lane, due)?;
             }
-            let number = tx.next_seq()?;
-            tx.put_batch(lane, number, &frozen)?;
-            Ok((Some(number), expired))
+            if !frozen.is_empty() {
+                tx.put_batch(lane, number, &frozen)?;
+            }
+            Ok(Some(expired))
         };
-        let (number, expired) = self.outlet.store.append(wait, put).await?;
+        let Some(expired) = self.outlet.store.append(wait, put).await? else { return Ok(false) };
         self.outlet.metrics.deliveries_dead.with([Cause::Expired.slug()]).inc_by(expired);
-        Ok(number.map(|number| (number, row, items)))
+        Ok(true)
     }
 
-    /// Sends a frozen batch and settles what came of it.
-    async fn attempt(&self, number: Seq, row: BatchRow, items: Vec<Loading>) -> Result<()> {
-        let known = items.iter().map(|loading| (loading.item.event.clone(), loading.item.id)).collect();
-        let (places, sent) =
-            items.into_iter().enumerate().filter(|(_, loading)| !loading.outlived).unzip::<_, _, _, Vec<_>>();
-        let batch = Batch {
-            id: format!("{:08x}-{:016x}", self.number().0, number.0),
-            destination: row.destination,
-            shape: row.shape,
-            include: row.include.as_slice().into(),
-            items: sent.into_iter().map(|loading| loading.item).collect(),
-        };
+    /// Sends a frozen batch and settles what came of it. Behind one that is tried for the first time the next may stand,
+    /// unless the subscription's rate holds it back.
+    async fn attempt(&self, ready: Ready) -> Result<()> {
+        let Ready { number, row, known, places, request } = ready;
+        let is_first = row.made == 0 && row.records.is_empty();
+        let ahead = (is_first && self.config.subscription.per_second().is_none()).then(|| self.lane.line.open());
+        if ahead.is_some() {
+            self.outlet.rings.lane(self.number());
+        }
         let began = self.outlet.clock.now();
         let started = tokio::time::Instant::now();
-        let said = self.send(batch, places).await?;
+        let said = match request {
+            Some(request) => self.send(request, places).await,
+            None => Said::default(),
+        };
         let took_ms = u32::try_from(started.elapsed().as_millis()).unwrap_or(u32::MAX);
-        self.settle(Tried { number, row, said, began, took_ms, known }).await
+        self.settle(Tried { number, row, said, began, took_ms, known }, ahead).await
     }
 
     /// One try within the driver's time. `places` are those of the items among the batch's members.
-    async fn send(&self, batch: Batch, places: Vec<usize>) -> Result<Said> {
-        if batch.items.is_empty() {
-            return Ok(Said::default());
-        }
-        let driver = self.target.opened.driver.clone();
-        let prepared = tokio::task::spawn_blocking(move || driver.prepare(&batch)).await.map_err(Error::internal)?;
-        let frozen = match prepared {
+    async fn send(&self, request: std::result::Result<Frozen, Verdict>, places: Vec<usize>) -> Said {
+        let frozen = match request {
             Ok(frozen) => frozen,
-            Err(verdict) => return Ok(Said { whole: Some(verdict), suspects: places, ..Said::default() }),
+            Err(verdict) => return Said { whole: Some(verdict), suspects: places, ..Said::default() },
         };
         for note in &frozen.notes {
             tracing::warn!(destination = %self.target.destination.id, note, "a value was put beside its column");
@@ -238,7 +295,7 @@ impl Try {
             }
         }
         if said.suspects.is_empty() {
-            return Ok(said);
+            return said;
         }
         let limit = self.target.limits.timeout.max(Duration::from_secs(1));
         let answer = match tokio::time::timeout(limit, self.target.opened.driver.send(&frozen)).await {
@@ -258,7 +315,7 @@ impl Try {
                 said.whole = Some(Verdict::Retry(fault));
             }
         }
-        Ok(said)
+        said
     }
 }
 
