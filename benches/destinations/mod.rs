@@ -203,39 +203,88 @@ mod mariadb {
     }
 }
 
-/// A PUT by reqwest of the very bytes that the driver froze, unsigned.
-struct Puts {
-    client: reqwest::Client,
-    port: u16,
-}
+#[cfg(feature = "s3")]
+pub use s3::objects;
 
-impl Bare for Puts {
-    type Ready = Frozen;
+#[cfg(feature = "s3")]
+mod s3 {
+    use serde::Serialize;
+    use serde_json::value::RawValue;
 
-    fn ready(&self, _: &Batch, frozen: Frozen) -> Frozen {
-        frozen
+    use super::*;
+
+    /// Lines by serde_json, compressed as the driver does by default, and an unsigned PUT by reqwest.
+    struct Puts {
+        client: reqwest::Client,
+        port: u16,
     }
 
-    async fn write(&mut self, frozen: &Frozen) {
-        for part in &frozen.parts {
-            let url = format!("http://127.0.0.1:{}/bare/{}", self.port, part.target.replace(' ', "_"));
-            let answer = self.client.put(url).body(part.body.clone()).send().await.expect("an answer");
+    /// What the driver's lines say.
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Line<'a> {
+        event_id: String,
+        seq: u64,
+        topic: &'a str,
+        update_type: Option<&'a str>,
+        connection_id: Option<String>,
+        user_id: Option<String>,
+        username: Option<&'a str>,
+        app: Option<&'a str>,
+        record_id: Option<&'a str>,
+        remote_id: Option<&'a str>,
+        event_time: String,
+        received_at: String,
+        payload: &'a RawValue,
+    }
+
+    impl Bare for Puts {
+        type Ready = Batch;
+
+        fn ready(&self, batch: &Batch, _: Frozen) -> Batch {
+            batch.clone()
+        }
+
+        async fn write(&mut self, batch: &Batch) {
+            let mut lines = Vec::new();
+            for item in &batch.items {
+                let event = &item.event;
+                let line = Line {
+                    event_id: item.id.to_string(),
+                    seq: item.seq.0,
+                    topic: &event.topic,
+                    update_type: event.update_type.as_deref(),
+                    connection_id: event.connection.map(|id| id.to_string()),
+                    user_id: event.user.map(|id| id.to_string()),
+                    username: event.username.as_deref(),
+                    app: event.app.as_deref(),
+                    record_id: None,
+                    remote_id: None,
+                    event_time: event.happened_at.rfc3339_millis(),
+                    received_at: event.accepted_at.rfc3339_millis(),
+                    payload: serde_json::from_str(&item.payload).expect("JSON"),
+                };
+                serde_json::to_writer(&mut lines, &line).expect("a line");
+                lines.push(b'\n');
+            }
+            let object = zstd::bulk::compress(&lines, 3).expect("compressed");
+            let url = format!("http://127.0.0.1:{}/bare/{}.ndjson.zst", self.port, batch.id);
+            let answer = self.client.put(url).body(object).send().await.expect("an answer");
             assert!(answer.status().is_success());
         }
     }
-}
 
-/// An object store that takes everything at once: a receiver of the benches, in a process of its own. What is measured is the
-/// driver's own work; rendering and compressing are not in the bare client's.
-pub async fn objects() {
-    let port = support::port();
-    let _sink = support::beside(&["--sink"], port).await;
-    let settings = json!({
-        "s3Endpoint": format!("http://127.0.0.1:{port}"), "region": "eu-central-1", "bucket": "bench",
-        "accessKeyId": "AKIDEXAMPLE", "secretAccessKey": "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY",
-    });
-    let Some(driver) = driver("s3", settings.clone()) else { return };
-    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-    let bare = compare("s3", &*driver, &mut Puts { client, port }).await;
-    drained("s3", vec![settings; RUNS], bare);
+    /// An object store that takes everything at once: a receiver of the benches, in a process of its own.
+    pub async fn objects() {
+        let port = support::port();
+        let _sink = support::beside(&["--sink"], port).await;
+        let settings = json!({
+            "s3Endpoint": format!("http://127.0.0.1:{port}"), "region": "eu-central-1", "bucket": "bench",
+            "accessKeyId": "AKIDEXAMPLE", "secretAccessKey": "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY",
+        });
+        let Some(driver) = driver("s3", settings.clone()) else { return };
+        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let bare = compare("s3", &*driver, &mut Puts { client, port }).await;
+        drained("s3", vec![settings; RUNS], bare);
+    }
 }

@@ -92,11 +92,16 @@ impl Node {
 
     /// Waits until so many deliveries of the lane have ended, and it has no batch.
     async fn settled(&self, lane: LaneNo, ended: u64) {
+        self.settled_of(lane, ended, 0).await;
+    }
+
+    /// Waits until so many deliveries of the lane have ended and so many wait, none of them in a batch.
+    async fn settled_of(&self, lane: LaneNo, ended: u64, waiting: u64) {
         let is_so = || {
             let store = &self.engine.store;
             let counts = store.lane_counts(lane).unwrap();
             store.batches(lane, 1).unwrap().is_empty()
-                && counts.pending == 0
+                && counts.pending == waiting
                 && counts.delivered + counts.dead + counts.cancelled == ended
         };
         until("the lane is settled", is_so).await;
@@ -211,6 +216,30 @@ async fn what_stands_behind_a_batch_that_is_refused_goes_back_and_follows_it() {
     assert_eq!(numbers(&node.shared.held()), (0..30).collect::<Vec<_>>());
     let names = node.shared.names();
     assert!(names.len() == 4 && names[0] == names[1] && names[1] < names[2] && names[2] < names[3], "{names:?}");
+}
+
+#[actix::test]
+async fn what_stands_behind_goes_back_when_the_subscription_is_disabled() {
+    let (node, lane, gate) = two_tens("disabled behind").await;
+    let enable = |is_enabled| {
+        let change = move |tx: &mut Tx<'_>| {
+            let subscription = tx.subscription_by_lane(lane)?.unwrap();
+            tx.put_object(&Subscription { is_enabled, ..subscription })
+        };
+        let (store, rings) = (node.engine.store.clone(), node.engine.rings.clone());
+        async move {
+            store.change(change).await.unwrap();
+            rings.subscriptions_changed();
+            rings.lane(lane);
+        }
+    };
+    enable(false).await;
+    gate.add_permits(1);
+    node.settled_of(lane, 10, 20).await;
+    enable(true).await;
+    node.settled(lane, 30).await;
+    assert_eq!(numbers(&node.shared.held()), (0..30).collect::<Vec<_>>());
+    assert_eq!((node.shared.names().len(), node.shared.ready()), (3, 4), "the second was made ready once more");
 }
 
 #[actix::test]

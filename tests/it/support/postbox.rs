@@ -163,9 +163,12 @@ impl Postbox {
         tokio::time::timeout(Duration::from_secs(60), look).await.ok()
     }
 
-    /// Notes an attempt; answers its number.
-    fn note(&self, parcel: &Parcel, act: &Act) -> usize {
+    /// Notes an attempt; answers its number. None: its node is dead.
+    fn note(&self, parcel: &Parcel, act: &Act, shut: &watch::Sender<bool>) -> Option<usize> {
         let mut came = self.lock();
+        if *shut.borrow() {
+            return None;
+        }
         came.push(Came {
             address: parcel.address.clone(),
             event: parcel.event,
@@ -177,7 +180,7 @@ impl Postbox {
             began: self.turn(),
             ended: None,
         });
-        came.len() - 1
+        Some(came.len() - 1)
     }
 
     async fn outcome(&self, parcel: &Parcel, act: &Act) -> (Outcome, Option<u16>) {
@@ -209,16 +212,21 @@ impl Slot {
         Arc::new(move || Ok(Arc::new(slot.clone()) as Arc<dyn Post>))
     }
 
-    /// The node is dead: whatever it still sends does not arrive.
+    /// The node is dead: whatever it still sends does not arrive, also what was on its way here.
     pub fn shut(&self) {
+        let _came = self.postbox.lock();
         self.shut.send_replace(true);
     }
 
-    async fn take(&self, parcel: &Parcel) -> Report {
+    /// None: its node is dead.
+    async fn take(&self, parcel: &Parcel) -> Option<Report> {
         let postbox = &self.postbox;
         let act = postbox.0.answers.lock().unwrap_or_else(PoisonError::into_inner)(parcel);
         let only = *postbox.0.only.lock().unwrap_or_else(PoisonError::into_inner);
-        let number = only.is_none_or(|only| only == parcel.address.as_ref()).then(|| postbox.note(parcel, &act));
+        let number = match only.is_none_or(|only| only == parcel.address.as_ref()) {
+            true => Some(postbox.note(parcel, &act, &self.shut)?),
+            false => None,
+        };
         let (outcome, status) = postbox.outcome(parcel, &act).await;
         let now = postbox.0.clock.now();
         if let Some(number) = number {
@@ -234,7 +242,7 @@ impl Slot {
             answer: String::new(),
             body_cut: false,
         };
-        Report { outcome, attempt }
+        Some(Report { outcome, attempt })
     }
 }
 
@@ -251,7 +259,7 @@ impl Post for Slot {
                 return Err(is_shut());
             }
             tokio::select! {
-                report = self.take(parcel) => Ok(report),
+                report = self.take(parcel) => report.ok_or_else(is_shut),
                 _ = shut.changed() => Err(is_shut()),
             }
         }

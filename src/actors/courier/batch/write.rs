@@ -107,11 +107,13 @@ impl Try {
         turn: Option<oneshot::Receiver<()>>,
         claims: &mut Vec<Claim>,
     ) -> Result<Option<Ready>> {
+        let version = self.outlet.rings.subscriptions_version();
         let row = self.row(dues.clone(), Vec::new());
         let (row, Loaded { items, gone, rest }) = self.load(row, self.target.limits.bytes).await?;
         let ready = self.prepare(self.name().await?, row, items).await?;
         let is_their_turn = match turn {
-            Some(turn) => turn.await.is_ok(),
+            // A subscription that was changed or disabled meanwhile is looked at anew.
+            Some(turn) => turn.await.is_ok() && version == self.outlet.rings.subscriptions_version(),
             None => true,
         };
         let wait = if self.target.limits.recuts { Wait::Applied } else { Wait::Durable };
