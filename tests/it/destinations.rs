@@ -291,11 +291,12 @@ async fn what_was_frozen_for_one_destination_goes_to_the_next_one_whole() {
     let change = move |tx: &mut Tx<'_>| {
         let mut subscription = tx.subscription_by_lane(lane)?.unwrap();
         subscription.destination = Some(to);
-        tx.put_object(&subscription)?;
-        tx.put_batch(lane, number, &BatchRow { at: tx.now(), ..batch.clone() })
+        tx.put_object(&subscription)
     };
     node.engine.store.change(change).await.unwrap();
     node.engine.rings.subscriptions_changed();
+    let now = move |tx: &mut Tx<'_>| tx.put_batch(lane, number, &BatchRow { at: tx.now(), ..batch.clone() });
+    node.engine.store.change(now).await.unwrap();
     node.engine.rings.lane(lane);
     node.settled(lane, 5).await;
     assert_eq!(numbers(&next.held()), [0, 1, 2, 3, 4]);
