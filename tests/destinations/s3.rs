@@ -24,7 +24,7 @@ fn with(mut settings: Value, more: Value) -> Value {
 }
 
 /// The lines of all objects of events.
-fn lines(objects: &BTreeMap<String, Vec<u8>>) -> Vec<Value> {
+pub(crate) fn lines(objects: &BTreeMap<String, Vec<u8>>) -> Vec<Value> {
     let mut all = Vec::new();
     for (_, body) in objects.iter().filter(|(key, _)| key.ends_with(".jsonl.gz")) {
         let mut text = String::new();
