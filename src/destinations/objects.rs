@@ -11,11 +11,11 @@ use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::driver::{Batch, Fault, Frozen, Limits, Part, Verdict};
-use super::lines;
+use super::driver::{Answer, Batch, Fault, Frozen, Limits, Part, Verdict};
+use super::{lines, parts};
 use crate::domain::time::Millis;
 use crate::domain::trouble::Trouble;
 use crate::error::{Error, Result};
@@ -204,6 +204,41 @@ impl Layout {
         let items = batch.items.len();
         Ok(Frozen { id: batch.id.clone(), parts, items, refused: Vec::new(), notes: Vec::new() })
     }
+}
+
+/// What is told of a batch of which a store took `done` objects and said `verdict` of the next, and the index of those that it
+/// took, which is to be written before that is told: a refused batch is divided, what comes again has another name, and
+/// what is there already must not come again.
+pub fn told(frozen: &Frozen, done: usize, verdict: Verdict) -> (Option<Part>, Answer) {
+    // What is repeated is repeated whole, under its name.
+    if done == 0 || !matches!(verdict, Verdict::Row(_)) {
+        return (None, Answer::All(verdict));
+    }
+    match frozen.parts.split_last() {
+        Some((index, objects)) if done < objects.len() => {
+            match index_of(index, objects.get(..done).unwrap_or_default()) {
+                Some(index) => (Some(index), parts::told(frozen, done, verdict)),
+                None => (None, unlisted(verdict)),
+            }
+        }
+        _ => (None, unlisted(verdict)),
+    }
+}
+
+/// What is told if the store does not take an index: no event is to blame for that.
+pub fn unlisted(verdict: Verdict) -> Answer {
+    Answer::All(match verdict {
+        Verdict::Row(fault) => Verdict::Retry(fault),
+        other => other,
+    })
+}
+
+/// The index, with these objects alone.
+fn index_of(index: &Part, objects: &[Part]) -> Option<Part> {
+    let mut body: Value = serde_json::from_slice(&index.body).ok()?;
+    let listed = body.get_mut("objects")?.as_array_mut()?;
+    listed.retain(|listed| objects.iter().any(|object| listed.get("key").is_some_and(|key| *key == *object.target)));
+    Some(Part { body: Bytes::from(body.to_string()), ..index.clone() })
 }
 
 /// The UTC day: `2026-03-01`.

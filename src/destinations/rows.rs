@@ -27,6 +27,8 @@ pub const EXTRA: &str = "_extra";
 pub const SEQ: &str = "_seq";
 /// The column of a mirror that says when its record was deleted.
 pub const DELETED_AT: &str = "deleted_at";
+/// The column of a mirror of a topic without a model.
+const PAYLOAD: &str = "payload";
 /// The most bytes of a remote id in a key.
 pub const REMOTE_ID_MAX_BYTES: usize = 512;
 /// The most notes of one batch.
@@ -223,7 +225,7 @@ fn log_row(place: usize, item: &Item, include: &[Include]) -> Row {
 /// What stands between the key and the engine's own columns.
 fn own_columns(topic: &str) -> Vec<Column> {
     let Some(model) = Catalogue::embedded().data(topic) else {
-        return vec![column("payload", Type::Json)];
+        return vec![column(PAYLOAD, Type::Json)];
     };
     let top = model.fields.iter().filter(|field| !field.path.contains(['.', '[']));
     top.map(|field| {
@@ -305,6 +307,12 @@ fn mirror(batch: &Batch, names: &Names, deletes: Deletes) -> Written {
     written
 }
 
+/// Whether a field of a record may stand there: not in the place of what the engine itself knows.
+fn is_of_records(column: &Column) -> bool {
+    !["connection_id", "remote_id", "id", "user_id", DELETED_AT, SEQ, "_event_id", EXTRA]
+        .contains(&column.name.as_str())
+}
+
 fn mirror_row(
     place: usize,
     item: &Item,
@@ -325,29 +333,39 @@ fn mirror_row(
     if is_deletion(event) {
         put(DELETED_AT, time(event.happened_at));
     }
-    let mut extra = Map::new();
+    let is_modelled = !table.columns.iter().any(|column| column.name == PAYLOAD);
+    let mut fields = Map::new();
     match &event.payload {
-        Payload::Plain(text) => put("payload", Cell::Json(text.clone())),
-        Payload::Record { id, remote_created_at, remote_updated_at, created_at, updated_at, fields, .. } => {
+        Payload::Plain(text) if is_modelled => {
+            // Published by the ISV about a topic that has a model.
+            fields = serde_json::from_str(text).unwrap_or_default();
+            // It stands in `remote_id`.
+            fields.shift_remove("id");
+        }
+        Payload::Plain(text) => put(PAYLOAD, Cell::Json(text.clone())),
+        Payload::Record {
+            id, remote_created_at, remote_updated_at, created_at, updated_at, fields: unified, ..
+        } => {
             put("id", Cell::Text(uuid::Uuid::from_bytes(*id).to_string()));
             put("remote_created_at", remote_created_at.map_or(Cell::Null, time));
             put("remote_updated_at", remote_updated_at.map_or(Cell::Null, time));
             put("created_at", time(*created_at));
             put("updated_at", time(*updated_at));
-            let fields: Map<String, Value> = serde_json::from_str(fields).unwrap_or_default();
-            for (name, value) in fields {
-                let column = table.columns.iter().find(|column| column.name == snake(&name));
-                match column.map(|column| (column, cell(column.kind, &value))) {
-                    Some((column, Some(cell))) => put(&column.name, cell),
-                    other => {
-                        let why = other.map_or("it has no column", |_| "its column has another type");
-                        let note = format!("{}: {name}: {why}, so it is kept in {EXTRA}", event.topic);
-                        if notes.len() < NOTES_MAX && !notes.contains(&note) {
-                            notes.push(note);
-                        }
-                        extra.insert(name, value);
-                    }
+            fields = serde_json::from_str(unified).unwrap_or_default();
+        }
+    }
+    let mut extra = Map::new();
+    for (name, value) in fields {
+        let column = table.columns.iter().find(|column| column.name == snake(&name) && is_of_records(column));
+        match column.map(|column| (column, cell(column.kind, &value))) {
+            Some((column, Some(cell))) => put(&column.name, cell),
+            other => {
+                let why = other.map_or("it has no column", |_| "its column has another type");
+                let note = format!("{}: {name}: {why}, so it is kept in {EXTRA}", event.topic);
+                if notes.len() < NOTES_MAX && !notes.contains(&note) {
+                    notes.push(note);
                 }
+                extra.insert(name, value);
             }
         }
     }

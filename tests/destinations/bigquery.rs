@@ -11,6 +11,7 @@ use tidemill::domain::destination::{Deletes, Shape};
 use tidemill::domain::failure::Failure;
 use tidemill::domain::trouble::Trouble;
 
+use crate::support::gate::{Gate, port};
 use crate::support::google::{SignIn, refusal};
 use crate::support::stub::{Fails, Reply, Seen, Stub};
 use crate::support::{DESTINATION, batches, emulators, open, promises, unknown_setting, verdicts};
@@ -195,6 +196,24 @@ async fn a_job_whose_answer_was_lost_is_found_by_its_name() {
     promises::write(&driver, &second).await;
     assert_eq!(dataset.rows("tidemill_events"), 7);
     assert_eq!(dataset.held.lock().unwrap().jobs.len(), 2);
+}
+
+#[tokio::test]
+async fn a_job_whose_process_died_before_its_answer_is_found_by_the_next_one() {
+    let dataset = Dataset::start();
+    let gate = Gate::to(port(&dataset.stub.url)).await;
+    let open = |way: Option<u16>| match way {
+        Some(port) => dataset.open(json!({"endpoint": format!("http://127.0.0.1:{port}")})),
+        None => dataset.open(json!({})),
+    };
+    let count = || async { dataset.rows("tidemill_events") };
+    for (number, runs) in [(1, 0), (2, 3)] {
+        // Still running when the next process asks for it, or done.
+        dataset.fate(Fate::Runs(runs));
+        let batch = batches::contacts(number, number * 10, 4);
+        promises::is_repeated_after_a_death(open, &gate, ("POST /upload/", 0), &batch, count).await;
+    }
+    assert_eq!(dataset.held.lock().unwrap().jobs.len(), 2, "no job was made twice");
 }
 
 #[tokio::test]
@@ -396,6 +415,26 @@ async fn local_bigquery_holds_a_batch_once() {
     assert_eq!(found[0][0].as_deref(), Some("crm/contacts"));
     assert_eq!(found[0][1].as_deref(), Some("First 1"));
     assert!(found[0][2].as_deref().is_some_and(|at| at.starts_with("2026-03-01 12:00:00")), "{found:?}");
+}
+
+#[tokio::test]
+async fn local_bigquery_holds_a_batch_once_whose_process_died() {
+    let Some(emulator) = emulators::bigquery() else { return };
+    let sign_in = SignIn::start(3_600);
+    let plain = emulators::Plain::new(&emulator.url);
+    let (whole, gate) = (port(&emulator.url), Gate::to(port(&emulator.url)).await);
+    let open = |way: Option<u16>| {
+        let endpoint = format!("http://127.0.0.1:{}", way.unwrap_or(whole));
+        let settings = json!({"credentials": sign_in.credentials(), "dataset": "data", "endpoint": endpoint});
+        open("bigquery", settings).unwrap()
+    };
+    promises::write(&open(None), &batches::contacts(1, 1, 1)).await;
+    let count = || async {
+        let rows = query(&plain, "SELECT COUNT(*) FROM data.tidemill_events").await;
+        rows[0][0].clone().unwrap().parse::<usize>().unwrap()
+    };
+    let batch = batches::contacts(2, 10, 4);
+    promises::is_repeated_after_a_death(open, &gate, ("POST /upload/", 0), &batch, count).await;
 }
 
 #[tokio::test]

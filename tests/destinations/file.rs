@@ -5,7 +5,8 @@ use tidemill::destinations::driver::{Answer, Verdict};
 
 use crate::support::{batches, open, open_below, promises, unknown_setting};
 
-fn lines(folder: &std::path::Path) -> Vec<Value> {
+/// The lines of all files below a folder.
+pub(crate) fn lines(folder: &std::path::Path) -> Vec<Value> {
     let mut paths = Vec::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {

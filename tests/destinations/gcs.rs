@@ -11,6 +11,7 @@ use tidemill::domain::destination::Shape;
 use tidemill::domain::failure::Failure;
 use tidemill::domain::trouble::Trouble;
 
+use crate::support::gate::{Gate, port};
 use crate::support::google::{SignIn, refusal};
 use crate::support::stub::{Fails, Reply, Stub};
 use crate::support::{DESTINATION, batches, emulators, open, promises, unknown_setting, verdicts};
@@ -129,6 +130,25 @@ async fn a_write_whose_answer_was_lost_is_known_by_its_name() {
 }
 
 #[tokio::test]
+async fn an_object_whose_process_died_before_its_answer_is_not_written_again() {
+    let bucket = Bucket::start();
+    let gate = Gate::to(port(&bucket.stub.url)).await;
+    let open = |way: Option<u16>| match way {
+        Some(port) => bucket.open(json!({"endpoint": format!("http://127.0.0.1:{port}")})),
+        None => bucket.open(json!({})),
+    };
+    let count = || async { bucket.count() };
+    // The object of the events, then the index, which comes last.
+    for (number, skip) in [(1, 0), (2, 1)] {
+        let batch = batches::contacts(number, number * 10, 4);
+        promises::is_repeated_after_a_death(open, &gate, ("POST /upload/", skip), &batch, count).await;
+        let held = bucket.objects.lock().unwrap();
+        let indexes = held.keys().filter(|key| key.contains("_index/")).count();
+        assert_eq!((indexes as u64, held.len() as u64), (number, 2 * number));
+    }
+}
+
+#[tokio::test]
 async fn each_fault_has_its_verdict() {
     let bucket = Bucket::start();
     let driver = bucket.open(json!({}));
@@ -202,6 +222,18 @@ async fn fake_gcs_server_holds_a_batch_once() {
         .map(|line| serde_json::from_str::<Value>(&line).unwrap()["eventId"].as_str().unwrap().to_owned())
         .collect();
     assert_eq!(ids.len(), 12);
+    let gate = Gate::to(port(&emulator.url)).await;
+    let reopen = |way: Option<u16>| {
+        let mut settings = settings.clone();
+        if let Some(port) = way {
+            settings["endpoint"] = format!("http://127.0.0.1:{port}").into();
+        }
+        open("gcs", settings).unwrap()
+    };
+    for (number, skip) in [(21, 0), (22, 1)] {
+        let batch = batches::contacts(number, number * 10, 4);
+        promises::is_repeated_after_a_death(reopen, &gate, ("POST /upload/", skip), &batch, held).await;
+    }
     let mut absent = settings;
     absent["bucket"] = "absent-bucket".into();
     let driver = open("gcs", absent).unwrap();

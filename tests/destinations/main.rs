@@ -5,6 +5,7 @@
 //! such server at all.
 #![allow(clippy::disallowed_methods, reason = "a test is the world outside: it finds what is installed")]
 #![allow(clippy::print_stderr, reason = "a test that is skipped says so")]
+#![allow(clippy::print_stdout, reason = "a test whose load is random says its seed")]
 
 #[cfg(feature = "bigquery")]
 mod bigquery;
@@ -14,10 +15,14 @@ mod eventbridge;
 mod file;
 #[cfg(feature = "gcs")]
 mod gcs;
+mod kills;
 #[cfg(feature = "mongodb")]
 mod mongodb;
 #[cfg(feature = "mysql")]
 mod mysql;
+#[path = "../it/support/node.rs"]
+#[allow(dead_code, reason = "other tests need more of it")]
+mod node;
 #[cfg(feature = "postgresql")]
 mod postgresql;
 #[cfg(feature = "pubsub")]

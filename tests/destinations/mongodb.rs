@@ -87,6 +87,27 @@ async fn a_mirror_can_forget_what_was_deleted() {
 }
 
 #[tokio::test]
+async fn what_was_deleted_in_a_batch_stays_deleted_whatever_comes_first_in_it() {
+    let Some(server) = shared().await else { return };
+    let database = server.database("deleted_within").await;
+    let driver = open("mongodb", server.settings("deleted_within")).unwrap();
+    let events = vec![
+        batches::contact("deleted", "8", "B"),
+        batches::contact("updated", "7", "A"),
+        batches::contact("deleted", "7", "A"),
+        batches::contact("deleted", "9", "C"),
+        batches::contact("created", "9", "C"),
+    ];
+    let batch = batches::batch(1, Shape::Mirror(Deletes::Remove), 1, events);
+    promises::prepares_the_same(&driver, &batch);
+    for _ in 0..2 {
+        promises::write(&driver, &batch).await;
+        assert_eq!(count(&database, "crm_contacts").await, 1);
+        only(&database, "crm_contacts", doc! { "remoteId": "9" }).await;
+    }
+}
+
+#[tokio::test]
 async fn what_is_written_reads_back_to_the_digit() {
     let Some(server) = shared().await else { return };
     let database = server.database("digits").await;

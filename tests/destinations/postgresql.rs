@@ -120,6 +120,22 @@ async fn a_mirror_equals_the_records_and_never_goes_back() {
 }
 
 #[tokio::test]
+async fn what_is_published_about_a_topic_with_a_model_stands_in_its_columns() {
+    let Some((_server, admin, driver)) = fresh("published", json!({})).await else { return };
+    let payload = "{\"id\":7,\"firstName\":\"Ada\",\"lastName\":12.50,\"loyalty\":{\"points\":3},\"userId\":\"theirs\",\
+                   \"remoteId\":\"x\",\"_seq\":1,\"createdAt\":\"2024-01-02T03:04:05Z\"}";
+    let event = || batches::custom("crm/contacts", payload);
+    let frozen = driver.prepare(&batches::batch(1, MARK, 41, vec![event()])).unwrap();
+    assert!(frozen.notes.iter().any(|note| note.contains("loyalty")), "{:?}", frozen.notes);
+    promises::write(&driver, &batches::batch(1, MARK, 41, vec![event()])).await;
+    let row = "SELECT concat_ws('|', remote_id, user_id, first_name, last_name, created_at AT TIME ZONE 'UTC', _seq, _extra) \
+               FROM crm_contacts";
+    let wanted = "7|Ada|2024-01-02 03:04:05|41|\
+                  {\"_seq\": 1, \"userId\": \"theirs\", \"loyalty\": {\"points\": 3}, \"lastName\": 12.50, \"remoteId\": \"x\"}";
+    assert_eq!(one(&admin, row).await.as_deref(), Some(wanted));
+}
+
+#[tokio::test]
 async fn a_mirror_that_removes_has_no_row_of_what_is_deleted() {
     let Some((_server, admin, driver)) = fresh("removed", json!({})).await else { return };
     let names = "SELECT string_agg(remote_id || first_name, ',' ORDER BY remote_id) FROM crm_contacts";

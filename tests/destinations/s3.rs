@@ -24,7 +24,7 @@ fn with(mut settings: Value, more: Value) -> Value {
 }
 
 /// The lines of all objects of events.
-fn lines(objects: &BTreeMap<String, Vec<u8>>) -> Vec<Value> {
+pub(crate) fn lines(objects: &BTreeMap<String, Vec<u8>>) -> Vec<Value> {
     let mut all = Vec::new();
     for (_, body) in objects.iter().filter(|(key, _)| key.ends_with(".jsonl.gz")) {
         let mut text = String::new();
@@ -159,6 +159,31 @@ async fn an_answer_lost_after_the_write_leaves_one_object() {
     assert_eq!(send(&driver, 2).await, Verdict::Done);
     assert_eq!(lines(&store.objects()).len(), 6);
     assert_eq!(store.held.lock().unwrap().writes, 4, "two objects and two indexes, each written once");
+}
+
+#[tokio::test]
+async fn what_is_there_already_does_not_come_again_where_another_object_is_refused() {
+    let store = Store::start(Conditions::Honoured);
+    let driver = open("s3", with(store.settings(), json!({"compression": "none"}))).unwrap();
+    store.held.lock().unwrap().largest = 2_000;
+    let large = |n: u64| batches::custom("own/things", &format!("{{\"id\":{n},\"x\":\"{}\"}}", "x".repeat(2_000)));
+    let batch = batches::batch(1, Shape::Append, 1, vec![batches::contact("created", "1", "Ann"), large(2), large(3)]);
+    for _ in 0..2 {
+        // Repeated after a crash it comes to the same.
+        let answer = driver.send(&driver.prepare(&batch).unwrap()).await;
+        let Answer::Each(verdicts) = answer else { panic!("{answer:?}") };
+        assert_eq!(verdicts[0], Verdict::Done);
+        assert!(verdicts[1..].iter().all(|verdict| matches!(verdict, Verdict::Retry(_))), "{verdicts:?}");
+    }
+    let index = store.objects().into_iter().find(|(key, _)| key.contains("_index/")).unwrap().1;
+    let index: Value = serde_json::from_slice(&index).unwrap();
+    let listed: Vec<&str> = index["objects"].as_array().unwrap().iter().map(|o| o["key"].as_str().unwrap()).collect();
+    assert_eq!(listed.len(), 1, "what is not there is not listed");
+    assert!(store.objects().contains_key(listed[0]));
+    // Under its next name, and alone, it is refused for itself.
+    let alone = batches::batch(2, Shape::Append, 2, vec![large(2)]);
+    let answer = driver.send(&driver.prepare(&alone).unwrap()).await;
+    assert!(matches!(answer, Answer::All(Verdict::Row(_))), "{answer:?}");
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use tidemill::domain::destination::{Deletes, Shape};
 use tidemill::domain::failure::Failure;
 use tidemill::domain::trouble::Trouble;
 
+use crate::support::gate::{Gate, port};
 use crate::support::google::Keys;
 use crate::support::stub::{Fails, Reply, Seen, Stub};
 use crate::support::{batches, emulators, open, promises, unknown_setting, verdicts};
@@ -144,6 +145,27 @@ async fn a_repetition_has_the_same_request_id_and_the_same_bytes() {
     assert!(sent.len() >= 2);
     assert!(sent.iter().all(|seen| seen.query("requestId") == sent[0].query("requestId")));
     assert_eq!(account.count(), 4);
+}
+
+#[tokio::test]
+async fn a_statement_whose_process_died_before_its_answer_is_not_run_again() {
+    let account = Account::start();
+    promises::write(&account.open(json!({})), &batches::contacts(1, 1, 1)).await;
+    let gate = Gate::to(port(&account.stub.url)).await;
+    let open = |way: Option<u16>| match way {
+        Some(port) => account.open(json!({"endpoint": format!("http://127.0.0.1:{port}")})),
+        None => account.open(json!({})),
+    };
+    let count = || async { account.count() };
+    let batch = batches::contacts(2, 10, 4);
+    promises::is_repeated_after_a_death(open, &gate, ("MERGE INTO", 0), &batch, count).await;
+    let merges: Vec<Seen> = account.stub.seen(STATEMENTS);
+    let merges: BTreeSet<_> = merges
+        .iter()
+        .filter(|seen| seen.body == open(None).prepare(&batch).unwrap().parts[0].body)
+        .map(|seen| seen.query("requestId"))
+        .collect();
+    assert_eq!(merges.len(), 1, "it was asked for under one name");
 }
 
 #[tokio::test]
@@ -308,6 +330,23 @@ async fn fakesnow_holds_a_batch_once() {
     promises::tests_well(&driver, count).await;
     let found = query(&plain, "SELECT TOPIC, PAYLOAD:firstName::VARCHAR FROM TIDEMILL_EVENTS WHERE SEQ = 1").await;
     assert_eq!(found, [[Some("crm/contacts".to_owned()), Some("First 1".to_owned())]]);
+}
+
+#[tokio::test]
+async fn fakesnow_holds_a_batch_once_whose_process_died() {
+    let Some(emulator) = emulators::snowflake() else { return };
+    let plain = emulators::Plain::new(&emulator.url);
+    let account = Account::start();
+    let (whole, gate) = (port(&emulator.url), Gate::to(port(&emulator.url)).await);
+    let open =
+        |way: Option<u16>| account.open(json!({"endpoint": format!("http://127.0.0.1:{}", way.unwrap_or(whole))}));
+    promises::write(&open(None), &batches::contacts(1, 1, 1)).await;
+    let count = || async {
+        let rows = query(&plain, "SELECT COUNT(*) FROM TIDEMILL_EVENTS").await;
+        rows[0][0].clone().unwrap().parse::<usize>().unwrap()
+    };
+    let batch = batches::contacts(2, 10, 4);
+    promises::is_repeated_after_a_death(open, &gate, ("MERGE INTO", 0), &batch, count).await;
 }
 
 #[tokio::test]

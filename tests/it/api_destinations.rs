@@ -193,7 +193,8 @@ async fn a_subscription_writes_into_a_destination_in_place_of_an_address() {
         (&lake["destinationId"], &json!("append")),
         "{subscription}"
     );
-    for absent in ["address", "secret", "signing", "headers", "deletes", "backfill"] {
+    let absent = ["address", "secret", "signing", "headers", "maxInFlight", "timeoutSeconds", "deletes", "backfill"];
+    for absent in absent {
         assert!(subscription.get(absent).is_none(), "{absent}: {subscription}");
     }
     assert_eq!(subscription["include"], json!(["topic", "eventId", "username"]));
@@ -206,6 +207,8 @@ async fn a_subscription_writes_into_a_destination_in_place_of_an_address() {
         (json!({"destinationId": null}), "destinationId"),
         (json!({"signing": {"rsa": true}}), "signing"),
         (json!({"headers": {"x": "y"}}), "headers"),
+        (json!({"maxInFlight": 4}), "maxInFlight: this is for addresses; into a destination one batch"),
+        (json!({"timeoutSeconds": 30}), "timeoutSeconds: this is for addresses; how long a batch"),
         (json!({"auth": {"type": "bearer", "token": "t"}}), "auth"),
         (json!({"shape": "mirror"}), "mirror"),
         (json!({"deletes": "remove"}), "deletes"),
@@ -242,6 +245,8 @@ async fn a_subscription_has_an_address_or_a_destination_and_not_both() {
         (json!({"topic": ["*"], "destinationId": id(&lake), "deletes": "mark"}), "deletes"),
         (json!({"topic": ["*"], "destinationId": id(&lake), "headers": {"a": "b"}}), "headers"),
         (json!({"topic": ["*"], "destinationId": id(&lake), "signing": {"rsa": true}}), "signing"),
+        (json!({"topic": ["*"], "destinationId": id(&lake), "maxInFlight": 4}), "maxInFlight"),
+        (json!({"topic": ["*"], "destinationId": id(&lake), "timeoutSeconds": 30}), "timeoutSeconds"),
         (json!({"topic": ["*"], "destinationId": id(&lake), "auth": {"type": "bearer", "token": "t"}}), "auth"),
     ] {
         let message = node.post(HOOKS, body.clone()).await.refused(422, "invalid");

@@ -103,11 +103,11 @@ settings! {
     ordering: OrderingWord,
     /// True: while deliveries wait, successive never-attempted updates of a record collapse into the newest.
     coalesce: bool,
-    /// Attempts at the same time, at most.
+    /// Attempts at the same time, at most. For addresses alone.
     max_in_flight: u32,
     /// Deliveries per second, at most: 0.001 to 10,000.
     rate_per_second: f64,
-    /// For the whole exchange of one attempt: 1 to 60.
+    /// For the whole exchange of one attempt: 1 to 60. For addresses alone.
     timeout_seconds: u32,
     /// Seconds to wait before each attempt; as many attempts as entries.
     retry_schedule: Vec<u32>,
@@ -234,10 +234,13 @@ pub(super) struct SubscriptionView {
     expires_at: Option<String>,
     ordering: OrderingWord,
     coalesce: bool,
-    max_in_flight: u32,
+    /// Absent, as `timeoutSeconds`, `headers` and `signing` are, if it writes into a destination.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_in_flight: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rate_per_second: Option<f64>,
-    timeout_seconds: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeout_seconds: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_schedule: Option<Vec<u32>>,
     /// Names of the headers; their values are masked.
@@ -303,9 +306,9 @@ pub(super) fn view(rows: &Rows, of: &Subscription, now: Millis) -> Result<Subscr
         expires_at: of.expires_at.map(Millis::rfc3339_millis),
         ordering: if of.ordered { OrderingWord::Record } else { OrderingWord::None },
         coalesce: of.coalesce,
-        max_in_flight: of.max_in_flight,
+        max_in_flight: is_http.then_some(of.max_in_flight),
         rate_per_second: of.per_second(),
-        timeout_seconds: of.timeout_seconds,
+        timeout_seconds: is_http.then_some(of.timeout_seconds),
         retry_schedule: of.retry_schedule.clone(),
         headers: is_http.then(|| of.header_names.iter().map(|name| (name.clone(), MASK)).collect()),
         auth: auth::stored(rows, of.id)?.as_ref().map(AuthView::of),

@@ -189,23 +189,34 @@ pub(super) fn apply(rows: &Rows, workspace: WorkspaceNo, settings: &mut Settings
 }
 
 fn refuse_for_addresses(settings: &Settings) -> Result<()> {
+    let has_headers = settings.headers.as_ref().is_some_and(|wish| wish.as_ref().is_some_and(|all| !all.is_empty()));
     let asked = [
-        ("headers", settings.headers.as_ref().is_some_and(|wish| wish.as_ref().is_some_and(|all| !all.is_empty()))),
-        ("signing", settings.signing.as_ref().is_some_and(Option::is_some)),
+        ("headers", has_headers, CREDENTIALS),
+        ("signing", settings.signing.as_ref().is_some_and(Option::is_some), CREDENTIALS),
+        ("maxInFlight", settings.max_in_flight.is_some_and(|wish| wish.is_some()), BATCHES),
+        ("timeoutSeconds", settings.timeout_seconds.is_some_and(|wish| wish.is_some()), TIMEOUTS),
     ];
-    asked.iter().find(|(_, is_asked)| *is_asked).map_or(Ok(()), |(name, _)| Err(for_addresses(name)))
+    match asked.iter().find(|(_, is_asked, _)| *is_asked) {
+        Some((name, _, why)) => Err(for_addresses(name, why)),
+        None => Ok(()),
+    }
 }
 
-fn for_addresses(name: &str) -> Error {
-    Error::invalid(format!(
-        "{name}: this is for addresses; a destination has its credentials in its own settings, and nothing is signed there"
-    ))
+/// Why something is for addresses alone.
+const CREDENTIALS: &str = "a destination has its credentials in its own settings, and nothing is signed there";
+const BATCHES: &str = "into a destination one batch of a subscription is on its way at a time; how large a batch may be is \
+                       in the destination's own settings";
+const TIMEOUTS: &str = "how long a batch may take is the destination's own affair, and its page in docs/destinations says \
+                        how long";
+
+fn for_addresses(name: &str, why: &str) -> Error {
+    Error::invalid(format!("{name}: this is for addresses; {why}"))
 }
 
 /// The same of what is kept apart.
 pub(super) fn refuse_auth(of: &Subscription, wish: Option<&Option<AuthWish>>) -> Result<()> {
     let is_asked = wish.is_some_and(Option::is_some);
-    if of.destination.is_some() && is_asked { Err(for_addresses("auth")) } else { Ok(()) }
+    if of.destination.is_some() && is_asked { Err(for_addresses("auth", CREDENTIALS)) } else { Ok(()) }
 }
 
 /// What must hold of a subscription as a whole, after all of it was laid.

@@ -66,10 +66,12 @@ impl Driver for Store {
 
     fn send<'a>(&'a self, frozen: &'a Frozen) -> BoxFuture<'a, Answer> {
         async move {
-            for part in &frozen.parts {
-                if let Err(verdict) = self.bucket.write(&part.target, &part.body).await {
-                    return Answer::All(verdict);
-                }
+            for (number, part) in frozen.parts.iter().enumerate() {
+                let Err(verdict) = self.bucket.write(&part.target, &part.body).await else { continue };
+                let (index, answer) = objects::told(frozen, number, verdict);
+                let Some(index) = index else { return answer };
+                let written = self.bucket.write(&index.target, &index.body).await;
+                return written.map_or_else(objects::unlisted, |()| answer);
             }
             Answer::All(Verdict::Done)
         }

@@ -187,6 +187,8 @@ pub struct Held {
     pub objects: BTreeMap<String, Vec<u8>>,
     uploads: BTreeMap<String, (String, BTreeMap<u32, Vec<u8>>)>,
     pub conditions: Conditions,
+    /// The most bytes of an object.
+    pub largest: usize,
     pub mishaps: VecDeque<Mishap>,
     /// Actions that are denied: `GET`, `DELETE`, `PUT`.
     pub denied: Vec<&'static str>,
@@ -215,6 +217,7 @@ impl Store {
             objects: BTreeMap::new(),
             uploads: BTreeMap::new(),
             conditions,
+            largest: usize::MAX,
             mishaps: VecDeque::new(),
             denied: Vec::new(),
             secret: SECRET.to_owned(),
@@ -325,6 +328,9 @@ fn act(held: &mut Held, call: &Call, key: &str, query: &HashMap<String, String>)
 }
 
 fn put(held: &mut Held, call: &Call, key: &str, body: Vec<u8>) -> Reply {
+    if body.len() > held.largest {
+        return Reply::xml(400, "EntityTooLarge");
+    }
     if call.headers.contains_key("if-none-match") {
         match held.conditions {
             Conditions::Honoured if held.objects.contains_key(key) => return Reply::xml(412, "PreconditionFailed"),

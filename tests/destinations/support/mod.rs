@@ -10,6 +10,7 @@ pub mod cutter;
 pub mod data_api;
 #[cfg(any(feature = "bigquery", feature = "gcs", feature = "pubsub", feature = "snowflake"))]
 pub mod emulators;
+pub mod gate;
 #[cfg(any(feature = "bigquery", feature = "gcs", feature = "pubsub"))]
 pub mod google;
 #[cfg(feature = "mongodb")]

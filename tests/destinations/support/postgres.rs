@@ -187,6 +187,27 @@ impl Postgres {
         let _ = process.0.wait();
     }
 
+    /// Kills the server, without even a signal that it could see, and waits until its children have noticed: as long as one
+    /// of them is there no other server takes over their memory.
+    #[expect(clippy::disallowed_methods, reason = "what is waited for are other processes")]
+    pub fn kill(&mut self) {
+        let Some(mut process) = self.process.take() else { return };
+        let id = process.0.id();
+        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).expect("its children");
+        process.0.kill().expect("it runs");
+        process.0.wait().expect("it ends");
+        let until = Instant::now() + Duration::from_secs(60);
+        // Who is dead and was not asked for yet is a zombie.
+        let lives = |child: &str| {
+            let shown = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+            shown.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+        };
+        while children.split_whitespace().any(lives) {
+            assert!(Instant::now() < until, "its children live on");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// The server's certificate.
     pub fn certificate(&self) -> String {
         std::fs::read_to_string(self.data().join("server.crt")).expect("a certificate")

@@ -1,10 +1,12 @@
 //! What every driver promises, tried on each of them.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tidemill::destinations::driver::{Answer, Batch, Driver, Verdict};
 
 use super::batches;
+use super::gate::Gate;
 
 /// Prepares and sends a batch, which must be taken.
 pub async fn write(driver: &Arc<dyn Driver>, batch: &Batch) {
@@ -58,4 +60,42 @@ where
         assert_eq!(step.fault, None, "{}", step.name);
     }
     assert_eq!(count().await, before);
+}
+
+/// A process dies when its batch has taken effect and before it has heard so; the next one repeats the batch, and each event
+/// is there once. The first driver of `open` goes by the gate, where a batch has `word` on its way, for the `skip + 1`st time;
+/// `count` says how many events the destination holds.
+pub async fn is_repeated_after_a_death<C, F>(
+    open: impl Fn(Option<u16>) -> Arc<dyn Driver>,
+    gate: &Gate,
+    (word, skip): (&'static str, usize),
+    batch: &Batch,
+    count: C,
+) where
+    C: Fn() -> F,
+    F: Future<Output = usize>,
+{
+    let whole = count().await + batch.items.len();
+    let dying = open(Some(gate.port));
+    let frozen = dying.prepare(batch).expect("it is prepared");
+    let mut catch = gate.catch(word, skip, 0);
+    let sending = tokio::spawn({
+        let frozen = frozen.clone();
+        async move { dying.send(&frozen).await }
+    });
+    assert!(catch.caught().await, "it never sent {word}");
+    catch.through();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while count().await != whole {
+        assert!(Instant::now() < deadline, "it takes no effect");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(!sending.is_finished(), "it waits for its answer");
+    sending.abort();
+    assert!(sending.await.is_err_and(|error| error.is_cancelled()));
+    drop(catch);
+    let next = open(None);
+    assert_eq!(next.prepare(batch), Ok(frozen), "what is repeated is the same");
+    write(&next, batch).await;
+    assert_eq!(count().await, whole);
 }

@@ -11,7 +11,7 @@ use crate::destinations::driver::{Fault, Verdict};
 use crate::domain::delivery::{Attempt, AttemptError, Cause, DeliveryState, LaneSignal, Outcome, settle};
 use crate::domain::retry::Pace;
 use crate::domain::time::Millis;
-use crate::store::BatchRow;
+use crate::store::{BatchRow, Wait};
 
 /// A batch of a destination that takes one that is cut anew is halved after so many tries that ended in overload.
 const HALVED_AFTER: u32 = 2;
@@ -186,6 +186,14 @@ impl Plan {
         }
     }
 
+    /// How surely it must be kept before the lane goes on: others are on disk before their first try, as this one was.
+    pub(super) fn wait(&self, recuts: bool) -> Wait {
+        match &self.next {
+            Next::Others(batches) if !recuts && !batches.is_empty() => Wait::Durable,
+            _ => Wait::Applied,
+        }
+    }
+
     /// How many are delivered.
     pub(super) fn delivered(&self) -> usize {
         self.fates.iter().filter(|fate| **fate == Fate::Delivered).count()
@@ -272,6 +280,15 @@ mod tests {
         assert!(plan_of(5).fates.iter().all(|fate| *fate == Fate::Left));
         let alone = plan_of(1);
         assert_eq!((alone.dead().count(), alone.next), (1, Next::Others(Vec::new())));
+    }
+
+    #[test]
+    fn what_is_cut_is_on_disk_before_its_first_try_where_another_cut_would_leave_doubles() {
+        let cut = whole(5, Verdict::Row(fault(Trouble::ValueRefused)));
+        assert!(plan(&cut, false).wait(false) == Wait::Durable);
+        assert!(plan(&cut, true).wait(true) == Wait::Applied);
+        assert!(plan(&whole(1, Verdict::Row(fault(Trouble::ValueRefused))), false).wait(false) == Wait::Applied);
+        assert!(plan(&whole(5, Verdict::Retry(fault(Trouble::Failed))), false).wait(false) == Wait::Applied);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::domain::flow::Seen;
 use crate::domain::id::{DeliveryId, LaneNo};
 use crate::domain::time::Millis;
 use crate::error::{Code, Result};
-use crate::store::{DeliveryRow, Settlement, Turn, Tx, Wait};
+use crate::store::{DeliveryRow, Settlement, Turn, Tx};
 
 /// A try, and what follows from it.
 struct Outcomes {
@@ -73,6 +73,7 @@ impl Try {
     }
 
     async fn commit(&self, outcomes: Outcomes) -> Result<()> {
+        let wait = outcomes.plan.wait(self.target.limits.recuts);
         let outcomes = Arc::new(outcomes);
         loop {
             let (written, config) = (outcomes.clone(), self.config.clone());
@@ -80,7 +81,7 @@ impl Try {
                 write(tx, config.subscription.lane, &written)?;
                 written.after.write(tx, &config)
             };
-            match self.outlet.store.append(Wait::Applied, write).await {
+            match self.outlet.store.append(wait, write).await {
                 Err(error) if error.code == Code::Unavailable && self.outlet.store.is_broken() => {
                     tokio::time::sleep(FAILED_PAUSE).await;
                 }
