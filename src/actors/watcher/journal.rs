@@ -85,8 +85,8 @@ async fn one(
 ) -> Result<Option<Millis>> {
     let now = deps.clock.now();
     let mut state = deps.store.journal(integration.id, key)?;
-    // Whoever has changed the integration since may have mended it.
-    let is_changed = state.failed_at.is_some_and(|at| state.failures > 0 && integration.updated_at > at);
+    // Whoever has changed the integration since may have mended it, and wants to see what follows.
+    let is_changed = state.read_at.max(state.failed_at).is_some_and(|at| integration.updated_at > at);
     if let Some(due) = state.due_at.filter(|due| *due > now && !is_changed) {
         return Ok(Some(due));
     }
