@@ -12,6 +12,9 @@ use super::time::Millis;
 /// For so long after connections were asked to look for themselves they are not asked again.
 pub const GAP_ASKED_FOR: Duration = Duration::from_secs(600);
 
+/// Failures in a row, over some minutes, after which it is not believed any more that changes come by the journal.
+pub const STALLED_AFTER: u32 = 6;
+
 /// What is remembered of one journal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct JournalState {
@@ -56,6 +59,11 @@ impl JournalState {
     #[must_use]
     pub fn missed(self, why: &str, now: Millis) -> Self {
         Self { gap_at: Some(now), gap: why.to_owned(), ..self }
+    }
+
+    /// Whether it has failed for so long that polls go on as if nothing came by it.
+    pub fn is_stalled(&self) -> bool {
+        self.failures >= STALLED_AFTER
     }
 
     /// Whether the connections were asked just now to look for themselves.

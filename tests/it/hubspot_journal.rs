@@ -8,6 +8,7 @@ use tidemill::api;
 use tidemill::outbound::Method;
 
 use crate::support::api::Node;
+use crate::support::clients;
 use crate::support::hubspot::{CLIENT, HubSpot};
 use crate::support::hubspot_journal::item;
 use crate::support::node;
@@ -366,7 +367,7 @@ async fn a_file_at_a_host_that_nobody_named_is_not_read_until_it_is_named() {
 }
 
 #[actix::test]
-async fn a_refused_client_is_shown_and_leaves_the_connections_alone() {
+async fn a_refused_client_is_shown_and_polls_go_on_until_it_is_mended() {
     let desk = Desk::new().await;
     let ann = desk.connect("ann", 111, &["contacts"]).await;
     let path = at(&format!("integrations/{}", desk.integration));
@@ -374,9 +375,33 @@ async fn a_refused_client_is_shown_and_leaves_the_connections_alone() {
     let journal = desk.journal(|journal| journal["status"] == "failing").await;
     let error = text(&journal["error"]);
     assert!(error.contains("does not accept the integration's own client"), "{error}");
-    let shown = desk.node.get(&at(&format!("connections/{ann}"))).await.ok();
-    assert_eq!(shown["connection"]["status"], "active");
+    // Some failures later polls go on in its place, and it is told.
+    let id = desk.hub.make(111, "contacts", &[("firstname", "Ada")]);
+    assert_eq!(desk.told(&ann, 1).await, [event("created", id)]);
+    let status = desk.node.get(&at("status")).await.ok();
+    let trouble = &status["status"]["connections"][0];
+    assert_eq!((&trouble["trouble"], &trouble["status"]), (&json!("journal"), &json!("active")), "{status:#}");
+    desk.node.call("PATCH", &path, Some(json!({"parameters": {"clientSecret": CLIENT.1}}))).await.ok();
+    desk.journal(|journal| journal["status"] == "reading").await;
+    let status = desk.node.get(&at("status")).await.ok();
+    assert_eq!(status["status"]["connections"], json!([]), "{status:#}");
     desk.node.stop().await;
+}
+
+#[actix::test]
+async fn hubspots_own_client_reads_the_fake_journal_and_manages_its_subscriptions() {
+    let hub = HubSpot::start();
+    let offsets = hub.journal(|journal| {
+        let one = journal.write(&[item(111, "CREATE", CONTACT, 7, &[("firstname", "Ada")])]);
+        [one, journal.write(&[item(111, "DELETE", CONTACT, 7, &[])])]
+    });
+    if let Some(said) = clients::run("hubspot_journal", "hubspot_sdk", &[&hub.url, CLIENT.0, CLIENT.1]).await {
+        let said: Value = serde_json::from_str(said.trim()).expect("JSON");
+        assert_eq!(said["offsets"], json!(offsets));
+        assert_eq!(said["actions"], json!(["CREATE", "DELETE"]));
+        assert_eq!((&said["after"], &said["unknown"]), (&json!(204), &json!(404)));
+        assert_eq!((&said["listed"], &said["left"]), (&json!([["0-1", "OBJECT"]]), &json!(0)));
+    }
 }
 
 /// A connection of a node that is killed, to a fake that lives on.

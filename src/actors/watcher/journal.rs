@@ -3,7 +3,7 @@
 //! Always true: an entry's items and the mark behind it are one commit, so a crash neither loses an entry nor takes it in
 //! twice; the next one is asked for only then. Where the app no longer knows the mark, or a file cannot be read, the
 //! connections are asked to look for themselves before the mark moves on. An app that cannot be reached is asked again
-//! with growing waits, and no entry is skipped for that. Not here: what an item means (`global`, the webhook's `handle`),
+//! with growing waits, and no entry is skipped for that; when it has failed for some minutes, polls go on meanwhile. Not here: what an item means (`global`, the webhook's `handle`),
 //! how a journal is asked (`connectors::journal`).
 
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::connectors::{
 };
 use crate::domain::connection::{Connection, Integration, SyncRequest};
 use crate::domain::id::PullId;
-use crate::domain::journal::JournalState;
+use crate::domain::journal::{JournalState, STALLED_AFTER};
 use crate::domain::time::Millis;
 use crate::error::Result;
 use crate::store::{InboxRequest, Wait};
@@ -226,50 +226,11 @@ impl Reader<'_> {
         tracing::warn!(integration = %self.integration.id, why, "a journal has a gap");
         self.count("gap");
         if !state.asked_just_now(now) {
-            self.ask_all(now).await?;
+            ask_all(self.deps, self.integration, self.key, now).await?;
         }
         let state = state.missed(why, now);
         note(self.deps, self.integration, self.key, &state).await?;
         Ok(state)
-    }
-
-    async fn ask_all(&self, now: Millis) -> Result<()> {
-        let mut before: Option<Vec<u8>> = None;
-        loop {
-            let (id, key, from) = (self.integration.id, self.key.to_owned(), before.take());
-            let listening = self.deps.store.blocking(move |rows| {
-                let page = rows.children::<Connection>(&id.0, from.as_deref(), ASK_STEP)?;
-                let mut listening = Vec::new();
-                for connection in page.items {
-                    let hears = rows.event_switches(connection.id)?.iter().any(|switch| switch.webhook_key == key);
-                    // One that waits to look for itself need not be asked again.
-                    if hears && rows.sync_requests(connection.id)?.is_empty() {
-                        listening.push(connection.id);
-                    }
-                }
-                Ok((listening, page.next))
-            });
-            let (listening, next) = listening.await?;
-            let asked = listening.clone();
-            let change = self.deps.store.append(Wait::Applied, move |tx| {
-                for id in asked {
-                    if tx.object_anywhere::<Connection>(&id.0)?.is_none() {
-                        continue;
-                    }
-                    let pull = PullId(tx.fresh_id()?);
-                    let collections = Vec::new();
-                    let request = SyncRequest { pull, full: false, approve_deletes: false, collections, asked_at: now };
-                    tx.put_sync_request(id, &request)?;
-                }
-                Ok(())
-            });
-            change.await?;
-            listening.iter().for_each(|id| self.deps.rings.owner(id.0));
-            match next {
-                Some(next) => before = Some(next),
-                None => return Ok(()),
-            }
-        }
     }
 
     fn count(&self, outcome: &str) {
@@ -306,6 +267,46 @@ fn bodies(items: &[Box<RawValue>]) -> Vec<Vec<u8>> {
     bodies
 }
 
+/// Asks every connection that listens to look for itself.
+async fn ask_all(deps: &Deps, integration: &Integration, key: &str, now: Millis) -> Result<()> {
+    let mut before: Option<Vec<u8>> = None;
+    loop {
+        let (id, heard, from) = (integration.id, key.to_owned(), before.take());
+        let listening = deps.store.blocking(move |rows| {
+            let page = rows.children::<Connection>(&id.0, from.as_deref(), ASK_STEP)?;
+            let mut listening = Vec::new();
+            for connection in page.items {
+                let hears = rows.event_switches(connection.id)?.iter().any(|switch| switch.webhook_key == heard);
+                // One that waits to look for itself need not be asked again.
+                if hears && rows.sync_requests(connection.id)?.is_empty() {
+                    listening.push(connection.id);
+                }
+            }
+            Ok((listening, page.next))
+        });
+        let (listening, next) = listening.await?;
+        let asked = listening.clone();
+        let change = deps.store.append(Wait::Applied, move |tx| {
+            for id in asked {
+                if tx.object_anywhere::<Connection>(&id.0)?.is_none() {
+                    continue;
+                }
+                let pull = PullId(tx.fresh_id()?);
+                let collections = Vec::new();
+                let request = SyncRequest { pull, full: false, approve_deletes: false, collections, asked_at: now };
+                tx.put_sync_request(id, &request)?;
+            }
+            Ok(())
+        });
+        change.await?;
+        listening.iter().for_each(|id| deps.rings.owner(id.0));
+        match next {
+            Some(next) => before = Some(next),
+            None => return Ok(()),
+        }
+    }
+}
+
 async fn failed(
     deps: &Deps,
     integration: &Integration,
@@ -316,6 +317,11 @@ async fn failed(
     let (now, failures) = (deps.clock.now(), state.failures.saturating_add(1));
     tracing::info!(integration = %integration.id, %error, failures, "a journal could not be read");
     deps.metrics.journals.with([&integration.connector, error.slug()]).inc();
+    if failures == STALLED_AFTER {
+        // Until it goes on, polls find what comes meanwhile: see `plan`.
+        tracing::warn!(integration = %integration.id, %error, "a journal cannot be read; its connections are polled");
+        ask_all(deps, integration, key, now).await?;
+    }
     let told = error.retry_after().unwrap_or_default().min(RETRY_MAX);
     let due_at = now.after(wait_from(RETRY_START, RETRY_MAX, failures).max(told));
     let (failed_at, due_at, error) = (Some(now), Some(due_at), error.to_string());

@@ -1,3 +1,5 @@
+//! Hosts, packed files, and what must not be shown.
+
 use std::io::Write as _;
 
 use flate2::Compression;

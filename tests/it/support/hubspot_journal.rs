@@ -216,6 +216,8 @@ impl Journal {
                 });
                 wish["id"] = id.into();
                 wish["appId"] = 4242.into();
+                wish["createdAt"] = "2026-09-03T09:00:00.000Z".into();
+                wish["updatedAt"] = "2026-09-03T09:00:00.000Z".into();
                 self.subscriptions.insert(id, wish.clone());
                 HttpResponse::Ok().json(wish)
             }

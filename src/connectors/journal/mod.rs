@@ -4,29 +4,29 @@
 //! if they had been pushed. Always true: the journal belongs to the app, not to an account, so it is read with a token of
 //! the integration's own client, which goes nowhere but to the app; a file is read only from hosts that the connector
 //! names, without credentials, and its address, which alone opens it, is never shown; what is read is bounded. Not here:
-//! when it is read, the mark, and what a lost entry means (`actors::watcher::journal`).
+//! when it is read, the mark, and what a lost entry means (`actors::watcher::journal`); how it is declared (`file`).
+
+mod file;
 
 use std::io::Read as _;
 use std::time::Duration;
 
 use flate2::read::MultiGzDecoder;
-use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use url::Url;
 
+use self::file::WhenFile;
+pub(super) use self::file::{JournalFile, compile};
 use super::auth_files::OAuth2File;
 use super::caller::{CallFailure, Caller};
-use super::compile::Builder;
-use super::files::{CallFile, Span};
-use super::folder::SpecError;
 use super::mapping::Env;
 use super::mapping::path::Path;
 use super::pick::Picker;
 use super::refresh::{ask_token, read_token};
 use super::rest::{CallRest, not_json};
 use super::session::is_gone;
-use super::spec::{Method, OwnWebhook};
+use super::spec::OwnWebhook;
 use super::template::Template;
 use super::{CallError, Connector, Credentials, Parameters, Session, fields};
 use crate::outbound::Bytes;
@@ -39,40 +39,6 @@ const FILE_BYTES_MAX: usize = 16 << 20;
 const ITEMS_MAX: usize = 100_000;
 /// Bytes of an entry's mark.
 const OFFSET_BYTES_MAX: usize = 512;
-
-/// `journal:` of `global-webhooks/<key>/spec.yml`.
-#[derive(Debug, Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct JournalFile {
-    /// The parameter of the integration that chooses it in place of pushes.
-    when: WhenFile,
-    /// How often it is asked for what is new.
-    every: Span,
-    /// Where the integration's own client gets the token that opens it.
-    token: OAuth2File,
-    /// The first entry that the app still has.
-    first: CallFile,
-    /// The entry after `{{journal.offset}}`.
-    next: CallFile,
-    /// The newest entry: asked for where `next` is not there, to tell "nothing new" from "no longer known".
-    latest: Option<CallFile>,
-    /// Where an answer has the mark of its entry, …
-    offset: Path,
-    /// … and the address of its file.
-    file: Path,
-    /// The hosts that files may be at, separated by spaces; `*.example.com` is every host below that.
-    hosts: Template,
-    /// Where the items are in a file.
-    items: Path,
-}
-
-/// A parameter and its value.
-#[derive(Debug, Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct WhenFile {
-    parameter: String,
-    is: String,
-}
 
 /// A journal, compiled.
 #[derive(Debug)]
@@ -128,99 +94,10 @@ pub fn key_of(place: &str) -> Option<&str> {
     place.strip_prefix(AT)
 }
 
-/// Compiles what a global webhook's spec says of a journal; `dir` is the webhook's folder.
-pub(super) fn compile(
-    builder: &Builder<'_>,
-    dir: &str,
-    name: &str,
-    file: Option<JournalFile>,
-) -> Result<Option<Journal>, SpecError> {
-    let account = account(builder, dir, name)?;
-    let path = format!("{dir}/spec.yml");
-    let Some(file) = file else {
-        return match account {
-            None => Ok(None),
-            Some(_) => Err(SpecError::in_file(format!("{dir}/subscribe.js"), "it belongs to a journal")),
-        };
-    };
-    let wrong = |field: &str, message: &str| Err(SpecError::in_file(path.clone(), message).field(field));
-    if file.every.0 < Duration::from_secs(1) {
-        return wrong("journal.every", "at least 1s");
-    }
-    if !file.next.path.uses("journal") {
-        return wrong("journal.next.path", "it does not say after which entry: use {{journal.offset}}");
-    }
-    let call = |field: &str, call: &CallFile| {
-        CallRest::new(&path, call).map_err(|error| error.field(format!("journal.{field}")))
-    };
-    Ok(Some(Journal {
-        every: file.every.0,
-        account,
-        first: call("first", &file.first)?,
-        next: call("next", &file.next)?,
-        latest: file.latest.as_ref().map(|latest| call("latest", latest)).transpose()?,
-        when: file.when,
-        token: file.token,
-        offset: file.offset,
-        file: file.file,
-        hosts: file.hosts,
-        items: Picker::new(&[Some(&file.items)]),
-        items_at: file.items.to_string(),
-    }))
-}
-
-/// What is made at the app for each account: the calls of a connection's own webhook, without what comes in.
-fn account(builder: &Builder<'_>, dir: &str, name: &str) -> Result<Option<OwnWebhook>, SpecError> {
-    let call = |method: &str| builder.call(&format!("{dir}/{method}"));
-    let [subscribe, check, refresh, unsubscribe] =
-        [call("subscribe")?, call("check")?, call("refresh")?, call("unsubscribe")?];
-    if !subscribe.is_there() {
-        let others = [("check", &check), ("refresh", &refresh), ("unsubscribe", &unsubscribe)];
-        return match others.into_iter().find(|(_, method)| method.is_there()) {
-            None => Ok(None),
-            Some((method, _)) => Err(SpecError::in_file(format!("{dir}/{method}"), "subscribe is missing beside it")),
-        };
-    }
-    Ok(Some(OwnWebhook {
-        name: name.to_owned(),
-        verify: None,
-        handshake: None,
-        deadline: None,
-        redact: Vec::new(),
-        lifetime: None,
-        instructions: None,
-        needs: Vec::new(),
-        subscribe,
-        check,
-        handle: Method::Missing,
-        refresh,
-        unsubscribe,
-    }))
-}
-
 impl Journal {
     /// Whether it is read by an integration with these parameters (an object, defaults included).
     pub fn is_on(&self, parameters: &Value) -> bool {
         parameters.get(&self.when.parameter).and_then(Value::as_str) == Some(self.when.is.as_str())
-    }
-
-    /// What is wrong with it in a connector: the field and a sentence.
-    pub(super) fn fault(&self, connector: &Connector) -> Option<(&'static str, String)> {
-        let name = &self.when.parameter;
-        let Some(parameter) = connector.parameters.property(name) else {
-            return Some(("journal.when.parameter", format!("there is no parameter {name:?}")));
-        };
-        if !parameter.choices().contains(&self.when.is) {
-            return Some(("journal.when.is", format!("{:?} is none of what {name} may be", self.when.is)));
-        }
-        if !connector.integration_only().contains(&name.as_str()) {
-            let message = format!("a journal is an integration's: {name} needs `x-givenBy: integration`");
-            return Some(("journal.when.parameter", message));
-        }
-        let token = super::auth::any_token();
-        super::auth::choose(&connector.auth, &token, None).is_none().then(|| {
-            ("journal.token", "spec.yml has no way of auth by which a token is sent: bearer or oauth2".to_owned())
-        })
     }
 
     /// The entry of an answer. None: there is none.
@@ -441,5 +318,4 @@ pub(super) fn as_app(error: CallError) -> CallError {
 }
 
 #[cfg(test)]
-#[path = "journal/tests.rs"]
 mod tests;
