@@ -57,17 +57,22 @@ enum Stepped {
     Until(Millis),
 }
 
+/// An integration's connector, if it knows any journal.
+fn able(deps: &Deps, integration: &Integration) -> Option<Arc<Connector>> {
+    deps.connectors.get(&integration.connector).filter(|connector| connector.has_journals())
+}
+
 /// Whether an integration reads any journal.
 pub fn is_any(deps: &Deps, integration: &Integration) -> Result<bool> {
+    let Some(connector) = able(deps, integration) else { return Ok(false) };
     let parameters = integration_parameters(&deps.store, integration)?;
-    let connector = deps.connectors.get(&integration.connector).and_then(|c| c.specialise(&parameters).ok());
-    Ok(connector.is_some_and(|connector| !connector.journals(&parameters).is_empty()))
+    Ok(connector.specialise(&parameters).is_ok_and(|connector| !connector.journals(&parameters).is_empty()))
 }
 
 /// Reads what is due of an integration's journals; answers when to look again.
 pub async fn tend(deps: &Deps, integration: &Integration) -> Result<Option<Millis>> {
+    let Some(connector) = able(deps, integration) else { return Ok(None) };
     let parameters = integration_parameters(&deps.store, integration)?;
-    let Some(connector) = deps.connectors.get(&integration.connector) else { return Ok(None) };
     let Ok(connector) = connector.specialise(&parameters) else { return Ok(None) };
     let mut next: Option<Millis> = None;
     for (key, journal) in connector.journals(&parameters) {

@@ -100,6 +100,11 @@ impl Journal {
         parameters.get(&self.when.parameter).and_then(Value::as_str) == Some(self.when.is.as_str())
     }
 
+    /// Its calls.
+    pub(super) fn calls(&self) -> impl Iterator<Item = &CallRest> {
+        [&self.first, &self.next].into_iter().chain(&self.latest)
+    }
+
     /// The entry of an answer. None: there is none.
     fn entry(&self, body: &str, caller: &Caller) -> Result<Option<JournalEntry>, CallError> {
         if body.trim().is_empty() {
@@ -191,6 +196,11 @@ impl Connector {
         read.filter(|(_, journal)| journal.is_on(&all)).collect()
     }
 
+    /// Whether there is any journal that could be read.
+    pub fn has_journals(&self) -> bool {
+        self.global_webhooks.iter().any(|hook| hook.journal.is_some())
+    }
+
     /// What is registered at the app for a connection with these parameters (an object): its own webhook, or what a
     /// journal that is read needs; the place says which.
     pub fn registers_at(&self, parameters: &Value) -> Option<(Option<String>, &OwnWebhook)> {
@@ -249,11 +259,13 @@ impl Session {
         }
         let Some(latest) = &journal.latest else { return Ok(JournalStep::Expired) };
         let latest = self.journal_entry(journal, latest, None).await?.flatten();
-        Ok(match latest {
+        if latest.is_none_or(|latest| latest.offset == offset) {
             // Nothing is newer than what was read; or there is nothing at all.
-            Some(latest) if latest.offset != offset => JournalStep::Expired,
-            _ => JournalStep::Nothing,
-        })
+            return Ok(JournalStep::Nothing);
+        }
+        // It may have come between the two questions.
+        let next = self.journal_entry(journal, &journal.next, Some(offset)).await?.flatten();
+        Ok(next.map_or(JournalStep::Expired, JournalStep::Entry))
     }
 
     /// What one call shows. The outer None: the app says that there is no such thing.
