@@ -116,7 +116,8 @@ pub(super) async fn show(call: Call) -> Result<Reply> {
         WebhookView {
             key: webhook.key.clone(),
             name: webhook.name.clone(),
-            description: webhook.description.clone(),
+            // What to do with an address that nobody needs.
+            description: webhook.description.clone().filter(|_| journal.is_none()),
             instructions: instructions.map(|text| text.fill(&uri, &parameters, &connector.parameters)),
             uri,
             journal: journal.map(|(_, state)| JournalView::of(state.clone())),
