@@ -3,14 +3,9 @@
 //! Always true: the mark moves in the commit that takes an entry's items in. Not here: how a journal is read
 //! (`connectors::journal`), when (`actors::watcher::journal`).
 
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 
 use super::time::Millis;
-
-/// For so long after connections were asked to look for themselves they are not asked again.
-pub const GAP_ASKED_FOR: Duration = Duration::from_secs(600);
 
 /// Failures in a row, over some minutes, after which it is not believed any more that changes come by the journal.
 pub const STALLED_AFTER: u32 = 6;
@@ -65,11 +60,6 @@ impl JournalState {
     pub fn is_stalled(&self) -> bool {
         self.failures >= STALLED_AFTER
     }
-
-    /// Whether the connections were asked just now to look for themselves.
-    pub fn asked_just_now(&self, now: Millis) -> bool {
-        self.gap_at.is_some_and(|at| now.since(at) < GAP_ASKED_FOR)
-    }
 }
 
 #[cfg(test)]
@@ -87,11 +77,9 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_is_asked_about_once_in_a_while() {
-        let now = Millis(1_000_000);
-        let missed = JournalState::default().missed("gone", now);
-        assert!(missed.asked_just_now(now.after(GAP_ASKED_FOR / 2)));
-        assert!(!missed.asked_just_now(now.after(GAP_ASKED_FOR)));
-        assert!(!JournalState::default().asked_just_now(now));
+    fn some_failures_in_a_row_make_it_stalled_and_an_answer_ends_that() {
+        let failing = |failures| JournalState { failures, ..JournalState::default() };
+        assert!(!failing(STALLED_AFTER - 1).is_stalled() && failing(STALLED_AFTER).is_stalled());
+        assert!(!failing(STALLED_AFTER).answered(Millis(1)).is_stalled());
     }
 }

@@ -179,7 +179,7 @@ async fn changes_of_two_portals_arrive_through_the_journal_alone() {
     assert!(note.contains("no connection listens to the selector \"portal:999\""), "{inbox:#}");
     let hooks = desk.node.get(&desk.webhooks()).await.ok();
     assert_eq!(hooks.get("note"), None, "nothing need reach the node: {hooks}");
-    assert_eq!(desk.hub.journal(|journal| (journal.issued, journal.credentials_at_files)).1, 0);
+    assert_eq!(desk.hub.journal(|journal| journal.credentials_at_files), 0);
     desk.node.stop().await;
 }
 
@@ -470,6 +470,8 @@ async fn killed_between_a_file_and_its_commit_the_node_loses_no_change_and_tells
         killed.hub.change(111, "contacts", *id, &[("firstname", "New")]);
         let read = killed.hub.journal(|journal| {
             journal.tell(&[item(111, "UPDATE", CONTACT, *id, &[("firstname", "New")])]);
+            // Every other time in the middle of the file, so surely before the commit.
+            journal.holds = round % 2 == 1;
             journal.files_read
         });
         killed.hurry().await;
@@ -481,6 +483,7 @@ async fn killed_between_a_file_and_its_commit_the_node_loses_no_change_and_tells
         // The moment of the kill is what is random here; nothing is waited for.
         tokio::time::sleep(Duration::from_millis((round as u64 % 4) * 3)).await;
         killed.node.kill();
+        killed.hub.journal(|journal| journal.holds = false);
         killed.node.start();
         killed.node.ready().await;
         killed

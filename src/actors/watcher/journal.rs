@@ -32,6 +32,8 @@ const ROW_ITEMS_MAX: usize = 100;
 const ROW_BYTES_MAX: usize = 256 * 1024;
 /// Connections that are asked in one commit to look for themselves.
 const ASK_STEP: usize = 250;
+/// Looks of a connection that may wait.
+const SYNCS_MAX: usize = 2;
 const RETRY_START: Duration = Duration::from_secs(5);
 const RETRY_MAX: Duration = Duration::from_secs(600);
 /// What stands in the inbox where the check of a signature would.
@@ -230,9 +232,7 @@ impl Reader<'_> {
         let now = self.deps.clock.now();
         tracing::warn!(integration = %self.integration.id, why, "a journal has a gap");
         self.count("gap");
-        if !state.asked_just_now(now) {
-            ask_all(self.deps, self.integration, self.key, now).await?;
-        }
+        ask_all(self.deps, self.integration, self.key, now).await?;
         let state = state.missed(why, now);
         note(self.deps, self.integration, self.key, &state).await?;
         Ok(state)
@@ -282,8 +282,8 @@ async fn ask_all(deps: &Deps, integration: &Integration, key: &str, now: Millis)
             let mut listening = Vec::new();
             for connection in page.items {
                 let hears = rows.event_switches(connection.id)?.iter().any(|switch| switch.webhook_key == heard);
-                // One that waits to look for itself need not be asked again.
-                if hears && rows.sync_requests(connection.id)?.is_empty() {
+                // One look may be under way and past what was missed; another one that waits is enough.
+                if hears && rows.sync_requests(connection.id)?.len() < SYNCS_MAX {
                     listening.push(connection.id);
                 }
             }

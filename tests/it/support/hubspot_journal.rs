@@ -9,7 +9,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::{HttpRequest, HttpResponse, web};
+use futures_util::{StreamExt as _, stream};
 use serde_json::{Value, json};
 
 use super::hubspot::CLIENT;
@@ -40,8 +41,10 @@ pub struct Journal {
     pub nothing_is_404: bool,
     /// Object types of which subscriptions are refused.
     pub refused: BTreeSet<String>,
-    /// Objects of which a file was read, in order; one that was asked for with credentials is an error.
+    /// Files end in the middle, and then nothing comes.
+    pub holds: bool,
     pub files_read: u32,
+    /// Files that were asked for with credentials, which is refused.
     pub credentials_at_files: u32,
 }
 
@@ -193,7 +196,14 @@ impl Journal {
                 packed.finish().expect("packed")
             }
         };
-        HttpResponse::Ok().content_type("application/octet-stream").body(file)
+        let mut response = HttpResponse::Ok();
+        response.content_type("application/octet-stream");
+        if !self.holds {
+            return response.body(file);
+        }
+        let half = web::Bytes::copy_from_slice(&file[..file.len() / 2]);
+        let rest = stream::pending::<Result<web::Bytes, actix_web::Error>>();
+        response.streaming(stream::iter([Ok(half)]).chain(rest))
     }
 
     fn subscription(&mut self, method: &str, rest: &str, body: &[u8]) -> HttpResponse {
