@@ -182,6 +182,7 @@ metrics! {
     connects = counter "tidemill_connects_total" [connector outcome] "Walks through the connect page by how they ended (connected, or the reason why not).";
     webhooks_received = counter "tidemill_webhooks_received_total" [connector verdict] "Webhooks of apps by verdict (verified, unsigned, unverified, bad-signature, unknown-token, too-large, unavailable).";
     webhooks_handled = counter "tidemill_webhooks_handled_total" [connector outcome] "Stored webhooks that were looked at: understood, failed (tried again), parked, expired (never judged).";
+    journals = counter "tidemill_journal_steps_total" [connector outcome] "Steps of reading apps' journals: read (an entry was taken in), nothing (there was none), gap (changes may have been missed), skipped (an entry could not be read), or the failure's name.";
     commit = histogram "tidemill_commit_seconds" [] "From asking for a durable change to its sync.";
     polls = counter "tidemill_polls_total" [connector outcome] "Pulls and scans by outcome (ok, unauthorized, rate-limited, unavailable, refused, bad-answer, script, held, cut).";
     poll = histogram "tidemill_poll_seconds" [] "One pull or scan of one connection.";

@@ -14,6 +14,8 @@ mod global;
 mod graphql;
 #[path = "connectors/hooks.rs"]
 mod hooks;
+#[path = "connectors/journals.rs"]
+mod journals;
 #[path = "connectors/lines.rs"]
 mod lines;
 #[path = "connectors/magento.rs"]

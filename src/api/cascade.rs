@@ -198,6 +198,7 @@ pub(super) fn integration(tx: &mut Tx<'_>, gone: &Integration) -> Result<()> {
         tx.delete_token(&token)?;
     }
     tx.forget_pasted(&gone.id.0)?;
+    tx.forget_journals(gone.id)?;
     if let Some(list) = tx.object::<ReturnUrls>(gone.workspace, &gone.id.0)? {
         tx.delete_object(&list)?;
     }

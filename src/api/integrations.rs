@@ -15,7 +15,7 @@ use super::parameters::{self, Split};
 use super::reply::Reply;
 use super::route::{PAGED, Param, Route, group};
 use super::shapes::{Deleted, name_of};
-use super::{body, cascade, connectors};
+use super::{body, cascade, connectors, integration_webhooks as webhooks};
 use crate::actors::watcher::pasted;
 use crate::connectors::{Connector, Parameters};
 use crate::domain::connection::{Connection, Integration};
@@ -87,27 +87,6 @@ struct Integrations {
     next: Option<String>,
 }
 
-#[derive(Serialize, JsonSchema)]
-struct WebhookView {
-    key: String,
-    name: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    description: Option<String>,
-    /// What a person must do in the app: plain text, a step per line.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    instructions: Option<String>,
-    /// To paste into the app's settings.
-    uri: String,
-}
-
-#[derive(Serialize, JsonSchema)]
-struct Webhooks {
-    webhooks: Vec<WebhookView>,
-    /// What stands in the way of the app reaching us.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    note: Option<&'static str>,
-}
-
 const ALL: &str = "/{version}/one/integrations";
 const ONE: &str = "/{version}/one/integrations/{integrationId}";
 
@@ -124,9 +103,9 @@ pub(super) fn routes() -> Vec<Route> {
         Route::get(
             "/{version}/one/integrations/{integrationId}/webhooks",
             "The addresses of the global webhooks, to paste into the app",
-            webhooks,
+            webhooks::show,
         )
-        .gives::<Webhooks>(),
+        .gives::<webhooks::Webhooks>(),
     ];
     group("integrations", routes)
 }
@@ -237,10 +216,12 @@ async fn create(call: Call) -> Result<Reply> {
             tx.put_pasted(&id.0, pasted)?;
         }
         let view = IntegrationView { parameters: split.shown(), return_urls: urls, ..blank_view(&made) };
-        Ok((Reply::json(&OneIntegration { integration: view })?, ()))
+        Ok((Reply::json(&OneIntegration { integration: view })?, id))
     };
-    let (reply, ()) = call.change(change).await?;
+    let (reply, id) = call.change(change).await?;
     call.state.rings.owners_changed();
+    // It may have a journal to read.
+    call.state.rings.owner(id.0);
     Ok(reply)
 }
 
@@ -356,29 +337,4 @@ async fn delete(call: Call) -> Result<Reply> {
     let (reply, ()) = call.change(change).await?;
     call.state.rings.owners_changed();
     Ok(reply)
-}
-
-async fn webhooks(call: Call) -> Result<Reply> {
-    let (workspace, id) = (call.workspace()?, id_of(&call)?);
-    let read = move |rows: &Rows| {
-        let found = find(rows, workspace, id)?;
-        let split = Split::stored(rows, &id.0, &found.parameters)?;
-        Ok((found, rows.webhook_tokens(&id.0)?, split.whole()))
-    };
-    let (found, tokens, parameters) = call.read(read).await?;
-    let token = tokens.first().ok_or_else(|| Error::internal("an integration has no webhook token"))?;
-    let connector = connectors::find(&call, &found.connector, Code::Invalid)?;
-    let (base, note) = base(&call);
-    let webhooks = connector.global_webhooks.iter().map(|webhook| {
-        let uri = format!("{base}/in/g/{token}/{}", webhook.key);
-        let instructions = webhook.instructions.as_ref();
-        WebhookView {
-            key: webhook.key.clone(),
-            name: webhook.name.clone(),
-            description: webhook.description.clone(),
-            instructions: instructions.map(|text| text.fill(&uri, &parameters, &connector.parameters)),
-            uri,
-        }
-    });
-    Reply::json(&Webhooks { webhooks: webhooks.collect(), note })
 }

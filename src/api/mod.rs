@@ -29,6 +29,7 @@ pub mod health;
 mod idempotency;
 mod ingest;
 pub mod inside;
+mod integration_webhooks;
 mod integrations;
 mod keys;
 mod node;

@@ -79,6 +79,11 @@ fn check_webhooks(connector: &Connector) -> Result<(), SpecError> {
     if let Some(name) = own.and_then(|own| own.needs.iter().find(|name| schema.property(name).is_none())) {
         return Err(SpecError::in_file("webhook/spec.yml", format!("there is no parameter {name:?}")).field("needs"));
     }
+    for hook in &connector.global_webhooks {
+        if let Some((field, message)) = hook.journal.as_ref().and_then(|journal| journal.fault(connector)) {
+            return Err(SpecError::in_file(format!("global-webhooks/{}/spec.yml", hook.key), message).field(field));
+        }
+    }
     let own = own.map(|own| ("webhook/spec.yml".to_owned(), own.instructions.as_ref()));
     let global = connector.global_webhooks.iter();
     let global = global.map(|hook| (format!("global-webhooks/{}/spec.yml", hook.key), hook.instructions.as_ref()));

@@ -38,12 +38,17 @@ pub fn choose<'a>(ways: &'a [AuthFile], credentials: &Credentials, env: Option<&
     })
 }
 
+/// A token that opens nothing.
+pub fn any_token() -> Credentials {
+    Credentials::Token(Token { access_token: Secret::new("none"), refresh_token: None, expires_at: None })
+}
+
 /// Credentials that fit the first way and open nothing: for answers that are played back.
 pub fn any(ways: &[AuthFile]) -> Credentials {
     let secret = || Secret::new("none");
     let token = || Token { access_token: secret(), refresh_token: None, expires_at: None };
     match ways.first() {
-        Some(AuthFile::Bearer(_) | AuthFile::Oauth2(_)) => Credentials::Token(token()),
+        Some(AuthFile::Bearer(_) | AuthFile::Oauth2(_)) => any_token(),
         Some(AuthFile::ApiKey(_)) => Credentials::ApiKey { api_key: secret() },
         Some(AuthFile::Oauth1(_)) => Credentials::OAuth1 {
             consumer_key: "none".to_owned(),

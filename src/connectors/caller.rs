@@ -146,6 +146,20 @@ impl Caller {
         let wire = client.into();
         Self { connector, base, base_value, parameters, credentials, wire, budget, clock, tap: None }
     }
+    /// The same opened by other credentials, out of the same budget.
+    pub(super) fn opened_by(&self, credentials: Credentials) -> Self {
+        Self {
+            connector: Arc::clone(&self.connector),
+            base: self.base.clone(),
+            base_value: self.base_value.clone(),
+            parameters: self.parameters.clone(),
+            credentials: RwLock::new(Arc::new(credentials)),
+            wire: self.wire.clone(),
+            budget: Arc::clone(&self.budget),
+            clock: self.clock.clone(),
+            tap: self.tap.clone(),
+        }
+    }
     /// The credentials of the moment.
     pub fn credentials(&self) -> Arc<Credentials> {
         self.credentials.read().unwrap_or_else(PoisonError::into_inner).clone()
@@ -312,14 +326,26 @@ impl Caller {
     }
     /// So many bytes of a file at another host, from there on, without credentials. Any status is an answer.
     pub(super) async fn read_file(&self, url: Url, from: u64, bytes: usize) -> Result<outbound::Answer, CallError> {
+        let last = from.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX)).saturating_sub(1);
+        self.read(url, vec![header("range", &format!("bytes={from}-{last}"))?], bytes).await
+    }
+    /// The same, all of it.
+    pub(super) async fn read_whole(&self, url: Url, bytes: usize) -> Result<outbound::Answer, CallError> {
+        self.read(url, Vec::new(), bytes).await
+    }
+    async fn read(
+        &self,
+        url: Url,
+        headers: Vec<(HeaderName, HeaderValue)>,
+        bytes: usize,
+    ) -> Result<outbound::Answer, CallError> {
         let Wire::App(client) = &self.wire else {
             return Err(CallError::NotSupported("files of an app that is played back".to_owned()));
         };
-        let last = from.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX)).saturating_sub(1);
         let mut request = outbound::Request::new(Method::GET, url);
         request.timeout = self.connector.deadline;
         request.read_limit = bytes;
-        request.headers = vec![header("range", &format!("bytes={from}-{last}"))?];
+        request.headers = headers;
         client.send(request).await.map_err(|failure| verdict::of_failure(failure).error)
     }
     fn judge(&self, answer: outbound::Answer, budget: Option<&str>) -> Result<Incoming, CallFailure> {

@@ -8,6 +8,7 @@ use super::fields::FieldsRest;
 use super::files::{CollectionFile, ListFile, Span};
 use super::folder::SpecError;
 use super::join::Join;
+use super::journal::JournalFile;
 use super::mapping::Mapping;
 use super::mapping::path::Path;
 use super::record::RecordSpec;
@@ -15,7 +16,7 @@ use super::rest::{FetchRest, ListRest};
 use super::schema::Schema;
 use super::spec::{Collection, ConnectorEvent, Cursor, GlobalWebhook, Method, OfCollection, OwnWebhook, Poll};
 use super::yaml::{Node, Placed};
-use super::{EVERYTHING, Handshake, Instructions, Parameters, bulk, graphql, verify, yaml};
+use super::{EVERYTHING, Handshake, Instructions, Parameters, bulk, graphql, journal, verify, yaml};
 use crate::domain::models::Catalogue;
 use crate::domain::topic;
 
@@ -248,6 +249,8 @@ pub(super) struct GlobalWebhookFile {
     verify: Option<verify::Spec>,
     handshake: Option<Handshake>,
     deadline: Option<Span>,
+    /// What can be read in place of being pushed.
+    journal: Option<JournalFile>,
 }
 
 /// `global-webhooks/*`.
@@ -264,7 +267,8 @@ pub fn global_webhooks(builder: &Builder<'_>) -> Result<Vec<GlobalWebhook>, Spec
         let deadline = file.deadline.map(|s| s.0);
         let (key, name, description) = (file.key, file.name, file.description);
         let (instructions, verify, handshake) = (file.instructions, file.verify, file.handshake);
-        all.push(GlobalWebhook { key, name, description, instructions, verify, handshake, deadline, handle });
+        let journal = journal::compile(builder, &format!("global-webhooks/{key}"), &name, file.journal)?;
+        all.push(GlobalWebhook { key, name, description, instructions, verify, handshake, deadline, journal, handle });
     }
     Ok(all)
 }

@@ -353,7 +353,8 @@ pub struct CallFile {
     /// What the call comes to, over the answer's body as `$`. Null where it is not said.
     #[schemars(with = "Option<super::schemas::Expression>")]
     pub result: Option<Placed>,
-    /// Statuses that count as done, for `unsubscribe`; 404 and 410 where it is not said.
+    /// Statuses that count as done, for `unsubscribe`, or say that there is no such entry, for a journal; 404 and 410 where it
+    /// is not said.
     pub gone: Option<Vec<u16>>,
 }
 

@@ -8,12 +8,22 @@ use serde_json::{Value, json};
 
 use super::mapping::Env;
 use super::record::id_text;
+use super::rest::CallRest;
 use super::session::parse;
 use super::spec::{ConnectorEvent, Method, OfCollection};
 use super::{
-    AppRecord, CallError, Change, ChangeKind, Collection, EVERYTHING, Parameters, Selector, Session, Subscribed,
+    AppRecord, CallError, Change, ChangeKind, Collection, EVERYTHING, OwnWebhook, Parameters, Selector, Session,
+    Subscribed, journal,
 };
 use crate::domain::time::Millis;
+
+/// What a call of a webhook's life is told.
+struct Told<'a> {
+    /// Where the app sends it; or that it is at the app's journal.
+    uri: &'a str,
+    secret: Option<Value>,
+    state: Option<Value>,
+}
 
 impl Session {
     /// Registers the connection's own webhook. `secret` is a fresh random text, for apps that take one.
@@ -21,37 +31,28 @@ impl Session {
     /// # Errors
     /// The app's or the script's failure; `NotSupported` where a person has to paste the URL into the app.
     pub async fn subscribe(&self, webhook_uri: &str, secret: &str) -> Result<Subscribed, CallError> {
-        let hook = self.own_webhook()?;
-        let webhook = json!({ "uri": webhook_uri, "secret": secret });
-        let input = json!({ "webhookUri": webhook_uri, "webhookSecret": secret });
-        let value = self.value_of(&hook.subscribe, &[("webhook", &webhook)], input, "subscribe").await?;
-        self.subscribed(value)
+        let told = Told { uri: webhook_uri, secret: Some(secret.into()), state: None };
+        let value = self.at_hook(told, |hook| &hook.subscribe, "subscribe").await?;
+        Ok(self.subscribed(self.hook_at(webhook_uri)?, &value))
     }
     /// Renews the webhook; the state it had comes in, the new one goes out.
     ///
     /// # Errors
     /// The app's or the script's failure; `NotSupported`: register it anew instead.
     pub async fn refresh_webhook(&self, webhook_uri: &str, state: &str) -> Result<Subscribed, CallError> {
-        let hook = self.own_webhook()?;
         let state = stored(state)?;
         let secret = state.get("secret").cloned().unwrap_or_default();
-        let webhook = json!({ "uri": webhook_uri, "secret": secret });
-        let input = json!({ "webhookUri": webhook_uri, "webhookSecret": secret, "state": state });
-        let variables = [("webhook", &webhook), ("state", &state)];
-        let value = self.value_of(&hook.refresh, &variables, input, "refresh").await?;
-        self.subscribed(value)
+        let told = Told { uri: webhook_uri, secret: Some(secret), state: Some(state) };
+        let value = self.at_hook(told, |hook| &hook.refresh, "refresh").await?;
+        Ok(self.subscribed(self.hook_at(webhook_uri)?, &value))
     }
     /// Whether the app still has the webhook.
     ///
     /// # Errors
     /// The app's or the script's failure; `NotSupported`: it cannot be asked.
     pub async fn has_webhook(&self, webhook_uri: &str, state: &str) -> Result<bool, CallError> {
-        let hook = self.own_webhook()?;
-        let state = stored(state)?;
-        let webhook = json!({ "uri": webhook_uri });
-        let input = json!({ "webhookUri": webhook_uri, "state": state });
-        let variables = [("webhook", &webhook), ("state", &state)];
-        match self.value_of(&hook.check, &variables, input, "check").await {
+        let told = Told { uri: webhook_uri, secret: None, state: Some(stored(state)?) };
+        match self.at_hook(told, |hook| &hook.check, "check").await {
             Ok(Value::Null | Value::Bool(false)) | Err(CallError::Refused { status: 404 | 410, .. }) => Ok(false),
             Ok(Value::Array(found)) => Ok(!found.is_empty()),
             Ok(_) => Ok(true),
@@ -64,18 +65,53 @@ impl Session {
     /// # Errors
     /// The app's or the script's failure.
     pub async fn unsubscribe(&self, webhook_uri: &str, state: &str) -> Result<(), CallError> {
-        let hook = self.own_webhook()?;
-        if !hook.unsubscribe.is_there() {
+        if !self.hook_at(webhook_uri)?.unsubscribe.is_there() {
             return Ok(());
         }
-        let state = stored(state)?;
-        let webhook = json!({ "uri": webhook_uri });
-        let input = json!({ "webhookUri": webhook_uri, "state": state });
-        let variables = [("webhook", &webhook), ("state", &state)];
-        match self.value_of(&hook.unsubscribe, &variables, input, "unsubscribe").await {
+        let told = Told { uri: webhook_uri, secret: None, state: Some(stored(state)?) };
+        match self.at_hook(told, |hook| &hook.unsubscribe, "unsubscribe").await {
             Ok(_) | Err(CallError::Refused { status: 404 | 410, .. }) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+    /// One call of a webhook's life: as the account, or as the app itself where it is at the app's journal.
+    async fn at_hook(
+        &self,
+        Told { uri, secret, state }: Told<'_>,
+        which: impl Fn(&OwnWebhook) -> &Method<CallRest>,
+        name: &str,
+    ) -> Result<Value, CallError> {
+        let hook = self.hook_at(uri)?;
+        let mut webhook = json!({ "uri": uri });
+        let mut input = json!({ "webhookUri": uri });
+        if let Some(secret) = secret {
+            webhook["secret"] = secret.clone();
+            input["webhookSecret"] = secret;
+        }
+        let mut variables = Vec::new();
+        if let Some(state) = &state {
+            input["state"] = state.clone();
+            variables.push(("state", state));
+        }
+        let journal = journal::key_of(uri).and_then(|key| self.connector().global_webhook(key)?.journal.as_ref());
+        let Some(journal) = journal else {
+            variables.push(("webhook", &webhook));
+            return self.value_of(which(hook), &variables, input, name).await;
+        };
+        webhook["account"] = self.account.as_deref().into();
+        input["account"] = self.account.as_deref().into();
+        input["fields"] = self.names_by_collection();
+        variables.push(("webhook", &webhook));
+        let app = self.as_app(journal).await?;
+        app.value_of(which(hook), &variables, input, name).await.map_err(journal::as_app)
+    }
+    /// The names that each collection's requests ask for, as far as they are known.
+    fn names_by_collection(&self) -> Value {
+        let named = self.connector().collections.iter().filter_map(|c| {
+            let known = self.known_fields(c)?;
+            Some((c.key.clone(), known.fields.asked().collect::<Vec<_>>().into()))
+        });
+        Value::Object(named.collect())
     }
     /// What a connector event of a global webhook means for this connection: a change of a record, or None: the
     /// payload goes out unchanged on topic `<connector>/<event>`.
@@ -135,24 +171,24 @@ impl Session {
         }
         Ok(Selector { webhook_key, selector: text("globalWebhookEventSelector")? })
     }
-    fn own_webhook(&self) -> Result<&super::spec::OwnWebhook, CallError> {
-        let hook = self.connector().webhook.as_ref();
+    fn hook_at(&self, place: &str) -> Result<&OwnWebhook, CallError> {
+        let hook = self.connector().registered_at(place);
         hook.ok_or_else(|| CallError::NotSupported("the connector has no webhook of a connection's own".to_owned()))
     }
     fn event(&self, key: &str) -> Result<&ConnectorEvent, CallError> {
         self.connector().event(key).ok_or_else(|| CallError::NotSupported(format!("there is no event {key:?}")))
     }
-    fn subscribed(&self, value: Value) -> Result<Subscribed, CallError> {
+    fn subscribed(&self, hook: &OwnWebhook, value: &Value) -> Subscribed {
         let state = value.get("state").cloned().unwrap_or(Value::Null).to_string();
         let told = value.get("refreshAt").and_then(Value::as_str).and_then(Millis::parse_rfc3339);
         let now = self.caller.clock.now();
-        let lifetime = self.connector().webhook.as_ref().and_then(|hook| hook.lifetime);
+        let lifetime = hook.lifetime;
         // By half of its lifetime, so that one failed renewal does not lose it.
         let half = match told {
             Some(end) => Some(now.after(end.since(now) / 2)),
             None => lifetime.map(|lifetime| now.after(lifetime / 2)),
         };
-        Ok(Subscribed { state, refresh_at: half })
+        Subscribed { state, refresh_at: half }
     }
 }
 

@@ -28,6 +28,8 @@ use crate::outbound;
 pub struct Session {
     pub(super) caller: Caller,
     pub(super) fields: fields::Kept,
+    /// What identifies the account at the app, where it is known.
+    pub(super) account: Option<String>,
 }
 
 impl Session {
@@ -46,7 +48,7 @@ impl Session {
         clock: Clock,
     ) -> Result<Self, String> {
         let caller = Caller::new(connector, base_uri, parameters, credentials, client, budget, clock)?;
-        Ok(Self { caller, fields: fields::Kept::default() })
+        Ok(Self { caller, fields: fields::Kept::default(), account: None })
     }
     /// The same against an app that is played back, by credentials that fit. The error is one sentence.
     pub(super) fn replayed(
@@ -60,7 +62,13 @@ impl Session {
         let clock = Clock::still(Millis(0));
         let (wire, budget) = (Wire::Replay(replay), Arc::new(Budget::unlimited(clock.now())));
         let caller = Caller::new(connector, &base, parameters, credentials, wire, budget, clock)?;
-        Ok(Self { caller, fields: fields::Kept::default() })
+        Ok(Self { caller, fields: fields::Kept::default(), account: None })
+    }
+    /// The same of the account that the app was once asked for.
+    #[must_use]
+    pub fn of_account(mut self, account: Option<String>) -> Self {
+        self.account = account;
+        self
     }
     /// The same with somebody who looks on.
     #[must_use]

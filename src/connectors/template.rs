@@ -20,6 +20,7 @@ pub const VARIABLES: &[&str] = &[
     "each",
     "webhook",
     "state",
+    "journal",
     "baseUri",
     "connection",
     "fields",

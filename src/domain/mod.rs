@@ -15,6 +15,7 @@ pub mod flow;
 pub mod hook;
 pub mod id;
 pub mod interest;
+pub mod journal;
 pub mod models;
 pub mod pull;
 pub mod record;

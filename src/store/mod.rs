@@ -22,6 +22,7 @@ mod glance;
 mod health;
 mod idempotency;
 mod inbox;
+mod journals;
 pub mod keys;
 mod mark;
 mod master;

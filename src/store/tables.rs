@@ -61,7 +61,8 @@ tables! {
     /// connection (12), collection (4), record (16) → snapshot row.
     Snapshots = "snapshots", Lookup;
     /// connection (12), what (1), … → collection states, sync requests, event switches, custom fields, bulk
-    /// first syncs, the wish for new selectors, how its webhook is doing, the fields that an app says it has.
+    /// first syncs, the wish for new selectors, how its webhook is doing, the fields that an app says it has; of an
+    /// integration, how far its journals are read.
     Connections = "connections", Lookup;
     /// connection (12), sequence (8) → one look at an app.
     Pulls = "pulls", Log;

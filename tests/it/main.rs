@@ -37,6 +37,7 @@ mod forward;
 mod full_disk;
 mod hooks;
 mod hubspot;
+mod hubspot_journal;
 mod isolation;
 mod listen;
 mod metrics;

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use url::Url;
 
 use crate::actors::Deps;
-use crate::connectors::{CallError, Collection, Connector, Credentials, Parameters, Session};
+use crate::connectors::{CallError, Collection, Connector, Credentials, OwnWebhook, Parameters, Session};
 use crate::domain::connection::{Connection, ConnectionStatus, Integration};
 use crate::domain::models::system::{Fault, Subject, SystemEvent};
 use crate::domain::secret::Secret;
@@ -86,6 +86,17 @@ impl Account {
     /// The connector, specialised for this connection.
     pub fn connector(&self) -> &Arc<Connector> {
         self.session.connector()
+    }
+
+    /// What is registered at the app for this connection, and where unless it is at an address of ours: its own webhook,
+    /// or what the app's journal needs.
+    pub fn registers_at(&self) -> Option<(Option<String>, &OwnWebhook)> {
+        self.connector().registers_at(self.session.parameters())
+    }
+
+    /// The same without the place.
+    pub fn hook(&self) -> Option<&OwnWebhook> {
+        self.registers_at().map(|(_, hook)| hook)
     }
 
     /// The version of a collection's mapping: with the fields that it is fed with, where the app was asked for them.
@@ -233,6 +244,7 @@ fn join(
     let mapping = raw_hash(&connector.version, &Value::Object(shaping).to_string());
     let (client, clock) = (deps.apps.clone(), deps.clock.clone());
     let session = Session::new(connector, &base_uri, parameters, credentials, client, budget, clock)?;
+    let session = session.of_account(connection.account.clone());
     Ok((session, base_uri, mapping))
 }
 

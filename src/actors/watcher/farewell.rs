@@ -11,15 +11,17 @@ use serde_json::Value;
 use super::account::{Account, Opened, given_parameters};
 use super::hook;
 use crate::actors::Deps;
-use crate::connectors::{CallError, Credentials};
+use crate::connectors::{CallError, Credentials, journal};
 use crate::domain::connection::{Connection, Farewell, WebhookState};
 use crate::domain::secret::Secret;
 use crate::domain::time::Millis;
 use crate::error::Result;
-use crate::store::{Slot, Tx};
+use crate::store::{Rows, Slot, Tx};
 
 /// Tries, over about 15 hours.
 pub const TRIES_MAX: u32 = 10;
+/// Connections read at a time.
+const CONNECTIONS_STEP: usize = 250;
 
 /// Deletes a connection with what it owns; what takes its webhook away and its token back stays.
 ///
@@ -42,8 +44,10 @@ pub fn leave(tx: &mut Tx<'_>, gone: &Connection) -> Result<()> {
     ];
     tx.erase_connection(gone)?;
     let now = tx.now();
-    // Its integration may be deleted too, so its parameters are among those that are kept.
-    let connection = Connection { integration: None, parameters: String::new(), ..gone.clone() };
+    // Its integration may be deleted too, so its parameters are among those that are kept. What is at a journal may be
+    // another connection's as well, which is found by the integration.
+    let integration = gone.integration.filter(|_| journal_of(gone).is_some());
+    let connection = Connection { integration, parameters: String::new(), ..gone.clone() };
     tx.put_object(&Farewell { connection, tries: 0, due_at: now, error: String::new() })?;
     for (slot, text) in kept {
         if let Some(text) = text {
@@ -51,6 +55,43 @@ pub fn leave(tx: &mut Tx<'_>, gone: &Connection) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The journal that a connection is registered at.
+fn journal_of(connection: &Connection) -> Option<&str> {
+    match &connection.webhook {
+        WebhookState::Registered { uri, .. } => journal::key_of(uri),
+        WebhookState::None { .. } | WebhookState::Wanted { .. } => None,
+    }
+}
+
+/// Whether another user's connection of the same account is registered at the same journal: it still needs what is there.
+async fn is_shared(deps: &Deps, gone: &Connection) -> Result<bool> {
+    let (Some(integration), Some(_), Some(account)) = (gone.integration, journal_of(gone), gone.account.clone()) else {
+        return Ok(false);
+    };
+    let (id, place) = (gone.id, gone.webhook.clone());
+    let same = move |other: &Connection| {
+        let is_there = match (&other.webhook, &place) {
+            (WebhookState::Registered { uri, .. }, WebhookState::Registered { uri: place, .. }) => uri == place,
+            _ => false,
+        };
+        other.id != id && is_there && other.account.as_deref() == Some(account.as_str())
+    };
+    let look = move |rows: &Rows| {
+        let mut before: Option<Vec<u8>> = None;
+        loop {
+            let page = rows.children::<Connection>(&integration.0, before.as_deref(), CONNECTIONS_STEP)?;
+            if page.items.iter().any(&same) {
+                return Ok(true);
+            }
+            match page.next {
+                Some(next) => before = Some(next),
+                None => return Ok(false),
+            }
+        }
+    };
+    deps.store.blocking(look).await
 }
 
 /// Does what is due; answers when to try again.
@@ -87,7 +128,9 @@ async fn part(deps: &Deps, connection: &Connection) -> Result<std::result::Resul
             return Ok(if registered { Err(why) } else { Ok(()) });
         }
     };
-    if let WebhookState::Registered { uri, .. } = &connection.webhook {
+    if let WebhookState::Registered { uri, .. } = &connection.webhook
+        && !is_shared(deps, connection).await?
+    {
         let state = deps.store.webhook_state(&connection.id.0)?.unwrap_or_else(|| Secret::new("null"));
         let answer = account.call(deps, || account.session.unsubscribe(uri, state.expose())).await?;
         if let Err(error) = answer {

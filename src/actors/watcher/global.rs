@@ -38,7 +38,9 @@ pub async fn look(deps: &Deps, integration: Integration) -> Result<Option<Millis
     let (rows, next) = deps.store.inbox_due(&owner, deps.memory.inbox_from(&owner, now), now, ROWS_MAX)?;
     deps.memory.inbox_read(owner, &rows, now);
     if rows.is_empty() {
-        return Ok(next);
+        // What was read before is sorted before more is read.
+        let journals = super::journal::tend(deps, &integration).await?;
+        return Ok(next.into_iter().chain(journals).min());
     }
     let parameters = integration_parameters(&deps.store, &integration)?;
     let mut sorted = Vec::new();

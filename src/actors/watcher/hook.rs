@@ -13,11 +13,11 @@ use url::Url;
 
 use super::account::Account;
 use super::commit::Standing;
-use super::pasted;
 use super::standing::{self, Note, expiring, note};
+use super::{fields, pasted};
 use crate::actors::Deps;
 use crate::connectors::spec::OwnWebhook;
-use crate::connectors::{CallError, Subscribed};
+use crate::connectors::{CallError, Subscribed, journal};
 use crate::domain::connection::{Registration, WebhookState};
 use crate::domain::secret::Secret;
 use crate::domain::time::Millis;
@@ -35,6 +35,14 @@ pub const NOT_SET_UP: &str = "not-set-up";
 /// A person pastes the URL into the app.
 pub const PASTED: &str = "pasted";
 
+/// Where an app tells of changes.
+enum Place {
+    /// At our address.
+    Here(Url),
+    /// In its own journal, which is read: see `journal`.
+    Journal(String),
+}
+
 /// A registration as the connection's row has it.
 struct Held<'a> {
     uri: &'a str,
@@ -50,7 +58,7 @@ pub async fn tend(deps: &Deps, account: &Arc<Account>) -> Result<Option<Millis>>
     if let (true, Some(base)) = (leads_here && pastes, &deps.public_url) {
         pasted::connection(deps, account, base, &token(deps, account).await?).await?;
     }
-    let base = match (wanted, &account.connection.webhook) {
+    let place = match (wanted, &account.connection.webhook) {
         (Err(reason), WebhookState::None { reason: known }) if reason == known => return Ok(None),
         (Err(reason), former) => {
             if let WebhookState::Registered { uri, .. } = former {
@@ -60,10 +68,12 @@ pub async fn tend(deps: &Deps, account: &Arc<Account>) -> Result<Option<Millis>>
             note(deps, account, Note::of(webhook, Registration::default())).await?;
             return Ok(None);
         }
-        (Ok(base), _) => base,
+        (Ok(place), _) => place,
     };
-    let token = token(deps, account).await?;
-    let uri = format!("{}/in/c/{token}", base.as_str().trim_end_matches('/'));
+    let uri = match place {
+        Place::Here(base) => format!("{}/in/c/{}", base.as_str().trim_end_matches('/'), token(deps, account).await?),
+        Place::Journal(place) => place,
+    };
     let row = deps.store.registration(account.connection.id)?;
     match &account.connection.webhook {
         WebhookState::Registered { uri: known, refresh_at, listed_at, .. } if *known == uri => {
@@ -90,22 +100,25 @@ pub async fn tend(deps: &Deps, account: &Arc<Account>) -> Result<Option<Millis>>
     }
 }
 
-/// Our address, if the app shall have a webhook to it; else why not.
-fn wanted(deps: &Deps, account: &Account) -> std::result::Result<Url, &'static str> {
+/// Where the app shall tell of changes; else why nowhere.
+fn wanted(deps: &Deps, account: &Account) -> std::result::Result<Place, &'static str> {
     // On loopback only an app on the same machine reaches us.
     let reachable = |base: &&Url| !is_loopback(base) || is_loopback(&account.base_uri);
-    let hook = account.connector().webhook.as_ref().ok_or(NO_WEBHOOK)?;
+    let (place, hook) = account.registers_at().ok_or(NO_WEBHOOK)?;
+    if let Some(journal) = place {
+        return Ok(Place::Journal(journal));
+    }
     let base = deps.public_url.as_ref().filter(reachable).ok_or(NO_PUBLIC_URL)?;
     match hook.lacks(account.session.parameters()) {
         Some(_) => Err(NOT_SET_UP),
-        None if hook.registers() => Ok(base.clone()),
+        None if hook.registers() => Ok(Place::Here(base.clone())),
         None => Err(PASTED),
     }
 }
 
 /// Renews a registration, or asks whether it is still there, when that is due.
 async fn look_after(deps: &Deps, account: &Arc<Account>, held: Held<'_>, row: Registration) -> Result<Option<Millis>> {
-    let Some(hook) = account.connector().webhook.as_ref() else { return Ok(None) };
+    let Some(hook) = account.hook() else { return Ok(None) };
     let now = deps.clock.now();
     match due(account, hook, &held, &row) {
         None => return Ok(None),
@@ -132,7 +145,11 @@ fn due(account: &Account, hook: &OwnWebhook, held: &Held<'_>, row: &Registration
 
 async fn register(deps: &Deps, account: &Arc<Account>, uri: &str, tries: u32) -> Result<Option<Millis>> {
     let secret = Secret::new(random_text()?);
-    match account.call(deps, || account.session.subscribe(uri, secret.expose())).await? {
+    let answer = match prepared(deps, account, uri).await? {
+        Ok(()) => account.call(deps, || account.session.subscribe(uri, secret.expose())).await?,
+        Err(error) => Err(error),
+    };
+    match answer {
         Ok(subscribed) => registered(deps, account, uri, subscribed).await,
         Err(error) => {
             tracing::info!(connection = %account.connection.id, %error, "a webhook could not be registered");
@@ -145,10 +162,34 @@ async fn register(deps: &Deps, account: &Arc<Account>, uri: &str, tries: u32) ->
     }
 }
 
+/// A journal may have to be told which fields matter: they are read before. What cannot be read is left out, unless it
+/// may be read in a moment.
+async fn prepared(deps: &Deps, account: &Account, uri: &str) -> Result<std::result::Result<(), CallError>> {
+    if journal::key_of(uri).is_none() {
+        return Ok(Ok(()));
+    }
+    for c in super::look::wanted(account) {
+        match fields::ready(deps, account, c).await? {
+            Err(
+                error @ (CallError::RateLimited { .. } | CallError::Unavailable { .. } | CallError::Unauthorized(_)),
+            ) => {
+                return Ok(Err(error));
+            }
+            Err(error) => tracing::info!(collection = c.key, %error, "the journal will not tell of a collection"),
+            Ok(()) => {}
+        }
+    }
+    Ok(Ok(()))
+}
+
 /// Asks the app whether the registration is still there.
 async fn check(deps: &Deps, account: &Arc<Account>, held: Held<'_>, row: Registration) -> Result<Option<Millis>> {
     let state = state(deps, account)?;
-    match account.call(deps, || account.session.has_webhook(held.uri, state.expose())).await? {
+    let answer = match prepared(deps, account, held.uri).await? {
+        Ok(()) => account.call(deps, || account.session.has_webhook(held.uri, state.expose())).await?,
+        Err(error) => Err(error),
+    };
+    match answer {
         Ok(true) => {
             let row = Registration { expires_at: row.expires_at, told: row.told, ..Registration::default() };
             seen(deps, account, held, row).await
@@ -164,7 +205,7 @@ async fn check(deps: &Deps, account: &Arc<Account>, held: Held<'_>, row: Registr
 /// Nothing has changed but that it was seen.
 async fn seen(deps: &Deps, account: &Arc<Account>, held: Held<'_>, row: Registration) -> Result<Option<Millis>> {
     let row = Registration { seen_at: Some(deps.clock.now()), ..row };
-    let Some(hook) = account.connector().webhook.as_ref() else { return Ok(None) };
+    let Some(hook) = account.hook() else { return Ok(None) };
     let next = due(account, hook, &held, &row);
     let row = Registration { due_at: next, ..row };
     note(deps, account, Note { webhook: None, row, state: None, told: None }).await?;
@@ -172,7 +213,7 @@ async fn seen(deps: &Deps, account: &Arc<Account>, held: Held<'_>, row: Registra
 }
 
 async fn renew(deps: &Deps, account: &Arc<Account>, held: Held<'_>, row: Registration) -> Result<Option<Millis>> {
-    let renews = account.connector().webhook.as_ref().is_some_and(OwnWebhook::renews);
+    let renews = account.hook().is_some_and(OwnWebhook::renews);
     let state = state(deps, account)?;
     let answer = if renews {
         account.call(deps, || account.session.refresh_webhook(held.uri, state.expose())).await?
@@ -231,7 +272,7 @@ async fn registered(deps: &Deps, account: &Arc<Account>, uri: &str, new: Subscri
     let expires_at = new.refresh_at.map(|at| at.after(at.since(now)));
     let row = Registration { expires_at, seen_at: Some(now), ..Registration::default() };
     let held = Held { uri, renew_at: new.refresh_at, since: now };
-    let next = account.connector().webhook.as_ref().and_then(|hook| due(account, hook, &held, &row));
+    let next = account.hook().and_then(|hook| due(account, hook, &held, &row));
     let row = Registration { due_at: next, ..row };
     let secret = Secret::new(new.state);
     let written = Note { webhook: Some(webhook), row, state: Some(secret.clone()), told: None };

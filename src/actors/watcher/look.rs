@@ -85,7 +85,7 @@ async fn look_at(deps: &Deps, connection: Connection) -> Result<Option<Millis>> 
 }
 
 /// The collections that the connection wants.
-fn wanted(account: &Account) -> impl Iterator<Item = &Collection> {
+pub(super) fn wanted(account: &Account) -> impl Iterator<Item = &Collection> {
     let wanted = account.connection.collections.as_ref();
     let is_wanted = move |c: &&Collection| wanted.is_none_or(|wanted| wanted.contains(&c.key));
     account.connector().collections.iter().filter(is_wanted)

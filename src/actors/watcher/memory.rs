@@ -7,16 +7,21 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::actors::handle::{Owner, Rings};
-use crate::connectors::{Budget, Connector};
+use crate::connectors::{Budget, Connector, Parameters, Session};
 use crate::domain::id::{ConnectionId, InboxId, WorkspaceNo};
+use crate::domain::snapshot::raw_hash;
 use crate::domain::subscription::{Include, Subscription};
 use crate::domain::time::Millis;
-use crate::error::Result;
+use crate::error;
 use crate::store::{InboxRow, Store};
 
 /// Budgets of connections that are kept; the longest unused go first.
 const BUDGETS_MAX: usize = 10_000;
+/// Integrations whose tokens are remembered.
+const JOURNALS_MAX: usize = 1_000;
 /// A budget unused for so long is full again in any case.
 const BUDGET_IDLE: Duration = Duration::from_secs(3600);
 
@@ -34,6 +39,7 @@ pub struct Memory {
     inbox: Mutex<HashMap<Owner, Settled>>,
     raw: Mutex<Option<Wishes>>,
     renewing: Mutex<HashMap<ConnectionId, Weak<tokio::sync::Mutex<()>>>>,
+    journals: Mutex<HashMap<Owner, ([u8; 16], Arc<Session>)>>,
 }
 
 /// Up to where an owner's webhooks are settled.
@@ -75,6 +81,31 @@ impl Memory {
         fresh
     }
 
+    /// The app as an integration's own client sees it: with the token that it was given last. Other parameters make
+    /// another one.
+    ///
+    /// # Errors
+    /// One sentence: it cannot be made of these parameters.
+    pub fn journal(
+        &self,
+        owner: Owner,
+        connector: &Connector,
+        parameters: &Parameters,
+        make: impl FnOnce() -> Result<Session, String>,
+    ) -> Result<Arc<Session>, String> {
+        let made_of = raw_hash(&connector.version, &Value::Object(parameters.clone()).to_string());
+        let mut journals = self.journals.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, session)) = journals.get(&owner).filter(|(known, _)| *known == made_of) {
+            return Ok(session.clone());
+        }
+        if journals.len() >= JOURNALS_MAX {
+            journals.clear();
+        }
+        let session = Arc::new(make()?);
+        journals.insert(owner, (made_of, session.clone()));
+        Ok(session)
+    }
+
     /// The app of a connection could not be asked about its webhooks: it is left alone until then.
     pub fn quiet(&self, rings: &Rings, id: ConnectionId, until: Millis) {
         let mut quiet = self.quiet.lock().unwrap_or_else(PoisonError::into_inner);
@@ -114,7 +145,7 @@ impl Memory {
     }
 
     /// Whether any subscription of the workspace wants every change of the apps' own records.
-    pub fn wants_raw(&self, store: &Store, rings: &Rings, workspace: WorkspaceNo) -> Result<bool> {
+    pub fn wants_raw(&self, store: &Store, rings: &Rings, workspace: WorkspaceNo) -> error::Result<bool> {
         let version = rings.subscriptions_version();
         let known = self.raw.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some((_, wishes)) = known.filter(|(made_of, _)| *made_of == version) {

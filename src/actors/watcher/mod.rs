@@ -7,6 +7,7 @@
 //!                   bulk: a large first sync, by one operation of the app
 //!                   ready: a page is asked for, hashed and mapped while the one before is judged and committed
 //!      ──▶ hook     the webhook at the app        global: sorts an integration's webhooks to its connections
+//!                                                journal: reads what an app keeps in place of pushing
 //!      ──▶ confirm  handshakes to be confirmed
 //!      ──▶ selectors which of those are meant     farewell: takes a deleted connection's webhook away at the app
 //!      ──▶ fields   which fields the account has
@@ -28,6 +29,7 @@ mod fresh;
 mod global;
 pub mod hook;
 mod inbox;
+mod journal;
 mod look;
 mod memory;
 mod partial;

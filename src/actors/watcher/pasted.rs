@@ -11,6 +11,7 @@ use url::Url;
 use super::account::Account;
 use super::hook::PASTED;
 use crate::actors::Deps;
+use crate::connectors::journal;
 use crate::domain::connection::{Connection, Integration, WebhookState};
 use crate::domain::models::system::{Paste, Subject, SystemEvent};
 use crate::error::Result;
@@ -87,6 +88,8 @@ pub async fn integration(deps: &Deps, integration: &Integration) -> Result<()> {
 pub fn is_behind(deps: &Deps, connection: &Connection) -> Result<bool> {
     let id = connection.id.0;
     Ok(match (&deps.public_url, &connection.webhook) {
+        // It has nothing to do with our address.
+        (_, WebhookState::Registered { uri, .. }) if journal::key_of(uri).is_some() => false,
         (None, WebhookState::Registered { .. }) => true,
         (Some(base), WebhookState::Registered { uri, .. }) => !uri.starts_with(&format!("{}/in/c/", trimmed(base))),
         (Some(base), WebhookState::None { reason }) if reason == PASTED => differs(deps, &id, base)?,

@@ -10,8 +10,8 @@ use super::account::Account;
 use super::standing::tells;
 use crate::actors::Deps;
 use crate::actors::options::Polling;
-use crate::connectors::{Collection, Detection};
-use crate::domain::connection::CollectionState;
+use crate::connectors::{Collection, Detection, journal};
+use crate::domain::connection::{CollectionState, WebhookState};
 use crate::domain::pull::{Order, Plan, Rules, Waits};
 
 /// Pages of one walk.
@@ -26,7 +26,7 @@ pub fn of(deps: &Deps, account: &Account, c: &Collection, state: &CollectionStat
         .or(c.poll.full_scan_interval)
         .unwrap_or(seconds(polling.full_scan_interval_seconds));
     let usual = c.poll.interval.unwrap_or(seconds(polling.interval_seconds));
-    let pull = own(connection.poll_interval_seconds).unwrap_or_else(|| match pushes(account, c, state) {
+    let pull = own(connection.poll_interval_seconds).unwrap_or_else(|| match pushes(deps, account, c, state) {
         true => usual.max(seconds(polling.reconcile_interval_seconds)),
         false => usual,
     });
@@ -42,12 +42,19 @@ fn is_scanned(c: &Collection) -> bool {
 }
 
 /// Whether the app tells of changes by itself, as far as we have seen.
-fn pushes(account: &Account, c: &Collection, state: &CollectionState) -> bool {
+fn pushes(deps: &Deps, account: &Account, c: &Collection, state: &CollectionState) -> bool {
     let by = |way| c.detects.created == way || c.detects.updated == way;
     let heard = state.last_webhook_at.is_some();
     let hook = account.connector().webhook.as_ref();
     let tells = hook.is_some_and(|hook| tells(hook, &account.connection.webhook, heard));
-    (by(Detection::Webhook) && tells) || (by(Detection::GlobalWebhook) && state.last_webhook_at.is_some())
+    (by(Detection::Webhook) && tells) || (by(Detection::GlobalWebhook) && heard && !is_stalled(deps, account))
+}
+
+/// Whether changes come by a journal that has failed for a while.
+fn is_stalled(deps: &Deps, account: &Account) -> bool {
+    let WebhookState::Registered { uri, .. } = &account.connection.webhook else { return false };
+    let (Some(key), Some(integration)) = (journal::key_of(uri), account.connection.integration) else { return false };
+    deps.store.journal(integration, key).is_ok_and(|state| state.is_stalled())
 }
 
 /// The node's settings about waiting.

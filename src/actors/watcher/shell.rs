@@ -10,7 +10,7 @@ use std::time::Duration;
 use actix::{Actor, Context, Handler};
 
 use super::look::look;
-use super::pasted;
+use super::{journal, pasted};
 use crate::actors::Deps;
 use crate::actors::handle::{Owner, Wakes};
 use crate::actors::supervisor::Wake;
@@ -65,7 +65,7 @@ impl Watchers {
             Ok(())
         })?;
         store.every_object::<Integration>(|integration| {
-            if pasted::is_integration_behind(&self.deps, &integration)? {
+            if pasted::is_integration_behind(&self.deps, &integration)? || journal::is_any(&self.deps, &integration)? {
                 overdue += 1;
                 rings.at(Millis(now.0 + overdue * START_SPREAD_MS), Wakes::Owner(integration.id.0));
             }

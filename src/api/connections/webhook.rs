@@ -1,4 +1,5 @@
-//! A connection's own webhook: how it stands at the app, and what a person must do for it.
+//! A connection's own webhook, or what an app's journal needs of it: how it stands at the app, and what a person must do
+//! for it.
 //!
 //! Always true: no secret is in it; the instructions are the connector's, filled in for this connection. Not here: making
 //! it (`actors::watcher::hook`), what came (`inbox`).
@@ -26,7 +27,7 @@ pub(in crate::api) struct RegistrationView {
     /// `registering`; `registered`; `failed` (see `error`: it is tried again, and changes are polled meanwhile); `to-paste`
     /// (see `instructions`: nothing has come yet); `pasted` (something has); `off` (see `reason`).
     status: &'static str,
-    /// Where the app sends it; to be pasted where the status says so.
+    /// Where the app sends it; to be pasted where the status says so. Null where the app keeps a journal that is read.
     uri: Option<String>,
     /// Why it is off: `no-public-url` (the app cannot reach the node), `not-set-up` (see `error`).
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -53,7 +54,7 @@ pub(in crate::api) struct ToPaste {
     pub(in crate::api) instructions: String,
 }
 
-/// The webhook as it stands; None: the connector has none of a connection's own.
+/// The webhook as it stands; None: the connector has none of a connection's own, and no journal is read.
 pub(super) fn view(
     viewer: &Viewer,
     rows: &Rows,
@@ -61,13 +62,15 @@ pub(super) fn view(
     (connector, split): (&Connector, &Split),
     uri: Option<&str>,
 ) -> Result<Option<RegistrationView>> {
-    let Some(hook) = &connector.webhook else { return Ok(None) };
+    let parameters = collections::parameters(rows, connection, split)?;
+    let whole = Value::Object(with_defaults(connector, &parameters));
+    let Some((place, hook)) = connector.registers_at(&whole) else { return Ok(None) };
     let states = rows.collection_states(connection.id)?;
     let last = states.iter().filter_map(|state| state.last_webhook_at).max();
     let row = rows.registration(connection.id)?;
-    let parameters = collections::parameters(rows, connection, split)?;
-    let lacks = hook.lacks(&Value::Object(with_defaults(connector, &parameters))).map(str::to_owned);
-    let is_public = viewer.deps.public_url.is_some();
+    let lacks = hook.lacks(&whole).map(str::to_owned);
+    // What the app keeps in its journal need not reach us.
+    let is_public = viewer.deps.public_url.is_some() || place.is_some();
     let (status, reason) = match (&connection.webhook, lacks.is_some()) {
         (WebhookState::Registered { .. }, _) if hook.pastes() && last.is_none() => ("to-paste", None),
         (WebhookState::Registered { .. }, _) if row.failures > 0 => ("failed", None),
@@ -76,7 +79,9 @@ pub(super) fn view(
         (_, true) => ("off", Some(NOT_SET_UP)),
         (WebhookState::Wanted { tries: 0 }, _) if hook.registers() => ("registering", None),
         (WebhookState::Wanted { tries }, _) if hook.registers() && *tries > 0 => ("failed", None),
-        (WebhookState::None { reason }, _) if reason == NO_PUBLIC_URL => ("off", Some(NO_PUBLIC_URL)),
+        (WebhookState::None { reason }, _) if reason == NO_PUBLIC_URL && place.is_none() => {
+            ("off", Some(NO_PUBLIC_URL))
+        }
         (_, _) if hook.registers() => ("registering", None),
         (_, _) if last.is_some() => ("pasted", None),
         _ => ("to-paste", None),

@@ -1,6 +1,6 @@
 //! Connections that do not see their apps: refused, set up wrong, stalled, failing, or holding deletions back.
 //!
-//! Always true: a connection in good health costs three reads. Not here: what is done about it (`actors::watcher`).
+//! Always true: a connection in good health costs three reads, or four where an app's journal is read. Not here: what is done about it (`actors::watcher`).
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -8,7 +8,9 @@ use serde::Serialize;
 use super::{Eyes, Look, Rank, STEP};
 use crate::api::connections;
 use crate::api::state::State;
-use crate::domain::connection::{CollectionState, Connection, ConnectionStatus, Registration};
+use crate::connectors::journal;
+use crate::domain::connection::{CollectionState, Connection, ConnectionStatus, Registration, WebhookState};
+use crate::domain::journal::JournalState;
 use crate::domain::time::Millis;
 use crate::domain::workspace::Workspace;
 use crate::error::Result;
@@ -28,8 +30,9 @@ pub(super) struct ConnectionTrouble {
     /// `active`, `paused`, `authFailed` or `error`.
     status: &'static str,
     /// `auth-failed`, `error`, `stalled` (so many failures in a row that `poller/stalled` was told), `failing`, `held`
-    /// (a full scan would delete so much that it waits for another one, or for approval) or `webhook` (its own webhook
-    /// cannot be made or renewed at the app; it is polled).
+    /// (a full scan would delete so much that it waits for another one, or for approval), `webhook` (its own webhook, or
+    /// what the app's journal needs, cannot be made or renewed at the app; it is polled) or `journal` (the app's journal
+    /// cannot be read; it is polled).
     trouble: &'static str,
     /// Why, if it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -95,7 +98,12 @@ fn is_troubled(state: &CollectionState) -> bool {
 }
 
 /// The worst of what is wrong with a connection; None: nothing.
-fn finding(connection: &Connection, states: &[CollectionState], webhook: &Registration) -> Option<Finding> {
+fn finding(
+    connection: &Connection,
+    states: &[CollectionState],
+    webhook: &Registration,
+    journal: &JournalState,
+) -> Option<Finding> {
     let found = |trouble, message: &str, since, rank| {
         let message = Some(message.to_owned()).filter(|message| !message.is_empty());
         Some(Finding { trouble, message, since, rank })
@@ -117,6 +125,9 @@ fn finding(connection: &Connection, states: &[CollectionState], webhook: &Regist
     let held: usize = states.iter().map(|state| state.held.len()).sum();
     if held == 0 && webhook.failures > 0 {
         return found("webhook", &webhook.error, webhook.failed_at, 5);
+    }
+    if held == 0 && journal.is_stalled() {
+        return found("journal", &journal.error, journal.failed_at, 5);
     }
     if held == 0 {
         return None;
@@ -142,6 +153,18 @@ impl ConnectionTotals {
     }
 }
 
+/// How the journal is read by which changes of a connection come; nothing to say, where they do not come by one.
+fn journal(rows: &Rows, connection: &Connection) -> Result<JournalState> {
+    let key = match &connection.webhook {
+        WebhookState::Registered { uri, .. } => journal::key_of(uri),
+        WebhookState::None { .. } | WebhookState::Wanted { .. } => None,
+    };
+    match (key, connection.integration) {
+        (Some(key), Some(integration)) => rows.journal(integration, key),
+        _ => Ok(JournalState::default()),
+    }
+}
+
 /// Looks at the connections of a workspace.
 pub(super) fn look(to: &mut Look, rows: &Rows, eyes: &Eyes, workspace: &Workspace) -> Result<()> {
     let mut before: Option<Vec<u8>> = None;
@@ -153,8 +176,8 @@ pub(super) fn look(to: &mut Look, rows: &Rows, eyes: &Eyes, workspace: &Workspac
         let page = rows.connections(workspace.no, before.as_deref(), STEP.min(to.connections_left))?;
         to.connections_left -= page.items.len().min(to.connections_left);
         for connection in page.items {
-            let finding =
-                finding(&connection, &rows.collection_states(connection.id)?, &rows.registration(connection.id)?);
+            let (states, webhook) = (rows.collection_states(connection.id)?, rows.registration(connection.id)?);
+            let finding = finding(&connection, &states, &webhook, &journal(rows, &connection)?);
             to.connection_totals.add(&connection, finding.as_ref());
             let Some(Finding { trouble, message, since, rank }) = finding else { continue };
             to.connections.push(ConnectionTrouble {

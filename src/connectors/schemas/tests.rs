@@ -131,6 +131,13 @@ fn webhooks_and_events_are_refused_where_they_are_wrong() {
         ("webhook/spec.yml", "name: x\nhandshake: {query: c}\nlifetime: 3d", "name: x\nlifetime: three days"),
         ("global-webhooks/a/spec.yml", "name: x\nkey: a", "name: x"),
         (
+            "global-webhooks/a/spec.yml",
+            "name: x\nkey: a\njournal: {when: {parameter: p, is: j}, every: 30s, token: {tokenUrl: /t}, first: {path: /f}, \
+             next: {path: '/n/{{journal.offset}}', gone: [400]}, offset: $.o, file: $.f, hosts: a.example, items: $.i}",
+            "name: x\nkey: a\njournal: {every: 30s}",
+        ),
+        ("global-webhooks/a/subscribe.rest.yml", "path: /x", "pth: /x"),
+        (
             "events/a/spec.yml",
             "name: x\nkey: a\nimplementationType: global-webhook\ntype: $.kind",
             "name: x\nkey: a\nimplementationType: webhook",

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::Method;
 use crate::connectors::instructions::Instructions;
 use crate::connectors::rest::CallRest;
-use crate::connectors::{Handshake, verify};
+use crate::connectors::{Handshake, Journal, verify};
 
 /// A connection's own webhook at the app.
 #[derive(Debug)]
@@ -74,5 +74,7 @@ pub struct GlobalWebhook {
     pub verify: Option<verify::Spec>,
     pub handshake: Option<Handshake>,
     pub deadline: Option<Duration>,
+    /// What can be read in place of being pushed.
+    pub journal: Option<Journal>,
     pub(in crate::connectors) handle: Method<()>,
 }

@@ -17,6 +17,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 use tidemill::domain::time::Millis;
 
+use super::hubspot_journal::Journal;
+
 /// The client that may ask for tokens.
 pub const CLIENT: (&str, &str) = ("hub-client-id", "hub-client-secret");
 /// Offsets go no further (CRM search guide).
@@ -66,6 +68,7 @@ struct World {
     searched: Vec<u64>,
     /// The search of that number is never answered.
     hangs_at: Option<usize>,
+    journal: Journal,
 }
 
 /// See the module.
@@ -98,6 +101,11 @@ impl HubSpot {
         let url = format!("http://{}", server.addrs()[0]);
         actix_rt::spawn(server.run());
         Self { world, url }
+    }
+
+    /// The app's webhooks journal, to be looked at and changed.
+    pub fn journal<T>(&self, look: impl FnOnce(&mut Journal) -> T) -> T {
+        look(&mut self.world().journal)
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
@@ -589,6 +597,9 @@ fn reply(request: &HttpRequest, body: &[u8], world: &mut World) -> Option<HttpRe
         }
     }
     let query = pairs(request.query_string().as_bytes());
+    if let Some(response) = world.journal.answer(request, body) {
+        return Some(response);
+    }
     if path == "/oauth/authorize" {
         // The person allows it at once, for the portal in the `account` that a test adds.
         let back = query.get("redirect_uri").map_or("", String::as_str);

@@ -10,6 +10,7 @@ pub mod engine;
 pub mod fake;
 pub mod graphql;
 pub mod hubspot;
+pub mod hubspot_journal;
 pub mod link;
 pub mod netsuite;
 pub mod node;
