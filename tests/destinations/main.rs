@@ -18,6 +18,8 @@ mod gcs;
 mod mongodb;
 #[cfg(feature = "mysql")]
 mod mysql;
+#[cfg(feature = "nats")]
+mod nats;
 #[cfg(feature = "postgresql")]
 mod postgresql;
 #[cfg(feature = "pubsub")]
