@@ -43,7 +43,8 @@ pub(super) struct Link {
     pub(super) number: u64,
     policy: Arc<Policy>,
     since: Instant,
-    _permit: OwnedSemaphorePermit,
+    /// Held while it is in use, not while it waits to be.
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 /// A server that has introduced itself.
@@ -51,7 +52,6 @@ pub(super) struct Reached {
     wire: Wire,
     pub(super) info: Info,
     policy: Arc<Policy>,
-    permit: OwnedSemaphorePermit,
 }
 
 /// The connections of one destination.
@@ -69,12 +69,14 @@ impl Links {
 
     /// A connection: one that is there, or a new one to the first server that lets us in.
     pub(super) async fn take(&self) -> Result<Link, Verdict> {
+        let permit = self.permit().await?;
         loop {
             let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let Some(mut link) = kept else { break };
             let fresh = link.since.elapsed() < IDLE_MAX && Arc::ptr_eq(&link.policy, &self.client.policy());
             // A server that was restarted meanwhile is noticed here, and not in the middle of a batch.
             if fresh && link.lives().await.is_ok() {
+                link.permit = Some(permit);
                 return Ok(link);
             }
         }
@@ -82,7 +84,10 @@ impl Links {
         for place in &self.way.places {
             last = match self.reach(place).await {
                 Ok(reached) => match self.sign_in(reached).await {
-                    Ok(link) => return Ok(link),
+                    Ok(mut link) => {
+                        link.permit = Some(permit);
+                        return Ok(link);
+                    }
                     // The others of its cluster know no other users.
                     Err(verdict @ Verdict::Config(_)) => return Err(verdict),
                     Err(verdict) => verdict,
@@ -99,9 +104,20 @@ impl Links {
             return;
         }
         link.since = Instant::now();
+        let permit = link.permit.take();
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.retain(|other| other.since.elapsed() < IDLE_MAX);
         idle.push(link);
+        // After that, so that whoever waits for it finds the connection.
+        drop(idle);
+        drop(permit);
+    }
+
+    /// Leave to use one more connection.
+    pub(super) async fn permit(&self) -> Result<OwnedSemaphorePermit, Verdict> {
+        // Never closed, so only ever late: the caller's time limit ends the wait.
+        let permit = self.permits.clone().acquire_owned().await;
+        permit.map_err(|_| Verdict::Retry(Fault::new(Trouble::Busy, "")))
     }
 
     /// The first server that can be reached.
@@ -117,8 +133,6 @@ impl Links {
     }
 
     async fn reach(&self, place: &Place) -> Result<Reached, Verdict> {
-        let permit = self.permits.clone().acquire_owned().await;
-        let permit = permit.map_err(|_| Verdict::Retry(Fault::new(Trouble::Busy, "")))?;
         let until = Instant::now() + CONNECT_TIMEOUT;
         let (way, policy) = (&self.way, self.client.policy());
         let tcp = self.client.dial(&place.host, place.port, way.tls.is_some(), CONNECT_TIMEOUT).await;
@@ -144,7 +158,7 @@ impl Links {
             let detail = "the server knows no headers: nats-server has them from 2.2 on";
             return Err(Verdict::Config(Fault::new(Trouble::SettingsRefused, detail)));
         }
-        Ok(Reached { wire, info, policy, permit })
+        Ok(Reached { wire, info, policy })
     }
 
     async fn encrypted(&self, wire: Wire, place: &Place, until: Instant) -> Result<Wire, Verdict> {
@@ -161,7 +175,7 @@ impl Links {
 
     /// Says who we are, and asks for the answers to what will be published.
     pub(super) async fn sign_in(&self, reached: Reached) -> Result<Link, Verdict> {
-        let Reached { mut wire, info, policy, permit } = reached;
+        let Reached { mut wire, info, policy } = reached;
         let until = Instant::now() + CONNECT_TIMEOUT;
         let mut random = [0; 16];
         aws_lc_rs::rand::fill(&mut random).map_err(|_| Verdict::Retry(Fault::new(Trouble::Failed, "")))?;
@@ -170,7 +184,7 @@ impl Links {
         wire.line(&format!("CONNECT {hello}"));
         wire.line(&format!("SUB {inbox}* 1"));
         let (number, since) = (0, Instant::now());
-        let mut link = Link { wire, info, inbox, number, policy, since, _permit: permit };
+        let mut link = Link { wire, info, inbox, number, policy, since, permit: None };
         link.pong(until).await?;
         Ok(link)
     }

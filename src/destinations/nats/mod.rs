@@ -126,11 +126,12 @@ impl Driver for Stream {
         async move {
             let mut steps = Steps::default();
             let reach = async {
+                let permit = self.links.permit().await?;
                 let reached = self.links.reach_any().await?;
                 let found = format!("nats-server {}, at most {} bytes", reached.info.version, reached.info.max_payload);
-                Ok((reached, found))
+                Ok(((reached, permit), found))
             };
-            let Some(reached) = steps.take("connect", reach).await else { return steps.done() };
+            let Some((reached, _permit)) = steps.take("connect", reach).await else { return steps.done() };
             let sign_in = async { Ok((self.links.sign_in(reached).await?, String::new())) };
             let Some(mut link) = steps.take("signIn", sign_in).await else { return steps.done() };
             let subject = probe.batch.items.first().map_or_else(|| self.prefix.clone(), |i| self.subject(&i.event));

@@ -83,12 +83,9 @@ impl<'a> Flight<'a> {
     /// Sends what may leave now.
     fn leave(&mut self, link: &mut Link) {
         while let (None, Some(part)) = (&self.stop, self.parts.get(self.next)) {
-            if part.body.len() > link.info.max_payload {
-                let detail = format!(
-                    "it has {} bytes, the server takes {} (max_payload)",
-                    part.body.len(),
-                    link.info.max_payload
-                );
+            let most = link.info.max_payload;
+            if most > 0 && part.body.len() > most {
+                let detail = format!("it has {} bytes, the server takes {most} (max_payload)", part.body.len());
                 self.say(self.next, Verdict::Row(Fault::new(Trouble::TooLarge, detail)));
                 self.next += 1;
                 continue;
