@@ -30,6 +30,8 @@ pub static KINDS: &[&Kind] = &[
     &super::eventbridge::KIND,
     #[cfg(feature = "pubsub")]
     &super::pubsub::KIND,
+    #[cfg(feature = "nats")]
+    &super::nats::KIND,
 ];
 
 /// The kind of that name.

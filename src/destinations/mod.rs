@@ -24,6 +24,8 @@ pub mod lines;
 pub mod mongodb;
 #[cfg(feature = "mysql")]
 pub mod mysql;
+#[cfg(feature = "nats")]
+pub mod nats;
 #[cfg(any(feature = "gcs", feature = "redshift", feature = "s3"))]
 pub mod objects;
 #[cfg(any(feature = "bigquery", feature = "pubsub", feature = "snowflake"))]
@@ -42,7 +44,7 @@ pub mod s3;
 pub mod settings;
 #[cfg(feature = "snowflake")]
 pub mod snowflake;
-#[cfg(any(feature = "bigquery", feature = "gcs", feature = "pubsub", feature = "snowflake"))]
+#[cfg(any(feature = "bigquery", feature = "gcs", feature = "nats", feature = "pubsub", feature = "snowflake"))]
 pub mod steps;
 #[cfg(any(feature = "bigquery", feature = "redshift", feature = "snowflake"))]
 pub mod warehouse;

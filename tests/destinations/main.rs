@@ -20,6 +20,8 @@ mod kills;
 mod mongodb;
 #[cfg(feature = "mysql")]
 mod mysql;
+#[cfg(feature = "nats")]
+mod nats;
 #[path = "../it/support/node.rs"]
 #[allow(dead_code, reason = "other tests need more of it")]
 mod node;

@@ -4,7 +4,7 @@
 #[cfg(any(feature = "eventbridge", feature = "redshift", feature = "s3"))]
 pub mod amazon;
 pub mod batches;
-#[cfg(feature = "postgresql")]
+#[cfg(any(feature = "nats", feature = "postgresql"))]
 pub mod cutter;
 #[cfg(feature = "redshift")]
 pub mod data_api;
@@ -17,6 +17,8 @@ pub mod google;
 pub mod mongodb;
 #[cfg(feature = "mysql")]
 pub mod mysql;
+#[cfg(feature = "nats")]
+pub mod nats;
 #[cfg(feature = "postgresql")]
 pub mod postgres;
 pub mod promises;
