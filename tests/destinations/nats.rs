@@ -80,7 +80,7 @@ async fn each_event_is_a_message_that_is_stored_once_and_in_order() {
     assert_eq!(message.header("Tidemill-Update-Type"), Some("created"));
     assert_eq!(message.header("Tidemill-Connection"), Some(batches::CONNECTION.to_string().as_str()));
     assert_eq!(message.header("Tidemill-User"), Some("e0".repeat(12).as_str()));
-    assert_eq!(message.body, many.items[0].body);
+    assert_eq!(message.body, many.body(&many.items[0]));
 }
 
 #[tokio::test]
@@ -112,7 +112,7 @@ fn a_batch_is_these_bytes() {
     let batch = batches::batch(3, Shape::Append, 7, vec![odd, batches::custom("own/things", "[1]")]);
     promises::prepares_the_same(&driver("record"), &batch);
     let frozen = driver("record").prepare(&batch).unwrap();
-    let body = std::str::from_utf8(&batch.items[0].body).unwrap();
+    let body = String::from_utf8(batch.body(&batch.items[0])).unwrap();
     let golden = format!(
         "NATS/1.0\r\nNats-Msg-Id: {}\r\nContent-Type: application/json\r\nTidemill-Topic: own/things\r\n\
          Tidemill-Update-Type: updated\r\nTidemill-Record: a%2Eb%20%2A\r\n\r\n{body}",
