@@ -84,9 +84,9 @@ async fn each_event_is_a_message_that_is_stored_once_and_in_order() {
 }
 
 #[tokio::test]
-async fn events_of_one_record_are_never_on_their_way_together_and_keep_the_order_of_the_batch() {
+async fn what_a_stream_refuses_for_a_while_is_stored_in_order_later() {
     let Some(server) = Server::start("") else { return };
-    // The third change of the first record is refused, and nothing of that record may pass it.
+    // The third change of each record is refused.
     server.stream(json!({"max_msgs_per_subject": 2, "discard": "new", "discard_new_per_subject": true}));
     let driver = open("nats", server.settings(json!({"subject": "record"}))).unwrap();
     let change = |n: u64| batches::contact("updated", &(n % 3).to_string(), &format!("Change {n}"));
