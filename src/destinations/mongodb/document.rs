@@ -61,6 +61,9 @@ pub(super) fn prepare(batch: &Batch, names: &Names) -> Frozen {
             None => parts.push((target, bytes, vec![place])),
         }
     }
+    // A record that was changed and deleted in one batch is gone in the end; one that was made anew has a later sequence
+    // than its deletion.
+    parts.sort_by_key(|(target, ..)| target.starts_with(DELETE));
     frozen.parts =
         parts.into_iter().map(|(target, body, items)| Part { target, body: Bytes::from(body), items }).collect();
     frozen
