@@ -99,6 +99,20 @@ pub enum Verdict {
     Config(Fault),
 }
 
+impl Verdict {
+    /// The way to the destination failed. Only its owner, or the node's operator, can mend a forbidden address or a
+    /// certificate; the rest of the way mends itself.
+    pub fn way(failure: Failure) -> Self {
+        use Failure::{AddressForbidden, BadRequest, HttpsRequired, TlsExpired, TlsNameMismatch, TlsUntrusted};
+        match failure {
+            AddressForbidden | HttpsRequired | BadRequest | TlsExpired | TlsNameMismatch | TlsUntrusted => {
+                Self::Config(Fault::way(failure))
+            }
+            _ => Self::Retry(Fault::way(failure)),
+        }
+    }
+}
+
 /// What is recorded of a refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
@@ -223,4 +237,19 @@ pub struct Kind {
     /// # Errors
     /// `invalid`, with a sentence that names the setting (`settings.host: …`).
     pub open: fn(Opening) -> Result<Arc<dyn Driver>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_way_that_is_closed_by_the_settings_pauses_and_one_that_is_down_is_tried_again() {
+        for failure in [Failure::AddressForbidden, Failure::HttpsRequired, Failure::TlsUntrusted] {
+            assert!(matches!(Verdict::way(failure), Verdict::Config(_)), "{failure:?}");
+        }
+        for failure in [Failure::ConnectFailed, Failure::DnsFailed, Failure::ConnectionClosed] {
+            assert!(matches!(Verdict::way(failure), Verdict::Retry(_)), "{failure:?}");
+        }
+    }
 }

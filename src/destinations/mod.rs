@@ -30,6 +30,8 @@ pub mod nats;
 pub mod objects;
 #[cfg(any(feature = "bigquery", feature = "pubsub", feature = "snowflake"))]
 pub mod parts;
+#[cfg(any(feature = "mysql", feature = "postgresql"))]
+pub mod pool;
 #[cfg(feature = "postgresql")]
 pub mod postgresql;
 #[cfg(feature = "pubsub")]

@@ -4,6 +4,7 @@
 //! hold stands in `_extra`, with a note for the owner; of several changes of one record in a batch a mirror gets the
 //! latest. Not here: how a database writes any of it (its driver).
 
+mod names;
 mod values;
 
 use std::collections::HashMap;
@@ -14,10 +15,10 @@ use serde_json::{Map, Value};
 use super::driver::{Batch, Fault, Item};
 use crate::domain::destination::{Deletes, Shape};
 use crate::domain::event::Payload;
-use crate::domain::id::DestinationId;
 use crate::domain::models::Catalogue;
 use crate::domain::subscription::Include;
 use crate::domain::trouble::Trouble;
+pub use names::Names;
 use values::{cell, snake, time};
 pub(super) use values::{is_deletion, named, seq};
 
@@ -31,6 +32,8 @@ pub const DELETED_AT: &str = "deleted_at";
 const PAYLOAD: &str = "payload";
 /// The most bytes of a remote id in a key.
 pub const REMOTE_ID_MAX_BYTES: usize = 512;
+/// In place of a field's name: the whole payload, of a topic that has no model.
+const NO_MODEL: &str = "";
 /// The most notes of one batch.
 const NOTES_MAX: usize = 20;
 
@@ -108,31 +111,6 @@ pub struct Written {
     pub tables: Vec<(Table, Vec<Row>)>,
     pub refused: Vec<(usize, Fault)>,
     pub notes: Vec<String>,
-}
-
-/// How tables are called.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Names {
-    /// The table of a log.
-    pub log: String,
-    /// Before the topic's own name in a mirror: `tm_` gives `tm_crm_contacts`.
-    pub prefix: String,
-}
-
-impl Default for Names {
-    fn default() -> Self {
-        Self { log: "tidemill_events".to_owned(), prefix: String::new() }
-    }
-}
-
-impl Names {
-    /// What a test of a destination writes to: tables that no subscription has, of this destination alone.
-    pub fn of_test(destination: DestinationId) -> Self {
-        let id = destination.to_string();
-        // Short, since some databases take 64 letters.
-        let log = format!("tidemill_test_{}", id.get(id.len().saturating_sub(8)..).unwrap_or_default());
-        Self { prefix: format!("{log}_"), log }
-    }
 }
 
 /// The tables and rows of a batch.
@@ -222,10 +200,11 @@ fn log_row(place: usize, item: &Item, include: &[Include]) -> Row {
     Row { cells, items: vec![place], seq: seq(item), remove: false }
 }
 
-/// What stands between the key and the engine's own columns.
-fn own_columns(topic: &str) -> Vec<Column> {
+/// What stands between the key and the engine's own columns: of a topic with a model, a column for each of its fields.
+/// Only a field of just that name stands in it, so that no app's own field can take the place of a key or a sequence.
+fn own_columns(topic: &str) -> Vec<(&'static str, Column)> {
     let Some(model) = Catalogue::embedded().data(topic) else {
-        return vec![column(PAYLOAD, Type::Json)];
+        return vec![(NO_MODEL, column(PAYLOAD, Type::Json))];
     };
     let top = model.fields.iter().filter(|field| !field.path.contains(['.', '[']));
     top.map(|field| {
@@ -238,7 +217,7 @@ fn own_columns(topic: &str) -> Vec<Column> {
             ("boolean", _) => Type::Boolean,
             _ => Type::Json,
         };
-        column(&snake(&field.path), kind)
+        (field.path.as_str(), column(&snake(&field.path), kind))
     })
     .collect()
 }
@@ -250,7 +229,7 @@ fn mirror_table(topic: &str, names: &Names) -> Table {
         column("id", Type::Id),
         column("user_id", Type::Id),
     ];
-    columns.extend(own_columns(topic));
+    columns.extend(own_columns(topic).into_iter().map(|(_, column)| column));
     columns.extend([
         column("remote_created_at", Type::Time),
         column("remote_updated_at", Type::Time),
@@ -261,13 +240,13 @@ fn mirror_table(topic: &str, names: &Names) -> Table {
         required("_event_id", Type::Id),
         column(EXTRA, Type::Json),
     ]);
-    let name = format!("{}{}", names.prefix, snake(&topic.replace('/', "_")));
-    Table { name, columns, key: &["connection_id", "remote_id"] }
+    Table { name: names.mirror(topic), columns, key: &["connection_id", "remote_id"] }
 }
 
 fn mirror(batch: &Batch, names: &Names, deletes: Deletes) -> Written {
     let mut written = Written::default();
     let mut tables: HashMap<&str, usize> = HashMap::new();
+    let mut fields: Vec<HashMap<&str, Column>> = Vec::new();
     let mut rows: HashMap<(usize, String, String), usize> = HashMap::new();
     for (place, item) in batch.items.iter().enumerate() {
         let topic = item.event.topic.as_str();
@@ -282,12 +261,13 @@ fn mirror(batch: &Batch, names: &Names, deletes: Deletes) -> Written {
         }
         let table = *tables.entry(topic).or_insert_with(|| {
             written.tables.push((mirror_table(topic, names), Vec::new()));
+            fields.push(own_columns(topic).into_iter().collect());
             written.tables.len() - 1
         });
         let connection = item.event.connection.map(|id| id.to_string()).unwrap_or_default();
-        let Some((shape, into)) = written.tables.get_mut(table) else { continue };
+        let Some(((shape, into), fields)) = written.tables.get_mut(table).zip(fields.get(table)) else { continue };
         let key = (table, connection.clone(), remote_id.clone());
-        let mut row = mirror_row(place, item, shape, (connection, remote_id), &mut written.notes);
+        let mut row = mirror_row(place, item, (shape, fields), (connection, remote_id), &mut written.notes);
         row.remove = deletes == Deletes::Remove && is_deletion(&item.event);
         match rows.get(&key).and_then(|place| into.get_mut(*place)) {
             None => {
@@ -307,16 +287,10 @@ fn mirror(batch: &Batch, names: &Names, deletes: Deletes) -> Written {
     written
 }
 
-/// Whether a field of a record may stand there: not in the place of what the engine itself knows.
-fn is_of_records(column: &Column) -> bool {
-    !["connection_id", "remote_id", "id", "user_id", DELETED_AT, SEQ, "_event_id", EXTRA]
-        .contains(&column.name.as_str())
-}
-
 fn mirror_row(
     place: usize,
     item: &Item,
-    table: &Table,
+    (table, own): (&Table, &HashMap<&str, Column>),
     (connection, remote_id): (String, String),
     notes: &mut Vec<String>,
 ) -> Row {
@@ -333,30 +307,30 @@ fn mirror_row(
     if is_deletion(event) {
         put(DELETED_AT, time(event.happened_at));
     }
-    let is_modelled = !table.columns.iter().any(|column| column.name == PAYLOAD);
-    let mut fields = Map::new();
-    match &event.payload {
-        Payload::Plain(text) if is_modelled => {
-            // Published by the ISV about a topic that has a model.
-            fields = serde_json::from_str(text).unwrap_or_default();
-            // It stands in `remote_id`.
-            fields.shift_remove("id");
+    let fields = match &event.payload {
+        Payload::Plain(text) if own.contains_key(NO_MODEL) => {
+            put(PAYLOAD, Cell::Json(text.clone()));
+            None
         }
-        Payload::Plain(text) => put(PAYLOAD, Cell::Json(text.clone())),
-        Payload::Record {
-            id, remote_created_at, remote_updated_at, created_at, updated_at, fields: unified, ..
-        } => {
+        // Published under a topic that has a model: its fields, as far as they are the model's.
+        Payload::Plain(text) => Some(text),
+        Payload::Record { id, remote_created_at, remote_updated_at, created_at, updated_at, fields, .. } => {
             put("id", Cell::Text(uuid::Uuid::from_bytes(*id).to_string()));
             put("remote_created_at", remote_created_at.map_or(Cell::Null, time));
             put("remote_updated_at", remote_updated_at.map_or(Cell::Null, time));
             put("created_at", time(*created_at));
             put("updated_at", time(*updated_at));
-            fields = serde_json::from_str(unified).unwrap_or_default();
+            Some(fields)
         }
+    };
+    let mut fields: Map<String, Value> = fields.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    if let Payload::Plain(_) = &event.payload {
+        // It stands in `remote_id`.
+        fields.shift_remove("id");
     }
     let mut extra = Map::new();
     for (name, value) in fields {
-        let column = table.columns.iter().find(|column| column.name == snake(&name) && is_of_records(column));
+        let column = own.get(name.as_str());
         match column.map(|column| (column, cell(column.kind, &value))) {
             Some((column, Some(cell))) => put(&column.name, cell),
             other => {

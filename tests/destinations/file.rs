@@ -62,6 +62,39 @@ async fn files_are_rotated_by_size_and_hold_whole_batches() {
 }
 
 #[tokio::test]
+async fn a_file_that_was_moved_away_is_followed_by_another() {
+    let root = tempfile::tempdir().unwrap();
+    let driver = open_below("file", json!({}), Some(root.path())).unwrap();
+    promises::write(&driver, &batches::contacts(1, 1, 3)).await;
+    let folder = root.path().join(crate::support::DESTINATION.to_string());
+    let first = std::fs::read(folder.join("events-00000001-000001.ndjson")).unwrap();
+    std::fs::remove_file(folder.join("events-00000001-000001.ndjson")).unwrap();
+    promises::write(&driver, &batches::contacts(2, 4, 2)).await;
+    let second = std::fs::read(folder.join("events-00000001-000002.ndjson")).unwrap();
+    assert!(second.starts_with(b"{") && second.len() < first.len(), "{}", second.escape_ascii());
+    assert_eq!(lines(root.path()).len(), 2);
+}
+
+#[tokio::test]
+async fn a_write_that_hangs_is_waited_for() {
+    let root = tempfile::tempdir().unwrap();
+    let driver = open_below("file", json!({}), Some(root.path())).unwrap();
+    promises::write(&driver, &batches::contacts(1, 1, 1)).await;
+    // As one that was given up holds it.
+    let folder = root.path().join(crate::support::DESTINATION.to_string());
+    let lock = std::fs::File::open(folder.join(".events-00000001.lock")).unwrap();
+    lock.lock().unwrap();
+    let frozen = driver.prepare(&batches::contacts(2, 2, 1)).unwrap();
+    let answer = driver.send(&frozen).await;
+    let Answer::All(Verdict::Retry(fault)) = &answer else { panic!("{answer:?}") };
+    assert_eq!(fault.error.slug(), "destination-busy");
+    assert_eq!(lines(root.path()).len(), 1);
+    lock.unlock().unwrap();
+    assert_eq!(driver.send(&frozen).await, Answer::All(Verdict::Done));
+    assert_eq!(lines(root.path()).len(), 2);
+}
+
+#[tokio::test]
 async fn a_folder_that_cannot_be_written_is_for_the_owner_to_mend() {
     let root = tempfile::tempdir().unwrap();
     let driver = open_below("file", json!({}), Some(root.path())).unwrap();

@@ -31,6 +31,7 @@ mod postgresql;
 mod pubsub;
 #[cfg(feature = "redshift")]
 mod redshift;
+mod rows;
 #[cfg(feature = "s3")]
 mod s3;
 #[cfg(feature = "snowflake")]

@@ -84,6 +84,25 @@ async fn a_mirror_can_forget_what_was_deleted() {
         promises::write(&driver, &batches::batch(number, shape, seq, vec![event])).await;
         assert_eq!(count(&database, "crm_contacts").await, left, "{what} at {seq}");
     }
+    // Of one batch: changed and gone, gone and made anew, and another's deletion before them.
+    let batch = batches::batch(
+        4,
+        shape,
+        10,
+        vec![
+            batches::contact("deleted", "0", "A"),
+            batches::contact("created", "1", "A"),
+            batches::contact("deleted", "1", "A"),
+            batches::contact("deleted", "2", "A"),
+            batches::contact("created", "2", "Again"),
+        ],
+    );
+    for _ in 0..2 {
+        promises::write(&driver, &batch).await;
+        assert_eq!(count(&database, "crm_contacts").await, 1);
+        let left = only(&database, "crm_contacts", doc! {}).await;
+        assert_eq!(left.get_document("payload").unwrap().get_str("firstName").unwrap(), "Again");
+    }
 }
 
 #[tokio::test]

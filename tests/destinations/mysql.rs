@@ -35,6 +35,7 @@ both! {
     a_table_that_lacks_a_column_gets_it_and_another_shape_is_refused
     a_table_that_was_dropped_behind_us_is_made_again
     a_row_above_the_servers_limit_is_of_that_event_alone
+    many_lanes_share_a_few_connections
     a_deadlock_and_a_cut_in_the_middle_lose_nothing
     a_server_that_restarts_is_found_again
     tls_is_checked_unless_told_otherwise
@@ -111,6 +112,12 @@ async fn a_mirror_can_forget_what_was_deleted(kind: &'static str) {
     assert_eq!(conn.query_first::<u32, _>("SELECT COUNT(*) FROM crm_contacts").await.unwrap(), Some(1));
     promises::write(&driver, &write(3, 6, batches::contact("deleted", "it's", "A"))).await;
     assert_eq!(conn.query_first::<u32, _>("SELECT COUNT(*) FROM crm_contacts").await.unwrap(), Some(0));
+    // Many at once; one of another case, or with a blank at the end, is another record.
+    let all = |what: &'static str| ["a", "A", "a ", "b;--", "c\n"].map(|id| batches::contact(what, id, "A"));
+    promises::write(&driver, &batches::batch(4, shape, 10, all("created").into())).await;
+    assert_eq!(conn.query_first::<u32, _>("SELECT COUNT(*) FROM crm_contacts").await.unwrap(), Some(5));
+    promises::write(&driver, &batches::batch(5, shape, 20, all("deleted")[..4].to_vec())).await;
+    assert_eq!(conn.query::<String, _>("SELECT remote_id FROM crm_contacts").await.unwrap(), ["c\n"]);
 }
 
 async fn what_is_written_reads_back_to_the_letter(kind: &'static str) {
@@ -201,6 +208,10 @@ async fn a_table_that_lacks_a_column_gets_it_and_another_shape_is_refused(kind: 
             "CREATE TABLE ci (event_id VARCHAR(64) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci PRIMARY KEY, seq BIGINT, topic TEXT, event_time DATETIME(6), received_at DATETIME(6))",
         ),
         ("keyless", "CREATE TABLE keyless LIKE tidemill_events"),
+        (
+            "full",
+            "CREATE TABLE full (event_id VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin PRIMARY KEY, seq BIGINT, topic TEXT, event_time DATETIME(6), received_at DATETIME(6), raw LONGTEXT NOT NULL)",
+        ),
         ("other", "CREATE TABLE other (id INT PRIMARY KEY)"),
     ] {
         conn.query_drop(sql).await.unwrap();
@@ -240,6 +251,27 @@ async fn a_row_above_the_servers_limit_is_of_that_event_alone(kind: &'static str
     let small = |n: u64| batches::custom("acme/things", &json!({"id": n, "text": "x".repeat(100_000)}).to_string());
     promises::write(&driver, &batches::batch(2, Shape::Append, 10, (0..30).map(small).collect())).await;
     assert_eq!(count(server.conn().await, "large.tidemill_events").await, 30);
+}
+
+async fn many_lanes_share_a_few_connections(kind: &'static str) {
+    let Some(server) = shared(kind).await else { return };
+    let mut conn = server.database("lanes").await;
+    let driver = open(kind, server.settings("lanes")).unwrap();
+    promises::write(&driver, &batches::contacts(1, 1, 1)).await;
+    let writes = (1..=20_u64).map(|lane| {
+        let driver = driver.clone();
+        async move {
+            for number in 0..3 {
+                promises::write(&driver, &batches::contacts(number, lane * 1_000 + number * 10, 10)).await;
+            }
+        }
+    });
+    let all = futures_util::future::join_all(writes);
+    tokio::time::timeout(Duration::from_secs(120), all).await.expect("no lane waits for a connection that is free");
+    assert_eq!(count(server.conn().await, "lanes.tidemill_events").await, 601);
+    let held = "SELECT COUNT(*) FROM information_schema.processlist WHERE db = 'lanes' AND id <> CONNECTION_ID()";
+    let held = conn.query_first::<u32, _>(held).await.unwrap().unwrap();
+    assert!((1..=8).contains(&held), "{held}");
 }
 
 /// Waits until another session's lock is waited for.

@@ -8,6 +8,7 @@ use tidemill::destinations::driver::{Answer, Batch, Driver, Fault, Verdict};
 use tidemill::domain::delivery::AttemptError;
 use tidemill::domain::destination::{Deletes, Shape};
 use tidemill::domain::trouble::Trouble;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_postgres::Client;
 
 use crate::support::cutter::{Counted, Cutter};
@@ -227,6 +228,7 @@ async fn a_table_of_another_shape_is_for_the_owner_to_mend() {
         ("event_id text PRIMARY KEY, topic text, payload text", "payload"),
         ("event_id text PRIMARY KEY, seq text", "seq"),
         ("event_id text PRIMARY KEY, mine text NOT NULL", "mine"),
+        ("event_id text PRIMARY KEY, raw jsonb NOT NULL DEFAULT '{}'", "raw takes no nulls"),
     ];
     for (columns, named) in shapes {
         let made = format!(
@@ -492,17 +494,57 @@ fn bad_settings_are_refused_by_name() {
     assert_eq!(kind.secrets(), ["url", "password"]);
 }
 
-#[test]
-fn a_name_that_the_server_would_cut_is_refused_event_by_event() {
-    let settings = json!({"host": "h", "database": "d", "user": "u"});
-    let driver = open("postgresql", settings).unwrap();
-    let topic = format!("my/{}", "x".repeat(70));
-    let events = vec![batches::custom(&topic, r#"{"id":1}"#), batches::contact("created", "1", "A")];
+#[tokio::test]
+async fn a_name_that_the_server_would_cut_is_cut_before_and_stays_its_own() {
+    let Some((_server, admin, driver)) = fresh("names", json!({"tablePrefix": "tm_"})).await else { return };
+    let topics = [format!("my/{}a", "x".repeat(62)), format!("my/{}b", "x".repeat(62)), "a/b_c".into(), "a_b/c".into()];
+    let events = topics.iter().map(|topic| batches::custom(topic, r#"{"id":1}"#)).collect();
     let batch = batches::batch(1, MARK, 1, events);
     promises::prepares_the_same(&driver, &batch);
-    let frozen = driver.prepare(&batch).unwrap();
-    assert_eq!(frozen.refused.iter().map(|(place, _)| *place).collect::<Vec<_>>(), [0]);
-    assert_eq!(frozen.parts.len(), 1);
+    promises::write(&driver, &batch).await;
+    let tables = "SELECT count(*)::text FROM pg_tables WHERE schemaname = 'public' AND tablename LIKE 'tm\\_%'";
+    assert_eq!(one(&admin, tables).await.as_deref(), Some("4"));
+}
+
+#[tokio::test]
+async fn what_is_called_written_is_on_the_servers_disk() {
+    let Some((server, admin, _)) = fresh("durable", json!({})).await else { return };
+    let lax = "ALTER DATABASE durable SET synchronous_commit = off; \
+         CREATE TABLE tidemill_events (event_id text PRIMARY KEY, mode text DEFAULT current_setting('synchronous_commit'))";
+    admin.batch_execute(lax).await.unwrap();
+    admin.batch_execute(&format!("ALTER TABLE tidemill_events OWNER TO {USER}")).await.unwrap();
+    let driver = open("postgresql", server.settings("durable", json!({}))).unwrap();
+    promises::write(&driver, &batches::contacts(1, 1, 1)).await;
+    assert_eq!(one(&admin, "SELECT mode FROM tidemill_events").await.as_deref(), Some("local"));
+}
+
+/// Signs in whoever comes, and answers nothing else.
+async fn mute(server: tokio::net::TcpListener, asked: tokio::sync::oneshot::Sender<()>) {
+    let (mut stream, _) = server.accept().await.unwrap();
+    let length = stream.read_u32().await.unwrap();
+    let mut startup = vec![0; usize::try_from(length).unwrap() - 4];
+    stream.read_exact(&mut startup).await.unwrap();
+    // AuthenticationOk, ReadyForQuery (PostgreSQL's docs, 55.7).
+    stream.write_all(b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I").await.unwrap();
+    stream.read_u8().await.unwrap();
+    asked.send(()).unwrap();
+    while stream.read_u8().await.is_ok() {}
+}
+
+#[tokio::test]
+async fn a_try_that_is_given_up_leaves_no_connection_behind() {
+    let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = server.local_addr().unwrap().port();
+    let settings = json!({"host": "127.0.0.1", "port": port, "database": "d", "user": "u", "sslMode": "disable"});
+    let driver = open("postgresql", settings).unwrap();
+    let frozen = driver.prepare(&batches::contacts(1, 1, 1)).unwrap();
+    let (asked, is_asked) = tokio::sync::oneshot::channel();
+    let closed = tokio::spawn(mute(server, asked));
+    tokio::select! {
+        answer = driver.send(&frozen) => panic!("{answer:?}"),
+        asked = is_asked => asked.unwrap(),
+    }
+    tokio::time::timeout(Duration::from_secs(30), closed).await.expect("the connection is closed").unwrap();
 }
 
 /// What is bound, byte for byte: a change of it changes what a retry after an upgrade sends.

@@ -162,18 +162,22 @@ fn append_all(folder: &Path, limit: u64, frozen: &Frozen) -> io::Result<()> {
 }
 
 fn append(folder: &Path, limit: u64, part: &Part, batch: &str) -> io::Result<()> {
+    // A write that was given up may still be under way, on a disk that hangs: it must not end after a later one.
+    let lock = File::create(folder.join(format!(".{}.lock", part.target)))?;
+    lock.try_lock().map_err(io::Error::from)?;
     let mark_path = folder.join(format!(".{}.mark", part.target));
     let mut mark = read_mark(&mark_path)?;
     // Batches of a lane are numbered upwards, and one is tried at a time.
     if !mark.batch.is_empty() && mark.batch.as_str() >= batch {
         return Ok(());
     }
-    if mark.number == 0 || mark.length >= limit {
+    let path = |number: u32| folder.join(format!("{}-{number:06}.ndjson", part.target));
+    // Moved away or cut by others, a file is not gone on with: its beginning would be NULs.
+    if mark.number == 0 || mark.length >= limit || length(&path(mark.number))? < mark.length {
         mark.number += 1;
         mark.length = 0;
     }
-    let path = folder.join(format!("{}-{:06}.ndjson", part.target, mark.number));
-    let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+    let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(path(mark.number))?;
     file.set_len(mark.length)?;
     io::Seek::seek(&mut file, io::SeekFrom::Start(mark.length))?;
     file.write_all(&part.body)?;
@@ -181,6 +185,15 @@ fn append(folder: &Path, limit: u64, part: &Part, batch: &str) -> io::Result<()>
     mark.length += u64::try_from(part.body.len()).unwrap_or_default();
     batch.clone_into(&mut mark.batch);
     write_mark(folder, &mark_path, &mark)
+}
+
+/// A file's bytes; none if it is not there.
+fn length(path: &Path) -> io::Result<u64> {
+    match fs::metadata(path) {
+        Ok(found) => Ok(found.len()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(error),
+    }
 }
 
 fn read_mark(path: &Path) -> io::Result<Mark> {
@@ -236,12 +249,13 @@ fn try_out(folder: &Path) -> Vec<Step> {
 
 /// What a failed write means. The operator's paths are not told.
 fn judge(error: &io::Error) -> Verdict {
-    use io::ErrorKind::{NotADirectory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    use io::ErrorKind::{NotADirectory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull, WouldBlock};
     let detail = error.kind().to_string();
     match error.kind() {
         PermissionDenied | NotADirectory => Verdict::Config(Fault::new(Trouble::PermissionDenied, detail)),
         ReadOnlyFilesystem => Verdict::Config(Fault::new(Trouble::ReadOnly, detail)),
         StorageFull => Verdict::Retry(Fault::new(Trouble::Full, detail)),
+        WouldBlock => Verdict::Retry(Fault::new(Trouble::Busy, "another write to the file has not ended")),
         QuotaExceeded => Verdict::Retry(Fault::new(Trouble::QuotaExceeded, detail)),
         _ => Verdict::Retry(Fault::new(Trouble::Failed, detail)),
     }

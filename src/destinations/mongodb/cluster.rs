@@ -20,6 +20,8 @@ use crate::outbound::Client;
 
 /// Connections to each server at most.
 const POOL_MAX: u32 = 8;
+/// An unused connection is closed after this.
+const IDLE_MAX: Duration = Duration::from_secs(60);
 /// How long a server is looked for that can take the command.
 const SELECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -77,7 +79,7 @@ impl Cluster {
         let gateway = gateway.map_err(|_| Verdict::Retry(Fault::new(Trouble::Failed, "the node has no port left")))?;
         // For mongodb+srv this asks the DNS for the cluster's hosts.
         let options = tokio::time::timeout(SELECTION_TIMEOUT, ClientOptions::parse(self.place.string.clone())).await;
-        let options = options.map_err(|_| verdicts::way(crate::domain::failure::Failure::DnsFailed))?;
+        let options = options.map_err(|_| Verdict::way(crate::domain::failure::Failure::DnsFailed))?;
         let mut options = options.map_err(|error| verdicts::judge(&error, None))?;
         let way = Socks5Proxy::builder()
             .host("127.0.0.1")
@@ -90,6 +92,7 @@ impl Cluster {
         options.app_name = Some("tidemill".to_owned());
         options.max_pool_size = Some(POOL_MAX);
         options.min_pool_size = None;
+        options.max_idle_time = Some(IDLE_MAX);
         options.connect_timeout = Some(SELECTION_TIMEOUT);
         options.server_selection_timeout = Some(SELECTION_TIMEOUT);
         let library = mongodb::Client::with_options(options).map_err(|error| verdicts::judge(&error, None))?;

@@ -61,9 +61,9 @@ pub(super) fn prepare(batch: &Batch, names: &Names) -> Frozen {
             None => parts.push((target, bytes, vec![place])),
         }
     }
-    // A deletion removes what is older; changes that came before it in the batch must not come after it and make the record
-    // anew. One that came after it is later than the deletion, which leaves it alone.
-    parts.sort_by_key(|(target, ..)| target.split(' ').next() == Some(DELETE));
+    // A record that was changed and deleted in one batch is gone in the end; one that was made anew has a later sequence
+    // than its deletion.
+    parts.sort_by_key(|(target, ..)| target.starts_with(DELETE));
     frozen.parts =
         parts.into_iter().map(|(target, body, items)| Part { target, body: Bytes::from(body), items }).collect();
     frozen

@@ -12,17 +12,6 @@ use crate::domain::trouble::Trouble;
 /// A write of a key that is there.
 pub(super) const DUPLICATE_KEY: i32 = 11_000;
 
-/// Only the owner or the operator can mend a forbidden address or a certificate; the rest of the way mends itself.
-pub(super) fn way(failure: Failure) -> Verdict {
-    use Failure::{AddressForbidden, BadRequest, HttpsRequired, TlsExpired, TlsNameMismatch, TlsUntrusted};
-    match failure {
-        AddressForbidden | HttpsRequired | BadRequest | TlsExpired | TlsNameMismatch | TlsUntrusted => {
-            Verdict::Config(Fault::way(failure))
-        }
-        _ => Verdict::Retry(Fault::way(failure)),
-    }
-}
-
 /// Of a whole command. `trouble` is what the gateway knows of the way.
 pub(super) fn judge(error: &Error, trouble: Option<Failure>) -> Verdict {
     match &*error.kind {
@@ -37,11 +26,13 @@ pub(super) fn judge(error: &Error, trouble: Option<Failure>) -> Verdict {
         ErrorKind::IncompatibleServer { .. } => {
             Verdict::Config(Fault::new(Trouble::SettingsRefused, "the server is too old: use MongoDB 4.2 or later"))
         }
-        ErrorKind::DnsResolve { .. } => way(trouble.unwrap_or(Failure::DnsFailed)),
+        ErrorKind::DnsResolve { .. } => Verdict::way(trouble.unwrap_or(Failure::DnsFailed)),
         ErrorKind::ServerSelection { .. } | ErrorKind::ProxyConnect { .. } => {
-            way(trouble.unwrap_or(Failure::ConnectTimeout))
+            Verdict::way(trouble.unwrap_or(Failure::ConnectTimeout))
         }
-        ErrorKind::Io(_) | ErrorKind::ConnectionPoolCleared { .. } => way(trouble.unwrap_or(Failure::ConnectionClosed)),
+        ErrorKind::Io(_) | ErrorKind::ConnectionPoolCleared { .. } => {
+            Verdict::way(trouble.unwrap_or(Failure::ConnectionClosed))
+        }
         _ => Verdict::Retry(Fault::new(Trouble::Failed, "the server's answer was not understood")),
     }
 }

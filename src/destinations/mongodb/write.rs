@@ -22,11 +22,6 @@ const MAJORITY_TIMEOUT_MS: i32 = 30_000;
 /// Writes all parts of a batch.
 pub(super) async fn batch(cluster: &Cluster, frozen: &Frozen) -> Answer {
     let mut verdicts = vec![Verdict::Done; frozen.items];
-    for (place, fault) in &frozen.refused {
-        if let Some(verdict) = verdicts.get_mut(*place) {
-            *verdict = Verdict::Row(fault.clone());
-        }
-    }
     for part in &frozen.parts {
         match write(cluster, part).await {
             Ok(refused) => {
@@ -44,13 +39,21 @@ pub(super) async fn batch(cluster: &Cluster, frozen: &Frozen) -> Answer {
             Err(verdict) => return Answer::All(verdict),
         }
     }
-    let is_settled = |place: usize, verdict: &Verdict| {
-        *verdict == Verdict::Done || frozen.refused.iter().any(|(refused, _)| *refused == place)
-    };
-    if verdicts.iter().enumerate().all(|(place, verdict)| is_settled(place, verdict)) {
-        return Answer::All(Verdict::Done);
+    if let Some(verdict) = again(frozen, &verdicts) {
+        return Answer::All(verdict);
     }
-    Answer::Each(verdicts)
+    if verdicts.iter().all(|verdict| *verdict == Verdict::Done) {
+        Answer::All(Verdict::Done)
+    } else {
+        Answer::Each(verdicts)
+    }
+}
+
+/// A change that is written after the deletion of its record would bring it back for good, since nothing remembers the
+/// deletion: where there are deletions, all is repeated for what was not written.
+fn again(frozen: &Frozen, verdicts: &[Verdict]) -> Option<Verdict> {
+    let deletes = frozen.parts.iter().any(|part| part.target.starts_with(DELETE));
+    verdicts.iter().find(|verdict| deletes && matches!(verdict, Verdict::Retry(_))).cloned()
 }
 
 /// The documents of a part that were not written, by their place in it.
@@ -182,6 +185,23 @@ mod tests {
         let places: Vec<usize> = (0..5).collect();
         assert_eq!(chunks(&documents, &places), [&[0, 1][..], &[2, 3], &[4]]);
         assert_eq!(chunks(&documents, &[]), Vec::<&[usize]>::new());
+    }
+
+    #[test]
+    fn what_is_written_late_never_follows_the_deletion_of_its_record() {
+        let retry = Verdict::Retry(Fault::new(Trouble::Conflict, "once more"));
+        let verdicts = [retry.clone(), Verdict::Done];
+        let frozen = |verbs: &[&str]| {
+            let part = |(place, verb): (usize, &&str)| Part {
+                target: format!("{verb} crm_contacts"),
+                body: crate::outbound::Bytes::new(),
+                items: vec![place],
+            };
+            let parts = verbs.iter().enumerate().map(part).collect();
+            Frozen { id: "x".to_owned(), parts, items: 2, refused: Vec::new(), notes: Vec::new() }
+        };
+        assert_eq!(again(&frozen(&[UPDATE, DELETE]), &verdicts), Some(retry));
+        assert_eq!(again(&frozen(&[UPDATE, UPDATE]), &verdicts), None);
     }
 
     #[test]

@@ -111,18 +111,19 @@ impl Mysql {
         let Some(requests) = requests else {
             return Err(Verdict::Retry(Fault::new(Trouble::Failed, "the frozen batch cannot be read")).into());
         };
-        let mut link = self.links.take().await?;
-        let mut written = self.write_on(&mut link, &requests).await;
+        let mut lease = self.links.take().await?;
+        let link = &mut lease.connection;
+        let mut written = self.write_on(link, &requests).await;
         if written.as_ref().is_err_and(Stop::is_stale) {
             // A table was changed behind us: look at all of them again, once.
             link.conn.query_drop("ROLLBACK").await?;
             self.known.lock().unwrap_or_else(PoisonError::into_inner).clear();
-            written = self.write_on(&mut link, &requests).await;
+            written = self.write_on(link, &requests).await;
         }
         match &written {
-            Ok(()) => self.links.give_back(link),
+            Ok(()) => self.links.give_back(lease),
             Err(stop) if stop.leaves_usable() && link.conn.query_drop("ROLLBACK").await.is_ok() => {
-                self.links.give_back(link);
+                self.links.give_back(lease);
             }
             Err(_) => {}
         }
@@ -160,18 +161,19 @@ impl Mysql {
             steps.note("signIn", &made, "");
             return steps.done(made.err());
         }
-        let mut link = match made {
-            Ok(link) => link,
+        let mut lease = match made {
+            Ok(lease) => lease,
             Err(stop) => {
                 steps.note("connect", &Err::<(), _>(()), "");
                 return steps.done(Some(stop));
             }
         };
         steps.note("connect", &Ok::<_, Stop>(()), "");
+        let link = &mut lease.connection;
         steps.note("signIn", &Ok::<_, Stop>(()), &link.version);
-        let tried = contained(self.try_table(&mut link, probe, &mut steps)).await;
+        let tried = contained(self.try_table(link, probe, &mut steps)).await;
         if tried.is_ok() {
-            self.links.give_back(link);
+            self.links.give_back(lease);
         }
         steps.done(tried.err())
     }

@@ -6,10 +6,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
-use sha2::{Digest, Sha256};
 
 use super::literal;
-use super::settings::NAME_MAX_CHARS;
 use crate::destinations::driver::{Batch, Frozen, Part};
 use crate::destinations::rows::{self, Cell, EXTRA, Names, Row, SEQ, Table, Type};
 use crate::domain::destination::Shape;
@@ -72,7 +70,7 @@ impl Head {
             nullable: column.nullable,
         };
         Self {
-            table: short(&table.name),
+            table: table.name.clone(),
             columns: table.columns.iter().map(column).collect(),
             key: table.key.iter().map(|&name| name.to_owned()).collect(),
             mirror,
@@ -179,16 +177,6 @@ fn number(text: String) -> Value {
     }
 }
 
-/// A name that is too long is cut, with a mark of the whole.
-fn short(name: &str) -> String {
-    if name.chars().count() <= NAME_MAX_CHARS {
-        return name.to_owned();
-    }
-    let mark = hex::encode(Sha256::digest(name));
-    let begin: String = name.chars().take(NAME_MAX_CHARS - 17).collect();
-    format!("{begin}_{}", mark.get(..16).unwrap_or(&mark))
-}
-
 /// A part, read again.
 pub(super) struct Request<'a> {
     pub(super) head: Head,
@@ -217,14 +205,6 @@ impl<'a> Request<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_long_name_is_cut_and_stays_its_own() {
-        let (a, b) = (short(&"a".repeat(100)), short(&"a".repeat(101)));
-        assert_eq!((a.len(), b.len()), (64, 64));
-        assert_ne!(a, b);
-        assert_eq!(short("crm_contacts"), "crm_contacts");
-    }
 
     #[test]
     fn what_a_column_cannot_hold_is_kept_whole() {

@@ -19,6 +19,7 @@ struct Found {
     kind: String,
     /// None: it holds bytes or no text.
     collation: Option<String>,
+    takes_nulls: bool,
 }
 
 /// Makes the table if it is not there, adds what it lacks, checks the rest; says what was done.
@@ -56,13 +57,14 @@ fn is_mariadb(link: &Link) -> bool {
 }
 
 async fn columns(link: &mut Link, table: &str) -> Result<Vec<Found>, Stop> {
-    let mut sql = "SELECT column_name, data_type, collation_name FROM information_schema.columns \
+    let mut sql = "SELECT column_name, data_type, collation_name, is_nullable = 'YES' FROM information_schema.columns \
                    WHERE table_schema = DATABASE() AND table_name = "
         .to_owned();
     literal::push_text(table, &mut sql);
     sql.push_str(" ORDER BY ordinal_position LIMIT 5000");
-    let rows: Vec<(String, String, Option<String>)> = link.conn.query(sql).await?;
-    Ok(rows.into_iter().map(|(name, kind, collation)| Found { name, kind, collation }).collect())
+    let rows: Vec<(String, String, Option<String>, bool)> = link.conn.query(sql).await?;
+    let found = |(name, kind, collation, takes_nulls)| Found { name, kind, collation, takes_nulls };
+    Ok(rows.into_iter().map(found).collect())
 }
 
 /// The columns that can be added.
@@ -81,13 +83,27 @@ fn check<'a>(head: &'a Head, found: &[Found]) -> Result<Vec<&'a Column>, Stop> {
             let wanted = definition(column, false);
             return Err(mismatch(head, &format!("its column {} is {kind}, which should be {wanted}", column.name)));
         }
-        let loose = |collation: &String| !collation.ends_with("_bin") && collation != "binary";
-        if head.key.contains(&column.name) && there.collation.as_ref().is_some_and(loose) {
-            let message = format!("its key column {} takes letters of another case for the same", column.name);
+        if column.nullable && !there.takes_nulls {
+            let message = format!("its column {} takes no nulls, but not every event has a value for it", column.name);
+            return Err(mismatch(head, &message));
+        }
+        if head.key.contains(&column.name) && there.collation.as_ref().is_some_and(|found| is_loose(column, found)) {
+            let message =
+                format!("its key column {} takes other letters, or blanks at the end, for the same", column.name);
             return Err(mismatch(head, &message));
         }
     }
     Ok(missing)
+}
+
+/// Whether different ids could be one key. Ids of apps may end with blanks, which most collations do not compare (MySQL
+/// manual, "The binary Collation Compared to _bin Collations"; MariaDB, "Collations": NO PAD); ours have none.
+fn is_loose(column: &Column, collation: &str) -> bool {
+    let is_exact = match column.kind {
+        Kind::Key => collation.ends_with("_nopad_bin") || collation == "utf8mb4_0900_bin",
+        _ => collation.ends_with("_bin"),
+    };
+    !is_exact && collation != "binary"
 }
 
 async fn check_keys(link: &mut Link, head: &Head) -> Result<(), Stop> {
@@ -191,7 +207,7 @@ mod tests {
     }
 
     fn found(name: &str, kind: &str, collation: &str) -> Found {
-        Found { name: name.to_owned(), kind: kind.to_owned(), collation: Some(collation.to_owned()) }
+        Found { name: name.to_owned(), kind: kind.to_owned(), collation: Some(collation.to_owned()), takes_nulls: true }
     }
 
     #[test]
@@ -212,5 +228,23 @@ mod tests {
         assert!(check(&head, &[found("payload", "longtext", "utf8mb4_bin")]).is_err(), "a key cannot be added");
         assert!(check(&head, &[found("event_id", "int", "")]).is_err());
         assert!(check(&head, &[found("event_id", "varchar", "utf8mb4_general_ci")]).is_err());
+        let full = Found { takes_nulls: false, ..found("payload", "longtext", "utf8mb4_bin") };
+        assert!(check(&head, &[found("event_id", "varchar", "ascii_bin"), full]).is_err(), "it takes no nulls");
+    }
+
+    #[test]
+    fn ids_of_apps_are_compared_with_their_blanks() {
+        let column = |kind| Column { name: "k".to_owned(), kind, nullable: false };
+        for (kind, collation, loose) in [
+            (Kind::Key, "utf8mb4_nopad_bin", false),
+            (Kind::Key, "utf8mb4_0900_bin", false),
+            (Kind::Key, "binary", false),
+            (Kind::Key, "utf8mb4_bin", true),
+            (Kind::Key, "utf8mb4_0900_as_cs", true),
+            (Kind::Id, "ascii_bin", false),
+            (Kind::Id, "ascii_general_ci", true),
+        ] {
+            assert_eq!(is_loose(&column(kind), collation), loose, "{collation}");
+        }
     }
 }

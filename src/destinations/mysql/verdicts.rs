@@ -61,26 +61,19 @@ impl Stop {
     }
 }
 
-/// Only the owner or the operator can mend a forbidden address or a certificate; the rest of the way mends itself.
-pub(super) fn way(failure: Failure) -> Verdict {
-    use Failure::{AddressForbidden, BadRequest, HttpsRequired, TlsExpired, TlsNameMismatch, TlsUntrusted};
-    match failure {
-        AddressForbidden | HttpsRequired | BadRequest | TlsExpired | TlsNameMismatch | TlsUntrusted => {
-            Verdict::Config(Fault::way(failure))
-        }
-        _ => Verdict::Retry(Fault::way(failure)),
-    }
-}
-
 fn judge(error: &Error) -> Verdict {
     match error {
         Error::Server(error) => server(error),
         Error::Io(IoError::Io(error)) if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => {
-            way(classify_tls(error))
+            Verdict::way(classify_tls(error))
         }
-        Error::Io(IoError::Tls(TlsError::Tls(error))) => way(classify_tls(&std::io::Error::other(error.clone()))),
-        Error::Io(IoError::Tls(_)) => way(Failure::TlsUntrusted),
-        Error::Io(IoError::Io(_)) | Error::Driver(DriverError::ConnectionClosed) => way(Failure::ConnectionClosed),
+        Error::Io(IoError::Tls(TlsError::Tls(error))) => {
+            Verdict::way(classify_tls(&std::io::Error::other(error.clone())))
+        }
+        Error::Io(IoError::Tls(_)) => Verdict::way(Failure::TlsUntrusted),
+        Error::Io(IoError::Io(_)) | Error::Driver(DriverError::ConnectionClosed) => {
+            Verdict::way(Failure::ConnectionClosed)
+        }
         Error::Driver(DriverError::NoClientSslFlagFromServer) => {
             let detail = "the server offers no TLS: switch it on there, or set sslMode to disable";
             Verdict::Config(Fault::new(Trouble::SettingsRefused, detail))
@@ -206,12 +199,5 @@ mod tests {
         ] {
             assert_eq!(said(code, state, message), expected, "{code}");
         }
-    }
-
-    #[test]
-    fn a_forbidden_address_is_for_the_owner_and_a_silent_one_is_tried_again() {
-        assert!(matches!(way(Failure::AddressForbidden), Verdict::Config(_)));
-        assert!(matches!(way(Failure::TlsUntrusted), Verdict::Config(_)));
-        assert!(matches!(way(Failure::ConnectFailed), Verdict::Retry(_)));
     }
 }

@@ -26,7 +26,7 @@ pub(super) async fn batch(link: &mut Link, requests: &[Request<'_>]) -> Result<(
         for sql in inserts(&request.head, &request.rows, longest)? {
             link.conn.query_drop(sql).await?;
         }
-        for sql in deletes(&request.head, &request.gone, longest) {
+        for sql in deletes(&request.head, &request.gone, longest)? {
             link.conn.query_drop(sql).await?;
         }
     }
@@ -79,16 +79,31 @@ fn update(head: &Head) -> String {
     all.join(",")
 }
 
-/// One for each row, since its key and its sequence belong together.
-fn deletes(head: &Head, gone: &[&str], longest: usize) -> Vec<String> {
+/// One for each row, since its key and its sequence belong together; as many are sent at once as a packet takes, for a
+/// thousand journeys to the server may take longer than a batch.
+fn deletes(head: &Head, gone: &[&str], longest: usize) -> Result<Vec<String>, Stop> {
     let names: Vec<_> = head.key.iter().map(|name| literal::name(name)).collect();
     let begin = format!("DELETE FROM {} WHERE ({}) IN (", literal::name(&head.table), names.join(","));
-    let statement = |row: &&str| {
+    let mut packets: Vec<String> = Vec::new();
+    for row in gone {
         // `(key, …, sequence)`: the sequence is a number, so the last comma is the one before it.
-        let (key, seq) = row.strip_suffix(')')?.rsplit_once(',')?;
-        Some(format!("{begin}{key})) AND {}<={seq}", literal::name(SEQ)))
-    };
-    gone.iter().filter_map(statement).filter(|sql| sql.len() <= longest).collect()
+        let Some((key, seq)) = row.strip_suffix(')').and_then(|row| row.rsplit_once(',')) else {
+            return Err(Verdict::Retry(Fault::new(Trouble::Failed, "the frozen batch cannot be read")).into());
+        };
+        let sql = format!("{begin}{key})) AND {}<={seq}", literal::name(SEQ));
+        if sql.len() > longest {
+            let detail = format!("a key has {} bytes, and the server takes {longest} (max_allowed_packet)", key.len());
+            return Err(Verdict::Row(Fault::new(Trouble::TooLarge, detail)).into());
+        }
+        match packets.last_mut().filter(|packet| packet.len() + 1 + sql.len() <= longest.min(STATEMENT_MAX_BYTES)) {
+            Some(packet) => {
+                packet.push(';');
+                packet.push_str(&sql);
+            }
+            None => packets.push(sql),
+        }
+    }
+    Ok(packets)
 }
 
 #[cfg(test)]
@@ -113,10 +128,16 @@ mod tests {
             ["INSERT INTO `t` (`k`,`_seq`,`a`) VALUES ('x',2,'y') ON DUPLICATE KEY UPDATE \
               `a`=IF(VALUES(`_seq`)>=`_seq`,VALUES(`a`),`a`),`_seq`=GREATEST(`_seq`,VALUES(`_seq`))"]
         );
-        assert_eq!(
-            deletes(&head(true), &["('x',2)"], 1 << 20),
-            ["DELETE FROM `t` WHERE (`k`) IN (('x')) AND `_seq`<=2"]
+        let (first, second) = (
+            "DELETE FROM `t` WHERE (`k`) IN (('x')) AND `_seq`<=2",
+            "DELETE FROM `t` WHERE (`k`) IN (('y')) AND `_seq`<=3",
         );
+        let gone = ["('x',2)", "('y',3)"];
+        assert_eq!(deletes(&head(true), &gone, 1 << 20).unwrap(), [format!("{first};{second}")]);
+        assert_eq!(deletes(&head(true), &gone, 100).unwrap(), [first, second]);
+        // One that cannot be sent is not left out.
+        let stop = deletes(&head(true), &gone, 10).unwrap_err();
+        assert_eq!(stop.fault().error.slug(), "value-too-large");
     }
 
     #[test]

@@ -15,20 +15,6 @@ use crate::domain::failure::Failure;
 use crate::domain::trouble::Trouble;
 use crate::outbound::raw;
 
-/// The way to the server failed: what only its owner, or the node's, can mend pauses.
-pub(super) fn way(failure: Failure) -> Verdict {
-    let fault = Fault::way(failure);
-    match failure {
-        Failure::AddressForbidden
-        | Failure::HttpsRequired
-        | Failure::BadRequest
-        | Failure::TlsExpired
-        | Failure::TlsNameMismatch
-        | Failure::TlsUntrusted => Verdict::Config(fault),
-        _ => Verdict::Retry(fault),
-    }
-}
-
 /// Opening a connection failed: TLS, signing in.
 pub(super) fn opening(error: &Error) -> Verdict {
     if let Some(db) = error.as_db_error() {
@@ -38,7 +24,7 @@ pub(super) fn opening(error: &Error) -> Verdict {
     if let Some(io) = cause.and_then(|cause| cause.downcast_ref::<io::Error>()) {
         // A handshake's error, or the connection's.
         let is_tls = io.get_ref().is_some_and(|inner| inner.is::<rustls::Error>());
-        return way(if is_tls { raw::classify_tls(io) } else { Failure::ConnectionClosed });
+        return Verdict::way(if is_tls { raw::classify_tls(io) } else { Failure::ConnectionClosed });
     }
     match cause.map(ToString::to_string).as_deref() {
         Some("server does not support TLS") => {
@@ -88,6 +74,8 @@ fn judge(code: &str, detail: &str) -> Verdict {
         // A failover takes a while; the driver pauses when it does not end (`mod`).
         (_, "25006") => retry(Trouble::ReadOnly),
         ("21" | "22" | "23" | "44" | "P0", _) => row(Trouble::ValueRefused),
+        // A table cannot have as many columns: no event's fault.
+        (_, "54011") => config(Trouble::TableMismatch),
         ("54", _) => row(Trouble::TooLarge),
         ("28", _) => config(Trouble::CredentialsRefused),
         (_, "42501" | "0P000" | "0LP01") => config(Trouble::PermissionDenied),
@@ -136,6 +124,7 @@ mod tests {
             ("23505", 'r', ValueRefused),
             ("P0001", 'r', ValueRefused),
             ("54000", 'r', TooLarge),
+            ("54011", 'c', TableMismatch),
             ("28P01", 'c', CredentialsRefused),
             ("28000", 'c', CredentialsRefused),
             ("42501", 'c', PermissionDenied),
@@ -150,13 +139,5 @@ mod tests {
         for (code, kind, trouble) in table {
             assert_eq!(verdict(code), (kind, trouble), "{code}");
         }
-    }
-
-    #[test]
-    fn a_way_that_is_closed_by_the_settings_pauses_and_one_that_is_down_is_tried_again() {
-        assert!(matches!(way(Failure::AddressForbidden), Verdict::Config(_)));
-        assert!(matches!(way(Failure::TlsUntrusted), Verdict::Config(_)));
-        assert!(matches!(way(Failure::ConnectFailed), Verdict::Retry(_)));
-        assert!(matches!(way(Failure::DnsFailed), Verdict::Retry(_)));
     }
 }

@@ -52,7 +52,7 @@ const READ_ONLY_MAX: u32 = 5;
 struct Postgresql {
     settings: Settings,
     names: Names,
-    pool: Arc<Pool>,
+    pool: Pool,
     /// Tables that were looked at, by their targets.
     known: Mutex<HashSet<String>>,
     /// Answers in a row that the server takes no writes.
@@ -62,7 +62,7 @@ struct Postgresql {
 fn open(opening: Opening) -> Result<Arc<dyn Driver>> {
     let (settings, way) = settings::read(opening.settings)?;
     let connections = usize::try_from(settings.max_connections).unwrap_or(1);
-    let pool = Arc::new(Pool::new(opening.client, way, connections)?);
+    let pool = Pool::new(opening.client, way, connections)?;
     let names = Names { log: settings.table.clone(), prefix: settings.table_prefix.clone() };
     Ok(Arc::new(Postgresql { settings, names, pool, known: Mutex::default(), read_only: AtomicU32::new(0) }))
 }
@@ -81,7 +81,7 @@ impl Driver for Postgresql {
 
     fn prepare(&self, batch: &Batch) -> std::result::Result<Frozen, Verdict> {
         let written = rows::written(batch, &self.names);
-        let (mut refused, mut notes, mut parts) = (written.refused, written.notes, Vec::new());
+        let (mut notes, mut parts) = (written.notes, Vec::new());
         let mut note = |text: String| {
             if notes.len() < NOTES_MAX && !notes.contains(&text) {
                 notes.push(text);
@@ -90,12 +90,6 @@ impl Driver for Postgresql {
         for (table, mut rows) in written.tables {
             let mut items: Vec<usize> = rows.iter().flat_map(|row| row.items.iter().copied()).collect();
             items.sort_unstable();
-            if table.name.len() > sql::NAME_MAX_BYTES {
-                let detail = format!("the table's name {} has over {} bytes", table.name, sql::NAME_MAX_BYTES);
-                let fault = Fault::new(Trouble::ValueRefused, detail);
-                refused.extend(items.into_iter().map(|item| (item, fault.clone())));
-                continue;
-            }
             let Some(first) = items.first().and_then(|item| batch.items.get(*item)) else { continue };
             let target = Target::at(batch.shape, &first.event.topic);
             rows.iter_mut().for_each(|row| fit::fit(&table, row, &mut note));
@@ -110,16 +104,13 @@ impl Driver for Postgresql {
                 .map_err(|_| Verdict::Row(Fault::new(Trouble::TooLarge, "it has over 2 GiB")))?;
             parts.push(Part { target: target.to_string(), body, items });
         }
-        Ok(Frozen { id: batch.id.clone(), parts, items: batch.items.len(), refused, notes })
+        Ok(Frozen { id: batch.id.clone(), parts, items: batch.items.len(), refused: written.refused, notes })
     }
 
     fn send<'a>(&'a self, frozen: &'a Frozen) -> BoxFuture<'a, Answer> {
         async move {
-            let verdict = match self.write(frozen).await {
-                Ok(()) => Verdict::Done,
-                Err(verdict) => verdict,
-            };
-            self.answer(frozen, self.patient(verdict))
+            let verdict = self.write(frozen).await.err().unwrap_or(Verdict::Done);
+            Answer::All(self.patient(verdict))
         }
         .boxed()
     }
@@ -166,10 +157,10 @@ impl Postgresql {
             if self.known.lock().unwrap_or_else(PoisonError::into_inner).contains(&target) {
                 continue;
             }
-            write::ensure(&lease.client, &place, seconds, &part.table).await?;
+            write::ensure(&lease.connection.client, &place, seconds, &part.table).await?;
             self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(target);
         }
-        write::transaction(&lease.client, &place, seconds, parts).await
+        write::transaction(&lease.connection.client, &place, seconds, parts).await
     }
 
     /// A server that takes no writes for long is one for the owner.
@@ -184,19 +175,5 @@ impl Postgresql {
                 other
             }
         }
-    }
-
-    /// The verdict on all, but for those that were refused before.
-    fn answer(&self, frozen: &Frozen, verdict: Verdict) -> Answer {
-        if frozen.refused.is_empty() || verdict != Verdict::Done {
-            return Answer::All(verdict);
-        }
-        let mut all = vec![Verdict::Done; frozen.items];
-        for (place, fault) in &frozen.refused {
-            if let Some(one) = all.get_mut(*place) {
-                *one = Verdict::Row(fault.clone());
-            }
-        }
-        Answer::Each(all)
     }
 }

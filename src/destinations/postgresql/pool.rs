@@ -1,16 +1,15 @@
-//! A few connections, shared by all lanes that write here.
+//! Connections to the server: dialled by the node's rules, encrypted, signed in.
 //!
-//! Always true: there are never more than the settings allow; one that was left in the middle of something is closed, not
-//! used again, so the server rolls it back; one that was not used for a while is closed. Not here: what is said on them.
+//! Always true: a connection that was left in the middle of something is closed at once, so the server rolls it back. Not
+//! here: how many there are (`destinations::pool`), what is said on them (`write`).
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout};
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{Client, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -18,30 +17,35 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::judge;
 use super::settings::Way;
 use crate::destinations::driver::Verdict;
+use crate::destinations::pool::{self, Room};
 use crate::domain::failure::Failure;
 use crate::outbound;
 
 /// For address and TCP, and for TLS and signing in.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 const SIGN_IN_TIMEOUT: Duration = Duration::from_secs(10);
-/// An unused connection is closed after this.
-const IDLE_MAX: Duration = Duration::from_secs(60);
 
 /// The connections of a destination.
 pub(super) struct Pool {
-    out: outbound::Client,
     way: Way,
     tls: Option<ClientConfig>,
-    permits: Arc<Semaphore>,
-    idle: Mutex<Vec<(Client, Instant)>>,
-    /// Somebody closes unused ones.
-    sweeping: AtomicBool,
+    all: Arc<pool::Pool<Session>>,
 }
 
 /// A connection in use. Unless it is given back it is closed.
-pub(super) struct Lease {
+pub(super) type Lease = pool::Lease<Session>;
+
+/// A connection that is signed in. The library's client alone, dropped, would wait for the answer to what it has sent,
+/// from a server that may never give it.
+pub(super) struct Session {
     pub(super) client: Client,
-    permit: OwnedSemaphorePermit,
+    task: AbortHandle,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 impl Pool {
@@ -51,8 +55,7 @@ impl Pool {
     /// `invalid` if the certificate cannot be read.
     pub(super) fn new(out: outbound::Client, way: Way, connections: usize) -> crate::error::Result<Self> {
         let tls = if way.encrypted { Some(out.tls_config(way.ca.as_deref())?) } else { None };
-        let permits = Arc::new(Semaphore::new(connections));
-        Ok(Self { out, way, tls, permits, idle: Mutex::default(), sweeping: AtomicBool::new(false) })
+        Ok(Self { way, tls, all: Arc::new(pool::Pool::new(out, connections)) })
     }
 
     /// A connection that is free, or a new one.
@@ -60,81 +63,50 @@ impl Pool {
     /// # Errors
     /// The verdict on the batch that wanted it.
     pub(super) async fn lease(&self) -> Result<Lease, Verdict> {
-        // Never closed, so only ever late: the caller's time limit ends the wait.
-        let Ok(permit) = self.permits.clone().acquire_owned().await else {
-            return Err(judge::way(Failure::ConnectTimeout));
-        };
-        loop {
-            let known = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let client = match known {
-                Some((client, since)) if !client.is_closed() && since.elapsed() < IDLE_MAX => client,
-                Some(_) => continue,
-                None => self.sign_in(self.dial().await?).await?,
-            };
-            return Ok(Lease { client, permit });
+        let room = self.room().await?;
+        while let Some(session) = self.all.kept(&room) {
+            if !session.client.is_closed() {
+                return Ok(room.holding(session));
+            }
         }
+        let session = self.sign_in(self.dial().await?).await?;
+        Ok(room.holding(session))
     }
 
     /// Takes a connection back on which nothing is under way.
-    pub(super) fn give_back(self: &Arc<Self>, lease: Lease) {
-        let Lease { client, permit } = lease;
-        if !client.is_closed() {
-            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push((client, Instant::now()));
-            self.sweep();
+    pub(super) fn give_back(&self, lease: Lease) {
+        if !lease.connection.client.is_closed() {
+            self.all.give_back(lease);
         }
-        drop(permit);
-    }
-
-    /// Closes unused connections, now and then, as long as there are any.
-    fn sweep(self: &Arc<Self>) {
-        if self.sweeping.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let pool = Arc::downgrade(self);
-        tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(IDLE_MAX).await;
-                let Some(pool) = pool.upgrade() else { return };
-                let mut idle = pool.idle.lock().unwrap_or_else(PoisonError::into_inner);
-                idle.retain(|(client, since)| !client.is_closed() && since.elapsed() < IDLE_MAX);
-                if idle.is_empty() {
-                    // Under the lock, so that nobody adds one and believes that it is looked after.
-                    pool.sweeping.store(false, Ordering::Release);
-                    return;
-                }
-            }
-        });
     }
 
     /// A TCP connection.
     pub(super) async fn dial(&self) -> Result<TcpStream, Verdict> {
         let Way { host, port, encrypted, .. } = &self.way;
-        self.out.dial(host, *port, *encrypted, DIAL_TIMEOUT).await.map_err(judge::way)
+        self.all.out().dial(host, *port, *encrypted, DIAL_TIMEOUT).await.map_err(Verdict::way)
     }
 
-    /// TLS, and signing in. What the connection has to do is done by a task that ends with the client.
-    pub(super) async fn sign_in(&self, tcp: TcpStream) -> Result<Client, Verdict> {
+    /// TLS, and signing in. What the connection has to do is done by a task that ends with the session.
+    pub(super) async fn sign_in(&self, tcp: TcpStream) -> Result<Session, Verdict> {
         let opened = async {
             let config = &self.way.config;
             let Some(tls) = &self.tls else {
                 let (client, connection) = config.connect_raw(tcp, NoTls).await?;
-                tokio::spawn(connection);
-                return Ok(client);
+                return Ok(Session { client, task: tokio::spawn(connection).abort_handle() });
             };
             let host = self.way.host.strip_suffix('.').unwrap_or(&self.way.host);
             let Ok(tls) = MakeTlsConnect::<TcpStream>::make_tls_connect(&mut MakeRustlsConnect::new(tls.clone()), host);
             let (client, connection) = config.connect_raw(tcp, tls).await?;
-            tokio::spawn(connection);
-            Ok(client)
+            Ok(Session { client, task: tokio::spawn(connection).abort_handle() })
         };
         match timeout(SIGN_IN_TIMEOUT, opened).await {
             Ok(opened) => opened.map_err(|error: tokio_postgres::Error| judge::opening(&error)),
-            Err(_) => Err(judge::way(Failure::ConnectTimeout)),
+            Err(_) => Err(Verdict::way(Failure::ConnectTimeout)),
         }
     }
 
-    /// Another connection for a test: counted like all others.
-    pub(super) async fn permit(&self) -> Result<OwnedSemaphorePermit, Verdict> {
-        self.permits.clone().acquire_owned().await.map_err(|_| judge::way(Failure::ConnectTimeout))
+    /// Room for another connection, for a test: counted like all others.
+    pub(super) async fn room(&self) -> Result<Room, Verdict> {
+        self.all.room().await
     }
 }

@@ -19,7 +19,7 @@ pub(super) struct Place<'a> {
 }
 
 const COLUMNS: &str = "SELECT a.attname::text, format_type(a.atttypid, NULL), \
-     a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' FROM pg_catalog.pg_attribute a \
+     a.attnotnull, a.atthasdef OR a.attidentity <> '' FROM pg_catalog.pg_attribute a \
      WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped";
 /// Unique indexes that `ON CONFLICT` can mean: the columns of each, sorted.
 const KEYS: &str = "SELECT array_to_string(ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a \
@@ -38,10 +38,11 @@ pub(super) async fn look(client: &Client, place: &Place<'_>, table: &Table) -> R
     if found.is_empty() {
         return Ok(Some(sql::create(place.schema, table, place.json)));
     }
-    let mut columns: Vec<(String, String, bool)> = Vec::with_capacity(found.len());
+    let mut columns = Vec::with_capacity(found.len());
     for row in &found {
         let text = |place| row.try_get::<_, String>(place).map_err(asked);
-        columns.push((text(0)?, text(1)?, row.try_get(2).map_err(asked)?));
+        let is = |place| row.try_get::<_, bool>(place).map_err(asked);
+        columns.push(Found { name: text(0)?, kind: text(1)?, takes_nulls: !is(2)?, has_default: is(3)? });
     }
     let missing = compare(table, &columns)?;
     let keys = client.query_typed(KEYS, &[(&path, Wire::TEXT)]).await.map_err(asked)?;
@@ -54,25 +55,36 @@ pub(super) async fn look(client: &Client, place: &Place<'_>, table: &Table) -> R
     Ok(if missing.is_empty() { None } else { Some(sql::add(place.schema, table, &missing, place.json)) })
 }
 
-/// The columns that a table lacks, given those that it has: name, type, whether a row must give a value.
-fn compare<'a>(table: &'a Table, found: &[(String, String, bool)]) -> Result<Vec<&'a Column>, Verdict> {
+/// A column that is there.
+#[derive(Clone)]
+struct Found {
+    name: String,
+    kind: String,
+    takes_nulls: bool,
+    has_default: bool,
+}
+
+/// The columns that a table lacks, given those that it has.
+fn compare<'a>(table: &'a Table, found: &[Found]) -> Result<Vec<&'a Column>, Verdict> {
     let mut missing = Vec::new();
     for column in &table.columns {
-        match found.iter().find(|(name, ..)| *name == column.name) {
+        match found.iter().find(|found| found.name == column.name) {
             None => missing.push(column),
-            Some((_, kind, _)) if sql::holds(column.kind, kind) => {}
-            Some((name, kind, _)) => {
+            Some(found) if sql::holds(column.kind, &found.kind) => {}
+            Some(Found { name, kind, .. }) => {
                 let wanted = sql::column_type(column.kind, JsonType::Jsonb);
                 return Err(mismatch(format!("{}.{name} has the type {kind}; it must be {wanted}", table.name)));
             }
         }
     }
-    let ours = |name: &str| table.columns.iter().find(|column| column.name == name);
-    for (name, _, required) in found {
-        if *required && ours(name).is_none_or(|column| column.nullable) {
-            let what = "takes no nulls and has no default, but not every event has a value for it";
-            return Err(mismatch(format!("{}.{name} {what}", table.name)));
-        }
+    for Found { name, has_default, .. } in found.iter().filter(|found| !found.takes_nulls) {
+        // Ours are always given a value, if only null; a default is for those that are not.
+        let what = match table.columns.iter().find(|column| column.name == *name) {
+            Some(column) if column.nullable => "takes no nulls, but not every event has a value for it",
+            None if !has_default => "takes no nulls and has no default, but no event has a value for it",
+            _ => continue,
+        };
+        return Err(mismatch(format!("{}.{name} {what}", table.name)));
     }
     Ok(missing)
 }
@@ -98,14 +110,14 @@ mod tests {
         Table { name: "t".to_owned(), columns, key: &["event_id"] }
     }
 
-    fn found(name: &str, kind: &str, required: bool) -> (String, String, bool) {
-        (name.to_owned(), kind.to_owned(), required)
+    fn found(name: &str, kind: &str, required: bool) -> Found {
+        Found { name: name.to_owned(), kind: kind.to_owned(), takes_nulls: !required, has_default: false }
     }
 
     #[test]
     fn what_a_table_lacks_is_told_from_what_stands_in_the_way() {
         let table = table();
-        let compared = |columns: &[(String, String, bool)]| match compare(&table, columns) {
+        let compared = |columns: &[Found]| match compare(&table, columns) {
             Ok(missing) => missing.iter().map(|column| column.name.clone()).collect::<Vec<_>>().join(","),
             Err(Verdict::Config(fault)) => fault.detail,
             Err(other) => panic!("{other:?}"),
@@ -118,6 +130,13 @@ mod tests {
             "t.payload has the type text; it must be jsonb"
         );
         assert!(compared(&[id.clone(), found("mine", "text", true)]).starts_with("t.mine takes no nulls"));
-        assert!(compared(&[id, found("payload", "jsonb", true)]).starts_with("t.payload takes no nulls"));
+        let with_default = |column| Found { has_default: true, ..column };
+        assert_eq!(
+            compared(&[id.clone(), found("payload", "json", false), with_default(found("mine", "text", true))]),
+            ""
+        );
+        for payload in [found("payload", "jsonb", true), with_default(found("payload", "jsonb", true))] {
+            assert!(compared(&[id.clone(), payload]).starts_with("t.payload takes no nulls"));
+        }
     }
 }

@@ -60,19 +60,19 @@ fn next(made: &[Step]) -> &'static str {
 async fn try_all(driver: &Postgresql, probe: &Probe, steps: &mut Steps) -> Option<()> {
     let pool = &driver.pool;
     let dialled = async {
-        let permit = pool.permit().await?;
-        Ok(((permit, pool.dial().await?), String::new()))
+        let room = pool.room().await?;
+        Ok(((room, pool.dial().await?), String::new()))
     };
-    let (_permit, tcp) = steps.record("connect", dialled.await)?;
+    let (_room, tcp) = steps.record("connect", dialled.await)?;
     let signed_in = async {
-        let client = pool.sign_in(tcp).await?;
-        let version = text(&client, "SELECT current_setting('server_version')", &[]).await?;
-        Ok((client, format!("PostgreSQL {version}")))
+        let session = pool.sign_in(tcp).await?;
+        let version = text(&session.client, "SELECT current_setting('server_version')", &[]).await?;
+        Ok((session, format!("PostgreSQL {version}")))
     };
-    let client = steps.record("signIn", signed_in.await)?;
+    let session = steps.record("signIn", signed_in.await)?;
     let schema = driver.settings.schema.as_str();
-    steps.record("permissions", permissions(&client, schema).await.map(|found| ((), found)))?;
-    within(driver, probe, &client, steps).await
+    steps.record("permissions", permissions(&session.client, schema).await.map(|found| ((), found)))?;
+    within(driver, probe, &session.client, steps).await
 }
 
 /// From here on in a transaction that is never committed: a connection that breaks rolls it back too.

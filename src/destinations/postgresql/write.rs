@@ -17,11 +17,13 @@ use crate::destinations::driver::{Fault, Frozen, Verdict};
 use crate::destinations::rows::{Names, Table};
 use crate::domain::trouble::Trouble;
 
-/// What begins a transaction.
+/// What begins a transaction. A server that is told to answer a commit before it is on its disk answers ours after: what
+/// is called written must outlive its crash.
 pub(super) fn begin(seconds: u32) -> String {
     format!(
         "BEGIN; SET LOCAL statement_timeout = '{seconds}s'; SET LOCAL lock_timeout = '{}s'; \
-         SET LOCAL idle_in_transaction_session_timeout = '{seconds}s'",
+         SET LOCAL idle_in_transaction_session_timeout = '{seconds}s'; \
+         SELECT set_config('synchronous_commit', 'local', true) WHERE current_setting('synchronous_commit') = 'off'",
         (seconds / 2).max(1)
     )
 }
