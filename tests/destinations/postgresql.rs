@@ -129,10 +129,10 @@ async fn what_is_published_about_a_topic_with_a_model_stands_in_its_columns() {
     let frozen = driver.prepare(&batches::batch(1, MARK, 41, vec![event()])).unwrap();
     assert!(frozen.notes.iter().any(|note| note.contains("loyalty")), "{:?}", frozen.notes);
     promises::write(&driver, &batches::batch(1, MARK, 41, vec![event()])).await;
-    let row = "SELECT concat_ws('|', remote_id, user_id, first_name, last_name, created_at AT TIME ZONE 'UTC', _seq, _extra) \
-               FROM crm_contacts";
-    let wanted = "7|Ada|2024-01-02 03:04:05|41|\
-                  {\"_seq\": 1, \"userId\": \"theirs\", \"loyalty\": {\"points\": 3}, \"lastName\": 12.50, \"remoteId\": \"x\"}";
+    let row =
+        "SELECT concat_ws('|', remote_id, user_id, first_name, last_name, created_at, _seq, _extra) FROM crm_contacts";
+    let wanted = "7|Ada|41|{\"_seq\": 1, \"userId\": \"theirs\", \"loyalty\": {\"points\": 3}, \"lastName\": 12.50, \
+                  \"remoteId\": \"x\", \"createdAt\": \"2024-01-02T03:04:05Z\"}";
     assert_eq!(one(&admin, row).await.as_deref(), Some(wanted));
 }
 

@@ -45,5 +45,5 @@ fn no_field_of_an_app_stands_in_for_a_key_or_a_sequence() {
 fn what_is_published_under_a_built_in_topic_is_all_there() {
     let row = row(batches::custom("crm/contacts", r#"{"id":"7","firstName":"A","mood":1.50}"#));
     assert_eq!((row("remote_id"), row("first_name")), (text("7"), text("A")));
-    assert_eq!(extra(&row).to_string(), r#"{"id":"7","mood":1.50}"#);
+    assert_eq!(extra(&row).to_string(), r#"{"mood":1.50}"#);
 }
