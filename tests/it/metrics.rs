@@ -147,6 +147,12 @@ fn every_metric_moves() {
     );
     let made = post(node_port, &format!("{one}/connections"), &connection);
     let connection = made["connection"]["connectionId"].as_str().expect("an id");
+    // An app whose journal is read, and that nobody answers for.
+    let journal = format!(
+        r#"{{"connector":"hubspot","parameters":{{"baseUri":"http://127.0.0.1:{}","clientId":"a","clientSecret":"b","webhooks":"journal"}}}}"#,
+        free_port()
+    );
+    post(node_port, &format!("{one}/integrations"), &journal);
     let call_it = r#"{"method":"GET","endpoint":"/api/users"}"#;
     post(node_port, &format!("{one}/forward?connectionId={connection}"), call_it);
     let nobody = format!(r#"{{"connectionId":"{connection}","topic":"crm/contacts","remoteId":"nobody"}}"#);

@@ -64,8 +64,9 @@ async fn a_large_shop_is_read_first_by_one_operation_and_what_changes_meanwhile_
     desk.deliver(&desk.shop.hooks("orders/delete", "event-1", &json!({"id": gone}))).await;
     desk.understood(&id).await;
     desk.shop.world().bulks.fate = Some("COMPLETED");
-    let shown = desk.read(&id).await;
-    assert_eq!(shown["connection"]["collections"][0]["records"], 61, "{shown}");
+    desk.read(&id).await;
+    // The file, and the poll of what changed since the operation began.
+    desk.connection(&id, |shown| shown["collections"][0]["records"] == 61).await;
     let orders = desk.cached(&id, "orders").await;
     assert_eq!(orders.len(), 61);
     assert_eq!(find(&orders, old)["note"], "while the file was written");

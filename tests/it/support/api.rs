@@ -211,11 +211,13 @@ impl Node {
         }));
     }
 
-    /// Ends it and leaves its folder.
+    /// Ends it and leaves its folder, whose files nobody has open any more.
     pub async fn stop(self) -> TempDir {
         self.server.stop(false).await;
+        let store = self.engine.store.clone();
         drop(self.state);
         self.engine.drain(Duration::from_secs(5)).await.expect("drained");
+        tokio::task::spawn_blocking(|| store.close()).await.expect("closed");
         self.folder
     }
 }
