@@ -208,6 +208,10 @@ pub use s3::objects;
 
 #[cfg(feature = "s3")]
 mod s3 {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
     use serde::Serialize;
     use serde_json::value::RawValue;
 
@@ -267,8 +271,10 @@ mod s3 {
                 serde_json::to_writer(&mut lines, &line).expect("a line");
                 lines.push(b'\n');
             }
-            let object = zstd::bulk::compress(&lines, 3).expect("compressed");
-            let url = format!("http://127.0.0.1:{}/bare/{}.ndjson.zst", self.port, batch.id);
+            let mut packed = GzEncoder::new(Vec::new(), Compression::default());
+            packed.write_all(&lines).expect("packed");
+            let object = packed.finish().expect("packed");
+            let url = format!("http://127.0.0.1:{}/bare/{}.jsonl.gz", self.port, batch.id);
             let answer = self.client.put(url).body(object).send().await.expect("an answer");
             assert!(answer.status().is_success());
         }
