@@ -30,7 +30,7 @@ pub mod nats;
 pub mod objects;
 #[cfg(any(feature = "bigquery", feature = "pubsub", feature = "snowflake"))]
 pub mod parts;
-#[cfg(any(feature = "mysql", feature = "postgresql"))]
+#[cfg(any(feature = "mysql", feature = "nats", feature = "postgresql"))]
 pub mod pool;
 #[cfg(feature = "postgresql")]
 pub mod postgresql;

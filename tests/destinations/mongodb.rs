@@ -5,14 +5,14 @@ use std::sync::Arc;
 use mongodb::Database;
 use mongodb::bson::{Bson, DateTime, Document, doc};
 use serde_json::{Value, json};
-use tidemill::destinations::driver::{Answer, Opening, Verdict};
+use tidemill::destinations::driver::{Answer, Verdict};
 use tidemill::destinations::kinds;
 use tidemill::domain::address::Policy;
 use tidemill::domain::destination::{Deletes, Shape};
 use tidemill::outbound::{Client, Options};
 
 use crate::support::mongodb::{own, shared};
-use crate::support::{DESTINATION, batches, open, promises, unknown_setting};
+use crate::support::{batches, open, open_through, promises, unknown_setting};
 
 const MARK: Shape = Shape::Mirror(Deletes::Mark);
 
@@ -226,9 +226,7 @@ async fn a_server_that_another_one_names_is_judged_too() {
     let policy = Policy::new(vec!["127.0.0.2/32".parse().unwrap()], false);
     let client = Client::new(&Options::standard(), Arc::new(policy)).unwrap();
     let url = format!("mongodb://admin:admin@127.0.0.2:{}/?replicaSet=rs0", server.port);
-    let Value::Object(settings) = json!({"url": url, "database": "named"}) else { unreachable!() };
-    let opening = Opening { destination: DESTINATION, settings, client, files: None };
-    let driver = (kinds::find("mongodb").unwrap().open)(opening).unwrap();
+    let driver = open_through(client, "mongodb", json!({"url": url, "database": "named"}), None).unwrap();
     let answer = driver.send(&driver.prepare(&batches::contacts(1, 1, 1)).unwrap()).await;
     assert_eq!(refusal(&answer), ("config", "address-forbidden"));
     assert_eq!(count(&server.database("named").await, "tidemill_events").await, 0);

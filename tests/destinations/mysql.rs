@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use serde_json::{Value, json};
-use tidemill::destinations::driver::{Answer, Opening, Verdict};
+use tidemill::destinations::driver::{Answer, Verdict};
 use tidemill::destinations::kinds;
 use tidemill::domain::address::Policy;
 use tidemill::domain::destination::{Deletes, Shape};
@@ -13,7 +13,7 @@ use tidemill::domain::secret::Secret;
 use tidemill::outbound::{Client, Options, Proxy};
 
 use crate::support::mysql::{own, shared};
-use crate::support::{DESTINATION, batches, open, promises, unknown_setting};
+use crate::support::{batches, open, open_through, promises, unknown_setting};
 
 const MARK: Shape = Shape::Mirror(Deletes::Mark);
 
@@ -185,9 +185,7 @@ async fn refusals_say_who_can_mend_them(kind: &'static str) {
     }
     // An address that the node does not allow, and a node that reaches others through a proxy.
     let strict = Client::new(&Options::standard(), std::sync::Arc::new(Policy::default())).unwrap();
-    let Value::Object(settings) = server.settings("refusals") else { unreachable!() };
-    let opening = Opening { destination: DESTINATION, settings, client: strict, files: None };
-    let driver = (kinds::find(kind).unwrap().open)(opening).unwrap();
+    let driver = open_through(strict, kind, server.settings("refusals"), None).unwrap();
     let answer = driver.send(&driver.prepare(&batches::contacts(1, 1, 1)).unwrap()).await;
     assert_eq!(refusal(&answer), ("config", "address-forbidden"));
 }
@@ -377,9 +375,8 @@ async fn a_node_behind_a_proxy_says_that_it_cannot_dial() {
         ..Options::standard()
     };
     let client = Client::new(&options, std::sync::Arc::new(policy)).unwrap();
-    let Value::Object(settings) = json!({"host": "127.0.0.1", "user": "u", "database": "d"}) else { unreachable!() };
-    let opening = Opening { destination: DESTINATION, settings, client, files: None };
-    let driver = (kinds::find("mysql").unwrap().open)(opening).unwrap();
+    let settings = json!({"host": "127.0.0.1", "user": "u", "database": "d"});
+    let driver = open_through(client, "mysql", settings, None).unwrap();
     let answer = driver.send(&driver.prepare(&batches::contacts(1, 1, 1)).unwrap()).await;
     assert_eq!(refusal(&answer), ("config", "settings-refused"));
 }

@@ -1,16 +1,14 @@
-//! Connections to a server of a cluster: made by the node's rules, signed in, kept for a while.
+//! Connections to a server of a cluster: made by the node's rules, signed in.
 //!
 //! Always true: only servers of the settings are dialled, never those that a server announces (`connect_urls`), each
 //! through the guarded way out; with `tls://` nothing is said before the handshake but what the server says first, and a
-//! name is proven by its certificate; a connection made under another policy is not used again, nor is one that was left in
-//! the middle of something. Not here: what is published (`publish`).
+//! name is proven by its certificate. Not here: how many there are (`destinations::pool`), what is published (`publish`).
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 use serde_json::json;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
@@ -18,7 +16,7 @@ use super::settings::{Identity, Place, Way};
 use super::verdict;
 use super::wire::{Frame, Info, Message, Pipe, Wire};
 use crate::destinations::driver::{Fault, Verdict};
-use crate::domain::address::Policy;
+use crate::destinations::pool::{self, Pool, Room};
 use crate::domain::failure::Failure;
 use crate::domain::trouble::Trouble;
 use crate::outbound::Client;
@@ -26,8 +24,6 @@ use crate::outbound::raw::classify_tls;
 
 /// Connections of one destination at once.
 const OPEN_MAX: usize = 8;
-/// How long a connection may be idle and still be used: servers ask every two minutes whether one lives.
-const IDLE_MAX: Duration = Duration::from_secs(60);
 /// For TCP, TLS and the first word of the server; and for signing in.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// For an answer to a question.
@@ -41,53 +37,42 @@ pub(super) struct Link {
     pub(super) inbox: String,
     /// The number of the next answer; none is used twice.
     pub(super) number: u64,
-    policy: Arc<Policy>,
-    since: Instant,
-    /// Held while it is in use, not while it waits to be.
-    permit: Option<OwnedSemaphorePermit>,
 }
+
+/// A connection in use. Unless it is given back it is closed.
+pub(super) type Lease = pool::Lease<Link>;
 
 /// A server that has introduced itself.
 pub(super) struct Reached {
     wire: Wire,
     pub(super) info: Info,
-    policy: Arc<Policy>,
 }
 
 /// The connections of one destination.
 pub(super) struct Links {
-    client: Client,
     way: Way,
-    idle: Mutex<Vec<Link>>,
-    permits: Arc<Semaphore>,
+    pool: Arc<Pool<Link>>,
 }
 
 impl Links {
     pub(super) fn new(client: Client, way: Way) -> Self {
-        Self { client, way, idle: Mutex::default(), permits: Arc::new(Semaphore::new(OPEN_MAX)) }
+        Self { way, pool: Arc::new(Pool::new(client, OPEN_MAX)) }
     }
 
     /// A connection: one that is there, or a new one to the first server that lets us in.
-    pub(super) async fn take(&self) -> Result<Link, Verdict> {
-        let permit = self.permit().await?;
-        loop {
-            let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let Some(mut link) = kept else { break };
-            let fresh = link.since.elapsed() < IDLE_MAX && Arc::ptr_eq(&link.policy, &self.client.policy());
+    pub(super) async fn take(&self) -> Result<Lease, Verdict> {
+        let room = self.room().await?;
+        while let Some(mut link) = self.pool.kept(&room) {
             // A server that was restarted meanwhile is noticed here, and not in the middle of a batch.
-            if fresh && link.lives().await.is_ok() {
-                link.permit = Some(permit);
-                return Ok(link);
+            if link.lives().await.is_ok() {
+                return Ok(room.holding(link));
             }
         }
         let mut last = verdict::way(Failure::ConnectFailed);
         for place in &self.way.places {
             last = match self.reach(place).await {
                 Ok(reached) => match self.sign_in(reached).await {
-                    Ok(mut link) => {
-                        link.permit = Some(permit);
-                        return Ok(link);
-                    }
+                    Ok(link) => return Ok(room.holding(link)),
                     // The others of its cluster know no other users.
                     Err(verdict @ Verdict::Config(_)) => return Err(verdict),
                     Err(verdict) => verdict,
@@ -99,25 +84,16 @@ impl Links {
     }
 
     /// Gives a connection back on which nothing is under way.
-    pub(super) fn give_back(&self, mut link: Link) {
-        if link.info.ldm {
-            return;
+    pub(super) fn give_back(&self, lease: Lease) {
+        // A server that is about to stop wants no more of it.
+        if !lease.connection.info.ldm {
+            self.pool.give_back(lease);
         }
-        link.since = Instant::now();
-        let permit = link.permit.take();
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|other| other.since.elapsed() < IDLE_MAX);
-        idle.push(link);
-        // After that, so that whoever waits for it finds the connection.
-        drop(idle);
-        drop(permit);
     }
 
-    /// Leave to use one more connection.
-    pub(super) async fn permit(&self) -> Result<OwnedSemaphorePermit, Verdict> {
-        // Never closed, so only ever late: the caller's time limit ends the wait.
-        let permit = self.permits.clone().acquire_owned().await;
-        permit.map_err(|_| Verdict::Retry(Fault::new(Trouble::Busy, "")))
+    /// Room for one more connection.
+    pub(super) async fn room(&self) -> Result<Room, Verdict> {
+        self.pool.room().await
     }
 
     /// The first server that can be reached.
@@ -134,8 +110,8 @@ impl Links {
 
     async fn reach(&self, place: &Place) -> Result<Reached, Verdict> {
         let until = Instant::now() + CONNECT_TIMEOUT;
-        let (way, policy) = (&self.way, self.client.policy());
-        let tcp = self.client.dial(&place.host, place.port, way.tls.is_some(), CONNECT_TIMEOUT).await;
+        let way = &self.way;
+        let tcp = self.pool.out().dial(&place.host, place.port, way.tls.is_some(), CONNECT_TIMEOUT).await;
         let tcp = tcp.map_err(verdict::way)?;
         tcp.set_nodelay(true).ok();
         let mut wire = Wire::new(tcp);
@@ -158,7 +134,7 @@ impl Links {
             let detail = "the server knows no headers: nats-server has them from 2.2 on";
             return Err(Verdict::Config(Fault::new(Trouble::SettingsRefused, detail)));
         }
-        Ok(Reached { wire, info, policy })
+        Ok(Reached { wire, info })
     }
 
     async fn encrypted(&self, wire: Wire, place: &Place, until: Instant) -> Result<Wire, Verdict> {
@@ -175,7 +151,7 @@ impl Links {
 
     /// Says who we are, and asks for the answers to what will be published.
     pub(super) async fn sign_in(&self, reached: Reached) -> Result<Link, Verdict> {
-        let Reached { mut wire, info, policy } = reached;
+        let Reached { mut wire, info } = reached;
         let until = Instant::now() + CONNECT_TIMEOUT;
         let mut random = [0; 16];
         aws_lc_rs::rand::fill(&mut random).map_err(|_| Verdict::Retry(Fault::new(Trouble::Failed, "")))?;
@@ -183,8 +159,7 @@ impl Links {
         let hello = self.hello(&info);
         wire.line(&format!("CONNECT {hello}"));
         wire.line(&format!("SUB {inbox}* 1"));
-        let (number, since) = (0, Instant::now());
-        let mut link = Link { wire, info, inbox, number, policy, since, permit: None };
+        let mut link = Link { wire, info, inbox, number: 0 };
         link.pong(until).await?;
         Ok(link)
     }

@@ -104,13 +104,13 @@ impl Driver for Stream {
             let until = Instant::now() + SEND_MAX;
             let mut asked = 0;
             loop {
-                let mut link = match self.links.take().await {
-                    Ok(link) => link,
+                let mut lease = match self.links.take().await {
+                    Ok(lease) => lease,
                     Err(verdict) => return Answer::All(verdict),
                 };
-                let (answer, usable) = publish::publish(&mut link, frozen, until).await;
+                let (answer, usable) = publish::publish(&mut lease.connection, frozen, until).await;
                 if usable {
-                    self.links.give_back(link);
+                    self.links.give_back(lease);
                 }
                 asked += 1;
                 if asked >= ASKED_AGAIN || !is_nobody(&answer) {
@@ -126,12 +126,12 @@ impl Driver for Stream {
         async move {
             let mut steps = Steps::default();
             let reach = async {
-                let permit = self.links.permit().await?;
+                let room = self.links.room().await?;
                 let reached = self.links.reach_any().await?;
                 let found = format!("nats-server {}, at most {} bytes", reached.info.version, reached.info.max_payload);
-                Ok(((reached, permit), found))
+                Ok(((reached, room), found))
             };
-            let Some((reached, _permit)) = steps.take("connect", reach).await else { return steps.done() };
+            let Some((reached, _room)) = steps.take("connect", reach).await else { return steps.done() };
             let sign_in = async { Ok((self.links.sign_in(reached).await?, String::new())) };
             let Some(mut link) = steps.take("signIn", sign_in).await else { return steps.done() };
             let subject = probe.batch.items.first().map_or_else(|| self.prefix.clone(), |i| self.subject(&i.event));

@@ -91,22 +91,14 @@ pub(super) fn error(text: &str) -> Verdict {
     }
 }
 
-/// The way to the server failed: what only its owner, or the node's, can mend pauses.
+/// The way to the server failed.
 pub(super) fn way(failure: Failure) -> Verdict {
-    let mut fault = Fault::way(failure);
-    match failure {
-        Failure::HttpsRequired => {
-            "use tls:// in settings.servers: without encryption only networks that the node allows are reached"
-                .clone_into(&mut fault.detail);
-            Verdict::Config(fault)
-        }
-        Failure::AddressForbidden
-        | Failure::BadRequest
-        | Failure::TlsExpired
-        | Failure::TlsNameMismatch
-        | Failure::TlsUntrusted => Verdict::Config(fault),
-        _ => Verdict::Retry(fault),
+    if failure == Failure::HttpsRequired {
+        let detail =
+            "use tls:// in settings.servers: without encryption only networks that the node allows are reached";
+        return Verdict::Config(Fault { detail: detail.to_owned(), ..Fault::way(failure) });
     }
+    Verdict::way(failure)
 }
 
 /// The connection broke. A server that wants a client's certificate says so only after the handshake (TLS 1.3).

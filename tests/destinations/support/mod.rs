@@ -57,10 +57,20 @@ pub fn open_below(
     settings: Value,
     files: Option<&std::path::Path>,
 ) -> tidemill::error::Result<Arc<dyn Driver>> {
+    open_through(client(), kind, settings, files)
+}
+
+/// The same, with another way out.
+pub fn open_through(
+    client: Client,
+    kind: &str,
+    settings: Value,
+    files: Option<&std::path::Path>,
+) -> tidemill::error::Result<Arc<dyn Driver>> {
     let Value::Object(settings) = settings else { panic!("settings are an object: {settings}") };
     let kind = kinds::find(kind).unwrap_or_else(|| panic!("no kind {kind}"));
     let files = files.map(std::path::Path::to_owned);
-    (kind.open)(Opening { destination: DESTINATION, settings, client: client(), files })
+    (kind.open)(Opening { destination: DESTINATION, settings, client, files })
 }
 
 /// A value that every kind refuses with a sentence that names it.

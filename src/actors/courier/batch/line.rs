@@ -7,6 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
+/// Answers once it is one's turn; an error: one goes back.
+pub(super) type Cue = oneshot::Receiver<()>;
+
 /// Those of one lane.
 #[derive(Default)]
 pub(in crate::actors::courier) struct Line(Mutex<State>);
@@ -35,9 +38,8 @@ impl Line {
         Ahead { line: self.clone(), is_over: false }
     }
 
-    /// The place behind the batch that is with the destination, if it is free. It answers once it is that one's turn; an
-    /// error: that one goes back.
-    pub(super) fn stand(&self) -> Option<oneshot::Receiver<()>> {
+    /// The place behind the batch that is with the destination, if it is free.
+    pub(super) fn stand(&self) -> Option<Cue> {
         let mut state = self.lock();
         let is_free = state.behind.as_ref().is_none_or(oneshot::Sender::is_closed);
         if !state.is_open || !is_free {

@@ -16,8 +16,6 @@ mod write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-
 pub(super) use self::line::Line;
 use self::write::{Try, Work};
 use super::drivers::Opened;
@@ -83,7 +81,7 @@ impl Courier {
             },
         };
         let Some(room) = outlet.enter(self.number) else { return Ok(Round::Idle(None)) };
-        self.begin(config, target, work, (room, None));
+        self.begin(config, target, work, room);
         // Rung when it has ended, which may be so already.
         Ok(Round::Idle(if self.lane.pause(0) { None } else { Some(now) }))
     }
@@ -100,22 +98,18 @@ impl Courier {
         let Some(room) = outlet.enter(self.number) else { return Ok(Round::Idle(None)) };
         let limits = opened.driver.limits();
         let target = Target { destination, opened, limits };
-        match self.gather(config, &target, now)? {
-            Gathered::Work(work) => self.begin(config, target, work, (room, Some(turn))),
+        match self.gather_fresh(config, &target, now, true)? {
+            Fresh::These(dues) => {
+                self.begin(config, target, Work::Fresh(dues, Some(turn)), room);
+                Ok(Round::Idle(None))
+            }
             // What was read before an outcome is looked at when the batch has ended.
-            Gathered::Wait(until) => return Ok(Round::Idle(until.filter(|until| *until > now))),
+            Fresh::Wait(until) => Ok(Round::Idle(until.filter(|until| *until > now))),
         }
-        Ok(Round::Idle(None))
     }
 
     /// Begins to write, at once or in its turn.
-    fn begin(
-        &mut self,
-        config: &Arc<LaneConfig>,
-        target: Target,
-        work: Work,
-        (room, turn): (Room, Option<oneshot::Receiver<()>>),
-    ) {
+    fn begin(&mut self, config: &Arc<LaneConfig>, target: Target, work: Work, room: Room) {
         let mut claims = Vec::new();
         for seq in work.seqs() {
             claims.extend(self.lane.claim(seq, None));
@@ -126,22 +120,31 @@ impl Courier {
         }
         self.lane.reads_from(self.low, self.retry_low);
         let (outlet, lane) = (self.outlet.clone(), self.lane.clone());
-        Try { outlet, config: config.clone(), lane, target }.begin((work, turn), claims, room);
+        Try { outlet, config: config.clone(), lane, target }.begin(work, claims, room);
     }
 
     /// What is written next: of a backfill that is not over and of what waits in the queue, in turn.
     fn gather(&mut self, config: &Arc<LaneConfig>, target: &Target, now: Millis) -> Result<Gathered> {
-        let outlet = self.outlet.clone();
-        let backfill = outlet.store.backfill(self.number)?.filter(|backfill| backfill.ended_at.is_none());
+        let backfill = self.outlet.store.backfill(self.number)?.filter(|backfill| backfill.ended_at.is_none());
         self.is_backfills_turn = !self.is_backfills_turn;
         if let Some(backfill) = &backfill
             && self.is_backfills_turn
         {
             return Ok(Gathered::Work(Work::Backfill(backfill.clone())));
         }
+        Ok(match (self.gather_fresh(config, target, now, backfill.is_none())?, backfill) {
+            (Fresh::These(dues), _) => Gathered::Work(Work::Fresh(dues, None)),
+            (Fresh::Wait(_), Some(backfill)) => Gathered::Work(Work::Backfill(backfill)),
+            (Fresh::Wait(until), None) => Gathered::Wait(until),
+        })
+    }
+
+    /// What is due of the queue. If it `waits` for company: when there is enough, or when the oldest has waited its time.
+    fn gather_fresh(&mut self, config: &LaneConfig, target: &Target, now: Millis, waits: bool) -> Result<Fresh> {
+        let outlet = self.outlet.clone();
         let rows = self.rows_wanted(config, target);
-        if let (Some(until), None) = (self.is_in_company(rows, now)?, &backfill) {
-            return Ok(Gathered::Wait(Some(until)));
+        if waits && let Some(until) = self.is_in_company(rows, now)? {
+            return Ok(Fresh::Wait(Some(until)));
         }
         if self.lane.take_redo() {
             self.look_anew();
@@ -169,25 +172,20 @@ impl Courier {
             }
             chosen.extend(turn.into_iter().take(rows - chosen.len()));
         }
-        let Some(oldest_at) = oldest_at else {
-            return Ok(match backfill {
-                Some(backfill) => Gathered::Work(Work::Backfill(backfill)),
-                None => Gathered::Wait(next),
-            });
-        };
+        let Some(oldest_at) = oldest_at else { return Ok(Fresh::Wait(next)) };
         let until = oldest_at.after(target.limits.age);
-        if chosen.len() < rows && now < until && backfill.is_none() {
+        if chosen.len() < rows && now < until && waits {
             self.company = Some(Company { until, fresh: fresh_waiting, last });
-            return Ok(Gathered::Wait(Some(next.map_or(until, |next| next.min(until)))));
+            return Ok(Fresh::Wait(Some(next.map_or(until, |next| next.min(until)))));
         }
         self.pass(&chosen);
         chosen.retain(|due| !self.lane.is_taken(due.seq, None));
         chosen.sort_by_key(|due| due.seq);
         if chosen.is_empty() {
             // Read before their last outcome: the next look knows it.
-            return Ok(Gathered::Wait(Some(now)));
+            return Ok(Fresh::Wait(Some(now)));
         }
-        Ok(Gathered::Work(Work::Fresh(chosen)))
+        Ok(Fresh::These(chosen))
     }
 
     /// Until when those wait for company that were found to, if they still do. What has come since is counted, and what was
@@ -234,6 +232,13 @@ impl Courier {
         });
         target.limits.rows.min(self.lane.rows_max()).min(paced).max(1)
     }
+}
+
+/// What is due of a queue.
+enum Fresh {
+    These(Vec<Due>),
+    /// Nothing is due before; None: until somebody rings.
+    Wait(Option<Millis>),
 }
 
 enum Gathered {

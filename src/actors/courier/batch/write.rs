@@ -8,8 +8,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-
+use super::line::Cue;
 use super::load::{Loaded, Loading};
 use super::{Target, backfill};
 use crate::actors::courier::ended::FAILED_PAUSE;
@@ -29,8 +28,8 @@ use crate::store::{Backfill, BatchRow, DeliveryRow, Due, GivenRecord, Settlement
 pub(super) enum Work {
     /// A batch that was frozen before.
     Frozen(Seq, BatchRow),
-    /// Deliveries that are to be frozen now.
-    Fresh(Vec<Due>),
+    /// Deliveries that are to be frozen now, or when it is their turn.
+    Fresh(Vec<Due>, Option<Cue>),
     /// The next of the present records.
     Backfill(Backfill),
 }
@@ -40,7 +39,7 @@ impl Work {
     pub(super) fn seqs(&self) -> Vec<Seq> {
         match self {
             Self::Frozen(_, batch) => batch.members.iter().map(|due| due.seq).collect(),
-            Self::Fresh(dues) => dues.iter().map(|due| due.seq).collect(),
+            Self::Fresh(dues, _) => dues.iter().map(|due| due.seq).collect(),
             Self::Backfill(_) => Vec::new(),
         }
     }
@@ -69,7 +68,7 @@ pub(super) struct Try {
 impl Try {
     /// Begins it, on the runtime of its driver. The claims of its deliveries and its place among the node's attempts are
     /// given up once its outcome is in the store.
-    pub(super) fn begin(self, work: (Work, Option<oneshot::Receiver<()>>), mut claims: Vec<Claim>, room: Room) {
+    pub(super) fn begin(self, work: Work, mut claims: Vec<Claim>, room: Room) {
         let runtime = self.target.opened.runtime.clone();
         runtime.spawn(async move {
             match self.run(work, &mut claims).await {
@@ -87,10 +86,10 @@ impl Try {
         self.config.subscription.lane
     }
 
-    async fn run(&self, (work, turn): (Work, Option<oneshot::Receiver<()>>), claims: &mut Vec<Claim>) -> Result<()> {
+    async fn run(&self, work: Work, claims: &mut Vec<Claim>) -> Result<()> {
         let ready = match work {
             Work::Frozen(number, row) => self.again(number, row).await?,
-            Work::Fresh(dues) => self.freeze(dues, turn, claims).await?,
+            Work::Fresh(dues, turn) => self.freeze(dues, turn, claims).await?,
             Work::Backfill(backfill) => self.freeze_records(backfill).await?,
         };
         match ready {
@@ -101,12 +100,7 @@ impl Try {
 
     /// Reads these deliveries, makes the request of those that fit, and freezes them, all in its turn. None: nothing is left
     /// to send, or they go back: it does not come to their turn, or what was read is not so any more.
-    async fn freeze(
-        &self,
-        dues: Vec<Due>,
-        turn: Option<oneshot::Receiver<()>>,
-        claims: &mut Vec<Claim>,
-    ) -> Result<Option<Ready>> {
+    async fn freeze(&self, dues: Vec<Due>, turn: Option<Cue>, claims: &mut Vec<Claim>) -> Result<Option<Ready>> {
         let version = self.outlet.rings.subscriptions_version();
         let row = self.row(dues.clone(), Vec::new());
         let (row, Loaded { items, gone, rest }) = self.load(row, self.target.limits.bytes).await?;
