@@ -52,17 +52,9 @@ impl Desk {
         self.node.post(&at("connections"), body).await.ok()["connection"].clone()
     }
 
-    /// Asks until it fits, for up to 20 seconds.
+    /// Asks until it fits.
     async fn until(&self, path: &str, fits: impl Fn(&Value) -> bool) -> Value {
-        let end = Instant::now() + Duration::from_secs(20);
-        loop {
-            let answer = self.node.get(path).await.ok();
-            if fits(&answer) {
-                return answer;
-            }
-            assert!(Instant::now() < end, "{path} stays {answer}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        self.node.until(path, fits).await
     }
 
     /// Topics of the log, newest first.

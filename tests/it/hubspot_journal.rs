@@ -67,17 +67,9 @@ impl Desk {
         id
     }
 
-    /// Asks until it fits, for up to 30 seconds.
+    /// Asks until it fits.
     async fn until(&self, path: &str, fits: impl Fn(&Value) -> bool) -> Value {
-        let end = Instant::now() + Duration::from_secs(30);
-        loop {
-            let answer = self.node.get(path).await.ok();
-            if fits(&answer) {
-                return answer;
-            }
-            assert!(Instant::now() < end, "{path} stays {answer:#}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        self.node.until(path, fits).await
     }
 
     /// The same while the journal is read again and again: who changes an integration sees at once what follows.

@@ -115,7 +115,6 @@ struct Plotter {
     folder: PathBuf,
     when: When,
     slot: Slot,
-    postbox: Postbox,
 }
 
 impl Plotter {
@@ -129,8 +128,6 @@ impl Plotter {
     }
 
     fn ask(&self, point: Point, tables: &[Table]) -> bool {
-        // Before the plot is locked: whoever looks at the postbox asks the plot meanwhile.
-        let came = self.postbox.count();
         let mut plot = self.lock();
         if plot.wreck.is_some() {
             return false;
@@ -153,7 +150,8 @@ impl Plotter {
             When::Sort(sort, nth) => sort == asked && plot.asked.iter().filter(|a| **a == sort).count() == nth + 1,
         };
         if dies {
-            self.slot.shut();
+            // Whoever holds the postbox while it is looked at must not wait for the plot: see `die`.
+            let came = self.slot.shut();
             let folder = wreck::copy(&self.folder);
             let (before, synced) = (plot.before.clone(), plot.synced.clone());
             plot.wreck = Some(Wreck { at: asked, folder, before, now, synced, came });
@@ -439,11 +437,10 @@ async fn die(world: &mut World, when: When, numbers: std::ops::Range<u64>) -> (V
         folder: folder.path().to_owned(),
         when,
         slot: slot.clone(),
-        postbox: postbox.clone(),
     };
     let node = open(folder, plotter.stops(), &slot).await;
     plotter.lock().is_armed = true;
-    let is_dead = || plotter.lock().wreck.is_some();
+    let is_dead = || slot.is_shut();
     let told = tell(world, &node, numbers, is_dead).await;
     if !is_dead() {
         // It dies on the way to rest, or never.

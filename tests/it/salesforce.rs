@@ -64,17 +64,9 @@ impl Desk {
         let made = self.node.post(&at("connections"), body).await.ok()["connection"].clone();
         self.baseline(&text(&made["connectionId"])).await
     }
-    /// Asks until it fits, for up to 30 seconds.
+    /// Asks until it fits.
     async fn until(&self, path: &str, fits: impl Fn(&Value) -> bool) -> Value {
-        let end = Instant::now() + Duration::from_secs(30);
-        loop {
-            let answer = self.node.get(&at(path)).await.ok();
-            if fits(&answer) {
-                return answer;
-            }
-            assert!(Instant::now() < end, "{path} stays {answer}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        self.node.until(&at(path), fits).await
     }
     /// Waits until every collection has been read once.
     async fn baseline(&self, id: &str) -> Value {

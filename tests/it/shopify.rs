@@ -65,15 +65,7 @@ impl Desk {
     }
 
     async fn until(&self, path: &str, fits: impl Fn(&Value) -> bool) -> Value {
-        let end = Instant::now() + Duration::from_secs(60);
-        loop {
-            let answer = self.node.get(path).await.ok();
-            if fits(&answer) {
-                return answer;
-            }
-            assert!(Instant::now() < end, "{path} stays {answer}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        self.node.until(path, fits).await
     }
 
     async fn connection(&self, id: &str, fits: impl Fn(&Value) -> bool) -> Value {

@@ -212,10 +212,17 @@ impl Slot {
         Arc::new(move || Ok(Arc::new(slot.clone()) as Arc<dyn Post>))
     }
 
-    /// The node is dead: whatever it still sends does not arrive, also what was on its way here.
-    pub fn shut(&self) {
-        let _came = self.postbox.lock();
+    /// The node is dead: whatever it still sends does not arrive, also what was on its way here. Answers how many attempts
+    /// had come by then. Whoever looks at the postbox in [`Postbox::until`] holds up its answer.
+    pub fn shut(&self) -> usize {
+        let came = self.postbox.lock();
         self.shut.send_replace(true);
+        came.len()
+    }
+
+    /// The node is dead; may be asked while looking at the postbox.
+    pub fn is_shut(&self) -> bool {
+        *self.shut.borrow()
     }
 
     /// None: its node is dead.

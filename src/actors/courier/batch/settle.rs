@@ -34,7 +34,11 @@ impl Try {
         let terms = Terms { pace: &self.config.pace, recuts: limits.recuts, revision: destination.revision, now };
         let plan = Plan::of(&tried, &terms);
         match ahead {
-            Some(ahead) if plan.is_over() => ahead.pass_on(),
+            Some(ahead) if plan.is_over() => {
+                ahead.pass_on();
+                // The next one is frozen by the writer that settles this one: it goes first, for the destination waits.
+                tokio::task::yield_now().await;
+            }
             other => drop(other),
         }
         self.count(&tried, &plan);
