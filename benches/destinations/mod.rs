@@ -87,14 +87,15 @@ mod postgresql {
         servers::promises::write(&driver, &servers::batches::contacts(u64::MAX, 1 << 40, 1)).await;
         admin.batch_execute("CREATE TABLE bare (LIKE tidemill_events INCLUDING ALL)").await.expect("a table");
         let statement = admin.prepare(INSERT).await.expect("a statement");
-        let bare = compare("postgresql", &*driver, &mut Library { client: admin, statement }).await;
+        let mut bare = Library { client: admin, statement };
+        compare("postgresql", &*driver, &mut bare).await;
         let mut nodes = Vec::new();
         for run in 0..RUNS {
             let database = format!("node{run}");
             server.database(&database).await;
             nodes.push(server.settings(&database, json!({})));
         }
-        drained("postgresql", nodes, bare);
+        drained("postgresql", nodes, &*driver, &mut bare).await;
     }
 }
 
@@ -198,8 +199,9 @@ mod mariadb {
             library.query_drop(format!("CREATE DATABASE node{run}")).await.expect("a database");
             nodes.push(settings(&format!("node{run}")));
         }
-        let bare = compare("mariadb", &*driver, &mut Library(library)).await;
-        drained("mariadb", nodes, bare);
+        let mut bare = Library(library);
+        compare("mariadb", &*driver, &mut bare).await;
+        drained("mariadb", nodes, &*driver, &mut bare).await;
     }
 }
 
@@ -290,7 +292,8 @@ mod s3 {
         });
         let Some(driver) = driver("s3", settings.clone()) else { return };
         let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-        let bare = compare("s3", &*driver, &mut Puts { client, port }).await;
-        drained("s3", vec![settings; RUNS], bare);
+        let mut bare = Puts { client, port };
+        compare("s3", &*driver, &mut bare).await;
+        drained("s3", vec![settings; RUNS], &*driver, &mut bare).await;
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tidemill::app::Engine;
+use tidemill::destinations::driver::Driver;
 use tidemill::domain::destination::{Destination, Shape};
 use tidemill::domain::event::Event;
 use tidemill::domain::failure::Failure;
@@ -14,25 +15,47 @@ use tidemill::store::Tx;
 
 use super::support::engine::{HMAC, start, subscribe};
 use super::support::{Process, port, resident_mib};
-use super::{ROWS, cart, median};
+use super::{BATCHES, Bare, ROWS, bare_rate, cart, median, numbered};
 
 /// Runs of a node.
-pub const RUNS: usize = 3;
-const WAITING: u64 = 30_000;
+pub const RUNS: usize = 5;
+/// Events of one run.
+const WAITING: u64 = 60_000;
 /// An hour at 1,000 a second.
 const DOWN: u64 = 3_600_000;
 
-/// The rate at which a waiting queue is written, beside what the bare client did. Each run has settings of its own, for
-/// the events of two nodes may have the same ids.
-pub fn drained(kind: &str, settings: Vec<Value>, bare: f64) {
-    let run = |settings| {
+/// The rate at which a waiting queue is written, beside what the bare client makes of as many events right before and right
+/// after: what else the machine does changes between one second and the next. Each run has settings of its own, for the
+/// events of two nodes may have the same ids.
+pub async fn drained(kind: &str, settings: Vec<Value>, driver: &dyn Driver, bare: &mut impl Bare) {
+    let (mut rates, mut limits, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    // Numbers that `compare` has not used.
+    let mut number = (super::RUNS as u64 + 1) * BATCHES;
+    let mut next = || {
+        number += WAITING / ROWS;
+        numbered(number - WAITING / ROWS..number)
+    };
+    let mut before = bare_rate(driver, bare, &next()).await;
+    for settings in settings {
         let kind = kind.to_owned();
         // A node has threads of its own; it must not run on the one that waits here.
         let run = move || actix_rt::System::new().block_on(drain(&kind, settings));
-        std::thread::spawn(run).join().expect("it ends")
-    };
-    let rate = median(settings.into_iter().map(run).collect());
-    println!("{kind}: {rate:.0} events/s through a node; ratio to the bare client {:.2} (goal 0.60)", rate / bare);
+        let rate = std::thread::spawn(run).join().expect("it ends");
+        let after = bare_rate(driver, bare, &next()).await;
+        let limit = f64::midpoint(before, after);
+        rates.push(rate);
+        limits.push(limit);
+        ratios.push(rate / limit);
+        before = after;
+    }
+    println!("{kind}: each run: {}", ratios.iter().map(|ratio| format!("{ratio:.2}")).collect::<Vec<_>>().join(" "));
+    println!(
+        "{kind}: {:.0} events/s through a node; bare client, as many events before and after it, {:.0}/s; ratio {:.2} \
+         (goal 0.60)",
+        median(rates),
+        median(limits),
+        median(ratios)
+    );
 }
 
 async fn drain(kind: &str, settings: Value) -> f64 {

@@ -14,7 +14,7 @@ use super::paging::{self, Paging};
 use super::reply::Reply;
 use super::route::{PAGED, Route, group};
 use crate::connectors::spec::{Detects, OfCollection};
-use crate::connectors::{Absent, Connector, GivenBy};
+use crate::connectors::{Absent, Connector, GivenBy, Journal};
 use crate::error::{Code, Error, Result};
 
 /// How each kind of change is noticed: `webhook`, `global-webhook`, `poll`, `full-scan` or `none`.
@@ -86,6 +86,16 @@ struct GlobalWebhookView {
     name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     description: Option<String>,
+    /// The app keeps what it would push in a journal too, which a node without a public URL can read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    journal: Option<JournalView>,
+}
+
+/// The integration's parameter that has the journal read in place of being pushed to.
+#[derive(Serialize, JsonSchema)]
+struct JournalView {
+    parameter: String,
+    value: String,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -186,6 +196,11 @@ fn view(connector: &Connector) -> ConnectorView {
         key: webhook.key.clone(),
         name: webhook.name.clone(),
         description: webhook.description.clone(),
+        journal: webhook
+            .journal
+            .as_ref()
+            .map(Journal::when)
+            .map(|(parameter, value)| JournalView { parameter: parameter.to_owned(), value: value.to_owned() }),
     });
     let webhook = connector.webhook.as_ref();
     ConnectorView {

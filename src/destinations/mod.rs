@@ -28,7 +28,14 @@ pub mod mysql;
 pub mod nats;
 #[cfg(any(feature = "gcs", feature = "redshift", feature = "s3"))]
 pub mod objects;
-#[cfg(any(feature = "bigquery", feature = "pubsub", feature = "snowflake"))]
+#[cfg(any(
+    feature = "bigquery",
+    feature = "gcs",
+    feature = "pubsub",
+    feature = "redshift",
+    feature = "s3",
+    feature = "snowflake"
+))]
 pub mod parts;
 #[cfg(any(feature = "mysql", feature = "nats", feature = "postgresql"))]
 pub mod pool;
@@ -46,7 +53,15 @@ pub mod s3;
 pub mod settings;
 #[cfg(feature = "snowflake")]
 pub mod snowflake;
-#[cfg(any(feature = "bigquery", feature = "gcs", feature = "nats", feature = "pubsub", feature = "snowflake"))]
+#[cfg(any(
+    feature = "bigquery",
+    feature = "gcs",
+    feature = "nats",
+    feature = "pubsub",
+    feature = "redshift",
+    feature = "s3",
+    feature = "snowflake"
+))]
 pub mod steps;
 #[cfg(any(feature = "bigquery", feature = "redshift", feature = "snowflake"))]
 pub mod warehouse;

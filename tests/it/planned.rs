@@ -432,12 +432,7 @@ async fn die(world: &mut World, when: When, numbers: std::ops::Range<u64>) -> (V
     let postbox = Postbox::new(Clock::still(Millis(0)), |_| Act::Answer(200, None));
     let folder = wreck::copy(world.base.path());
     let slot = postbox.slot();
-    let plotter = Plotter {
-        plot: Arc::default(),
-        folder: folder.path().to_owned(),
-        when,
-        slot: slot.clone(),
-    };
+    let plotter = Plotter { plot: Arc::default(), folder: folder.path().to_owned(), when, slot: slot.clone() };
     let node = open(folder, plotter.stops(), &slot).await;
     plotter.lock().is_armed = true;
     let is_dead = || slot.is_shut();

@@ -186,6 +186,7 @@ fn write_judged(
     by_inbox: &mut HashMap<InboxId, Vec<EventId>>,
 ) -> Result<()> {
     let mut last_events = HashMap::new();
+    let mut rows = Vec::with_capacity(judged.writes.len());
     for mut write in judged.writes {
         if was_erased && is_older_than_erasure(tx, connection.id, key, &write)? {
             continue;
@@ -202,7 +203,12 @@ fn write_judged(
         if let Some(seq) = last_events.get(&write.id) {
             write.row.last_event = Some(*seq);
         }
-        tx.put_snapshot(connection.id, key, &write.id, &write.row)?;
+        rows.push((write.id, write.row));
+    }
+    // In the order of their keys each has its place in the memtable near the one before; of one record the last stands.
+    rows.sort_by_key(|(id, _)| *id);
+    for (id, row) in &rows {
+        tx.put_snapshot(connection.id, key, id, row)?;
     }
     if let Some(names) = &judged.custom_fields {
         tx.put_custom_fields(connection.id, key, names)?;

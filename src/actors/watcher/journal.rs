@@ -64,11 +64,12 @@ fn able(deps: &Deps, integration: &Integration) -> Option<Arc<Connector>> {
     deps.connectors.get(&integration.connector).filter(|connector| connector.has_journals())
 }
 
-/// Whether an integration reads any journal.
-pub fn is_any(deps: &Deps, integration: &Integration) -> Result<bool> {
-    let Some(connector) = able(deps, integration) else { return Ok(false) };
+/// The keys of the global webhooks whose journals an integration reads.
+pub fn keys(deps: &Deps, integration: &Integration) -> Result<Vec<String>> {
+    let Some(connector) = able(deps, integration) else { return Ok(Vec::new()) };
     let parameters = integration_parameters(&deps.store, integration)?;
-    Ok(connector.specialise(&parameters).is_ok_and(|connector| !connector.journals(&parameters).is_empty()))
+    let Ok(connector) = connector.specialise(&parameters) else { return Ok(Vec::new()) };
+    Ok(connector.journals(&parameters).into_iter().map(|(key, _)| key.to_owned()).collect())
 }
 
 /// Reads what is due of an integration's journals; answers when to look again.

@@ -63,8 +63,9 @@ pub async fn integration(deps: &Deps, integration: &Integration) -> Result<()> {
     }
     let connector = deps.connectors.get(&integration.connector);
     let hooks = connector.as_ref().map(|connector| connector.global_webhooks.as_slice()).unwrap_or_default();
-    let base = trimmed(base);
-    let webhooks: Vec<Paste> = (hooks.iter())
+    let (base, read) = (trimmed(base), super::journal::keys(deps, integration)?);
+    // Where a journal is read, the app pushes nothing.
+    let webhooks: Vec<Paste> = (hooks.iter().filter(|hook| !read.contains(&hook.key)))
         .map(|hook| Paste {
             key: Some(hook.key.clone()),
             name: hook.name.clone(),

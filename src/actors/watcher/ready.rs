@@ -6,7 +6,11 @@
 //! is ahead. Not here: which page is next (`domain::pull`), what a record means (`domain::snapshot`).
 
 use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::sync::Arc;
+
+use futures_util::future::try_join_all;
 
 use super::account::Account;
 use super::commit::Standing;
@@ -17,6 +21,10 @@ use crate::domain::snapshot::{Hash, Hashed, IgnoredFields, raw_hash};
 use crate::domain::time::Millis;
 use crate::error::Result;
 
+/// Parts of one page at most: others want the cores too.
+const PARTS_MAX: usize = 4;
+const PART_RECORDS_MIN: usize = 100;
+
 /// A record's id and hash, and perhaps what its mapping makes of it.
 pub struct Ready {
     pub id: [u8; 16],
@@ -26,8 +34,8 @@ pub struct Ready {
     pub mapped: Option<Mapped>,
 }
 
-/// What the mapping makes of a record: it, with the names of custom fields that no record before it on its page has; or one
-/// sentence.
+/// What the mapping makes of a record: it, with the names of custom fields that no record before it in its part of the page has;
+/// or one sentence.
 pub type Mapped = std::result::Result<(Hashed, Vec<String>), String>;
 
 /// The answer to one page.
@@ -55,15 +63,26 @@ impl Answered {
             Ok(page) if !page.partial && !page.ids_only && !page.records.is_empty() => page,
             page => return Ok(Self { sent_at, mapping, page, ready: Vec::new() }),
         };
-        let (records, key, account) = (std::mem::take(&mut page.records), c.key.clone(), account.clone());
-        let work = move |_: &crate::store::Rows| {
-            let ready = account.connector().collection(&key).map(|c| make(&account, c, &records, maps));
-            Ok((records, ready.unwrap_or_default()))
-        };
-        let (records, ready) = deps.store.blocking(work).await?;
-        page.records = records;
+        let records = Arc::new(std::mem::take(&mut page.records));
+        let ready = try_join_all(parts(records.len()).map(|part| {
+            let (records, key, account) = (records.clone(), c.key.clone(), account.clone());
+            deps.store.blocking(move |_| {
+                let (c, records) = (account.connector().collection(&key), records.get(part).unwrap_or_default());
+                Ok(c.map(|c| make(&account, c, records, maps)).unwrap_or_default())
+            })
+        }));
+        let ready = ready.await?.into_iter().flatten().collect();
+        page.records = Arc::unwrap_or_clone(records);
         Ok(Self { sent_at, mapping, page: Ok(page), ready })
     }
+}
+
+/// The parts of a page that are made ready beside each other, one for each core, of so many records that it is worth it.
+fn parts(records: usize) -> impl Iterator<Item = Range<usize>> {
+    let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let most = if records > PART_RECORDS_MIN { cores().min(PARTS_MAX) } else { 1 };
+    let each = records.div_ceil(most).max(PART_RECORDS_MIN);
+    (0..records).step_by(each).map(move |from| from..records.min(from + each))
 }
 
 fn make(account: &Account, c: &Collection, records: &[AppRecord], maps: bool) -> Vec<Ready> {

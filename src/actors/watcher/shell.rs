@@ -65,7 +65,9 @@ impl Watchers {
             Ok(())
         })?;
         store.every_object::<Integration>(|integration| {
-            if pasted::is_integration_behind(&self.deps, &integration)? || journal::is_any(&self.deps, &integration)? {
+            if pasted::is_integration_behind(&self.deps, &integration)?
+                || !journal::keys(&self.deps, &integration)?.is_empty()
+            {
                 overdue += 1;
                 rings.at(Millis(now.0 + overdue * START_SPREAD_MS), Wakes::Owner(integration.id.0));
             }

@@ -95,6 +95,11 @@ pub fn key_of(place: &str) -> Option<&str> {
 }
 
 impl Journal {
+    /// The integration's parameter that has it read, and the value that does.
+    pub fn when(&self) -> (&str, &str) {
+        (&self.when.parameter, &self.when.is)
+    }
+
     /// Whether it is read by an integration with these parameters (an object, defaults included).
     pub fn is_on(&self, parameters: &Value) -> bool {
         parameters.get(&self.when.parameter).and_then(Value::as_str) == Some(self.when.is.as_str())

@@ -20,9 +20,7 @@ const CUSTOM_FIELDS: &str = "customFields";
 
 /// See [`super::Model::arrange`].
 pub(super) fn record(schema: &Value, mut fields: Map<String, Value>) -> Map<String, Value> {
-    for name in WRITTEN_BY_THE_ENGINE {
-        fields.shift_remove(*name);
-    }
+    fields.retain(|name, _| !WRITTEN_BY_THE_ENGINE.contains(&name.as_str()));
     let custom = fields.shift_remove(CUSTOM_FIELDS);
     let mut arranged = object(Some(schema), fields);
     if let Some(custom) = custom {
@@ -34,6 +32,13 @@ pub(super) fn record(schema: &Value, mut fields: Map<String, Value>) -> Map<Stri
 /// Known names in the schema's order, then the others in alphabetical order.
 fn object(schema: Option<&Value>, mut fields: Map<String, Value>) -> Map<String, Value> {
     let properties = schema.and_then(|s| s.get("properties")).and_then(Value::as_object);
+    if properties.is_none() {
+        fields.sort_keys();
+        for member in fields.values_mut().filter(|member| member.is_object() || member.is_array()) {
+            *member = value(None, member.take());
+        }
+        return fields;
+    }
     let mut arranged = Map::with_capacity(fields.len());
     for (name, property) in properties.into_iter().flatten() {
         if fields.is_empty() {

@@ -4,6 +4,7 @@ mod deletions;
 mod desk;
 mod failures;
 mod hooks;
+mod pasted;
 mod records;
 mod ties;
 mod tiny;
