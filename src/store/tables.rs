@@ -5,9 +5,9 @@
 
 use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, Options as RocksOptions};
 
-/// Files that wait for one compaction of [`Habit::Mass`]; a lookup asks the filter of each. RocksDB's own 4 rewrote a first
-/// sync of a million records six times over.
-const MASS_FILES: i32 = 16;
+/// Files that wait for one compaction of [`Habit::Mass`]; a lookup asks the filter of each. With RocksDB's own 4 each record of
+/// a first sync of a million was rewritten six times.
+const MASS_FILES: i32 = 8;
 
 /// How rows of a family come and go.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -124,8 +124,6 @@ impl Table {
                 options.set_memtable_prefix_bloom_ratio(0.05);
                 if habit == Habit::Mass {
                     options.set_level_zero_file_num_compaction_trigger(MASS_FILES);
-                    options.set_level_zero_slowdown_writes_trigger(2 * MASS_FILES);
-                    options.set_level_zero_stop_writes_trigger(3 * MASS_FILES);
                 }
             }
             Habit::Log => options.set_bottommost_compression_type(DBCompressionType::Zstd),

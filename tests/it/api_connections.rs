@@ -87,6 +87,9 @@ async fn connectors_say_what_they_can() {
     assert_eq!(users.expect("users")["notSupported"], reason);
     let absent = json!({"topic": "crm/leads", "reason": "The sandbox knows contacts only, from the first word on."});
     assert_eq!((&sandbox["notSupported"][0], &sandbox["webhook"]["notSupported"]), (&absent, &json!([])));
+    let hubspot = node.get(&at("connectors/hubspot")).await.ok()["connector"]["globalWebhooks"].clone();
+    assert_eq!(hubspot[0]["journal"], json!({"parameter": "webhooks", "value": "journal"}));
+    assert_eq!(sandbox["globalWebhooks"][0].get("journal"), None);
     node.get(&at("connectors/nothing")).await.refused(404, "connector-not-found");
     node.stop().await;
 }
