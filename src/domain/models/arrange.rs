@@ -31,16 +31,15 @@ pub(super) fn record(schema: &Value, mut fields: Map<String, Value>) -> Map<Stri
 
 /// Known names in the schema's order, then the others in alphabetical order.
 fn object(schema: Option<&Value>, mut fields: Map<String, Value>) -> Map<String, Value> {
-    let properties = schema.and_then(|s| s.get("properties")).and_then(Value::as_object);
-    if properties.is_none() {
+    let Some(properties) = schema.and_then(|s| s.get("properties")).and_then(Value::as_object) else {
         fields.sort_keys();
         for member in fields.values_mut().filter(|member| member.is_object() || member.is_array()) {
             *member = value(None, member.take());
         }
         return fields;
-    }
+    };
     let mut arranged = Map::with_capacity(fields.len());
-    for (name, property) in properties.into_iter().flatten() {
+    for (name, property) in properties {
         if fields.is_empty() {
             break;
         }

@@ -60,7 +60,7 @@ pub(super) fn parameter(path: &str, name: &str) -> Option<String> {
 }
 
 /// A connector `tiny` with one collection `things`, paged by number, with a total.
-fn connector(folder: &Path) {
+fn connector(folder: &Path, page_size: usize) {
     let base = folder.join("tiny");
     let write = |path: &str, text: &str| {
         let path = base.join(path);
@@ -78,16 +78,22 @@ fn connector(folder: &Path) {
          record: {id: $.id, createdAt: $.at, updatedAt: $.at, time: unix-millis}\n\
          cursor: {order: ascending, precision: 1s}\n",
     );
-    let list = "path: /things\nquery: {page: \"{{page.number}}\", size: \"{{page.size}}\"}\n\
-        paging: {kind: page, size: 10, total: $.total}\nrecords: $.items\n";
+    let list = format!(
+        "path: /things\nquery: {{page: \"{{{{page.number}}}}\", size: \"{{{{page.size}}}}\"}}\n\
+         paging: {{kind: page, size: {page_size}, total: $.total}}\nrecords: $.items\n"
+    );
     write("data/things/pull.rest.yml", &format!("{list}since: {{since: \"{{{{since.time}}}}\"}}\n"));
-    write("data/things/scan.rest.yml", list);
+    write("data/things/scan.rest.yml", &list);
     write("data/things/record.map.yml", "firstName: $.name\n");
 }
 
 async fn desk(url: String) -> (Desk, tempfile::TempDir) {
+    desk_of(url, 10).await
+}
+
+async fn desk_of(url: String, page_size: usize) -> (Desk, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
-    connector(folder.path());
+    connector(folder.path(), page_size);
     let setup = Setup {
         connector: "tiny",
         base: url,
@@ -135,6 +141,30 @@ async fn unordered_ties_and_the_page_past_the_end_lose_nothing() {
         assert_eq!(desk.told().len(), count as usize, "each is told once");
         assert!(desk.pulls().iter().all(|pull| pull.outcome == "completed"), "{:?}", desk.pulls());
     }
+}
+
+/// The page is long enough to be made ready in parts, and the two are in different ones.
+#[tokio::test]
+async fn of_a_record_that_comes_twice_on_a_page_the_later_one_stands() {
+    let page = 400;
+    let mut items: Vec<Value> =
+        (1..page).map(|id| json!({"id": id, "at": id * 1000, "name": format!("n{id}")})).collect();
+    items.push(json!({"id": 7, "at": page * 1000, "name": "changed"}));
+    let answer: Answer = Arc::new(move |path, _| match path.starts_with("/login") {
+        true => (200, json!({"token": "t"})),
+        false => (200, json!({"items": items, "total": page})),
+    });
+    let (desk, _folder) = desk_of(serve(answer).await, page).await;
+    desk.look().await;
+    let live = desk.live("things");
+    assert_eq!((live.len(), desk.state("things").records), (page - 1, page as u64 - 1));
+    for row in live {
+        let name = if row.remote_id == "7" { "changed".to_owned() } else { format!("n{}", row.remote_id) };
+        assert_eq!(row.fields, format!("{{\"firstName\":\"{name}\"}}"), "{}", row.remote_id);
+    }
+    let mut wanted: Vec<_> = (1..page).map(|id| ("created".to_owned(), id.to_string())).collect();
+    wanted.push(("updated".to_owned(), "7".to_owned()));
+    assert_eq!(desk.told(), wanted, "in the order of the page");
 }
 
 #[tokio::test]
