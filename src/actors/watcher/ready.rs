@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use futures_util::future::try_join_all;
 
@@ -79,9 +79,9 @@ impl Answered {
 
 /// The parts of a page that are made ready beside each other, one for each core, of so many records that it is worth it.
 fn parts(records: usize) -> impl Iterator<Item = Range<usize>> {
-    let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let most = if records > PART_RECORDS_MIN { cores().min(PARTS_MAX) } else { 1 };
-    let each = records.div_ceil(most).max(PART_RECORDS_MIN);
+    // Asked once: it reads files.
+    static CORES: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, NonZeroUsize::get));
+    let each = records.div_ceil((*CORES).min(PARTS_MAX)).max(PART_RECORDS_MIN);
     (0..records).step_by(each).map(move |from| from..records.min(from + each))
 }
 
