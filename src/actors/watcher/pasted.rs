@@ -64,7 +64,6 @@ pub async fn integration(deps: &Deps, integration: &Integration) -> Result<()> {
     let connector = deps.connectors.get(&integration.connector);
     let hooks = connector.as_ref().map(|connector| connector.global_webhooks.as_slice()).unwrap_or_default();
     let (base, read) = (trimmed(base), super::journal::keys(deps, integration)?);
-    // Where a journal is read, the app pushes nothing.
     let webhooks: Vec<Paste> = (hooks.iter().filter(|hook| !read.contains(&hook.key)))
         .map(|hook| Paste {
             key: Some(hook.key.clone()),
@@ -73,6 +72,10 @@ pub async fn integration(deps: &Deps, integration: &Integration) -> Result<()> {
         })
         .collect();
     let is_any = !webhooks.is_empty();
+    if !is_any && !read.is_empty() {
+        // The app pushes nothing while its journal is read; the former address is told of when it does again.
+        return Ok(());
+    }
     let connector = integration.connector.clone();
     let what = SystemEvent::WebhookUrlChanged { integration: Some(id), connection: None, connector, webhooks };
     let change = deps.store.change(move |tx| {

@@ -7,7 +7,7 @@ use super::{MOMENTS, Moment, Shape, State, Store, Words, World, long_only, round
 use crate::support::gate::Gate;
 use crate::support::nats::Server;
 
-/// The messages that are caught are in the middle of a batch, and so are those behind them.
+/// Each message has them: what is caught is one of the first of a batch, with all behind it.
 const WORDS: Words = Words { rows: "HPUB tidemill.shop.carts", middle: 3_000, decides: "HPUB tidemill.shop.carts" };
 
 impl Store for Server {
