@@ -11,7 +11,7 @@ mod support;
 
 use std::fmt::Write as _;
 use std::hint::black_box;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -35,6 +35,8 @@ const SETTINGS: &[(&str, &str)] = &[("TIDEMILL__POLLING__JITTER_PERCENT", "0")];
 const RECORDS: usize = 1_000_000;
 const PAGE: usize = 1_000;
 const RECORD_BYTES: usize = 512;
+/// What fills a record up.
+static PADDING: LazyLock<String> = LazyLock::new(|| "x".repeat(RECORD_BYTES));
 /// When the first record changed; each later one a second after.
 const FIRST_CHANGE: usize = 1_600_000_000;
 /// Pages parsed for the limit, and how often.
@@ -77,7 +79,7 @@ fn record(n: usize) -> String {
         n % 1_000,
         n % 100
     );
-    text.extend(std::iter::repeat_n('x', RECORD_BYTES.saturating_sub(text.len() + 2)));
+    text.push_str(PADDING.get(text.len() + 2..).unwrap_or_default());
     text.push_str("\"}");
     text
 }

@@ -340,7 +340,7 @@ fn shown(collection: Option<&Collection>, found: &Found) -> Value {
         record.insert("deleted".to_owned(), true.into());
     }
     if !unified.fields.is_empty() {
-        record.insert("fields".to_owned(), Value::Object(unified.fields.clone()));
+        record.insert("fields".to_owned(), Value::Object(unified.fields.to_map()));
     }
     Value::Object(record)
 }

@@ -102,7 +102,7 @@ impl Connector {
         let whole = Value::Object(parameters.clone());
         let base = self.base_value(parameters);
         let variables = [("parameters", &whole), ("baseUri", &base)];
-        let env = Env::new(&Value::Null, &variables);
+        let env = Env::of(&variables);
         let mut doors = Vec::new();
         for way in &self.auth {
             let found = match way {
@@ -151,7 +151,7 @@ impl Connector {
         let whole = Value::Object(parameters.clone());
         let base = self.base_value(parameters);
         let variables = [("parameters", &whole), ("baseUri", &base)];
-        let env = Env::new(&Value::Null, &variables);
+        let env = Env::of(&variables);
         let told = |error: CallError| error.to_string();
         let template = file.authorize_url.as_ref().ok_or("the connector names no consent page")?;
         let mut address = address(template, &env, "auth.oauth2.authorizeUrl").map_err(told)?;
@@ -221,7 +221,7 @@ impl Connector {
     pub fn address(&self, parameters: &Parameters, credentials: &Credentials) -> Result<Url, String> {
         let whole = Value::Object(parameters.clone());
         let variables = [("parameters", &whole)];
-        let env = Env::new(&Value::Null, &variables);
+        let env = Env::of(&variables);
         let at = match auth::choose(&self.auth, credentials, Some(&env)) {
             Some(AuthFile::Oauth2(file)) => file.at.as_ref(),
             _ => None,
@@ -282,7 +282,7 @@ pub async fn exchange(
     let file = connector.consents().ok_or_else(|| CallError::NotSupported("a consent page".to_owned()))?.clone();
     if let Some(signature) = &file.redirect_signature {
         let whole = Value::Object(parameters.clone());
-        signature.check(&code.redirect, &Env::new(&Value::Null, &[("parameters", &whole)]))?;
+        signature.check(&code.redirect, &Env::of(&[("parameters", &whole)]))?;
     }
     for (parameter, name) in &file.from_redirect.0 {
         let found = code.redirect.iter().find(|(n, value)| n == name && !value.is_empty());
@@ -318,7 +318,7 @@ fn base_or_token(connector: &Connector, parameters: &Parameters, file: &OAuth2Fi
     }
     let whole = Value::Object(parameters.clone());
     let variables = [("parameters", &whole)];
-    address(&file.token_url, &Env::new(&Value::Null, &variables), "auth.oauth2.tokenUrl")
+    address(&file.token_url, &Env::of(&variables), "auth.oauth2.tokenUrl")
 }
 
 fn from_answer(file: &OAuth2File, answer: Map<String, Value>) -> Result<Parameters, CallError> {
@@ -344,7 +344,7 @@ impl Session {
         let secret = auth::as_variable(&credentials);
         let mut variables = self.caller.variables();
         variables.push(("credentials", &secret));
-        let env = Env::new(&Value::Null, &variables);
+        let env = Env::of(&variables);
         let method = match revoke.method {
             RevokeMethod::Post => Method::POST,
             RevokeMethod::Delete => Method::DELETE,

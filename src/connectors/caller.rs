@@ -211,7 +211,7 @@ impl Caller {
     pub(super) async fn prepare(&self, mut outgoing: Outgoing) -> Result<(Outgoing, Url), CallFailure> {
         let credentials = self.credentials();
         let variables = self.variables();
-        let env = Env::new(&Value::Null, &variables);
+        let env = Env::of(&variables);
         let way = auth::choose(&self.connector.auth, &credentials, Some(&env)).ok_or_else(|| {
             let message = format!("the connector does not take credentials of kind {}", credentials.kind());
             CallFailure::silent(CallError::Unauthorized(message))

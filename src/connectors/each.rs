@@ -52,7 +52,7 @@ impl Each {
     }
     fn parts(&self, collection: &str, parameters: &Value) -> Result<Vec<Part>, CallError> {
         let variables = [("parameters", parameters)];
-        let made = self.list.eval(&Env::new(&Value::Null, &variables));
+        let made = self.list.eval(&Env::of(&variables));
         let wrong = |why: &str| {
             CallError::BadAnswer(format!(
                 "{collection} is walked for each {}, and {why}; see the connection's parameters",

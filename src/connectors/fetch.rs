@@ -40,7 +40,7 @@ impl Session {
             (Method::Rest(fetch), _) => {
                 let mut variables = self.caller.variables();
                 variables.extend([("record", &record), ("each", &each), ("fields", &fields), ("object", &object)]);
-                let outgoing = fetch.request(&Env::new(&Value::Null, &variables))?;
+                let outgoing = fetch.request(&Env::of(&variables))?;
                 match self.caller.call(outgoing).await {
                     Ok(incoming) => match (fetch.record(&incoming.body)?, &fetch.joins) {
                         (Some(first), Some(joins)) => Some(self.joined(fetch, joins, &record, first).await?),

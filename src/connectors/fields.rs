@@ -23,6 +23,7 @@ use super::spec::{Collection, Method};
 use super::template::Template;
 use super::yaml::Placed;
 use super::{CallError, PageMark, Session};
+use crate::domain::json::Json;
 use crate::domain::app_field::{AppField, AppFields};
 use crate::domain::snapshot::raw_hash;
 
@@ -159,7 +160,8 @@ impl FieldsRest {
     }
     fn field(&self, item: &Value, parameters: &Value) -> Option<AppField> {
         let variables = [("parameters", parameters)];
-        let env = Env::new(item, &variables);
+        let item = Json::from(item);
+        let env = Env::new(&item, &variables);
         let text =
             |part: &Option<Mapping>| part.as_ref().map(|part| part.eval(&env)).and_then(text).unwrap_or_default();
         let name = text_of(&self.name, &env)?;
@@ -169,7 +171,7 @@ impl FieldsRest {
         let told = [("parameters", parameters), ("custom", &is_custom), ("mapped", &is_mapped)];
         let asked = match &self.only {
             None => custom || mapped,
-            Some(only) => only.holds(&Env::new(item, &told)),
+            Some(only) => only.holds(&Env::new(&item, &told)),
         };
         let (label, kind) = (text(&self.label), text(&self.kind));
         Some(AppField { name, label, kind, custom, asked })
@@ -312,7 +314,7 @@ impl Session {
             let page = rest.paging.variable(&position);
             let mut variables = self.caller.variables();
             variables.extend([("page", &page), ("object", &object)]);
-            let mut outgoing = rest.request(&Env::new(&Value::Null, &variables))?;
+            let mut outgoing = rest.request(&Env::of(&variables))?;
             if let Position::Address(address) = &position {
                 outgoing = Outgoing { path: address.clone(), from_root: true, query: Vec::new(), ..outgoing };
             }
@@ -343,7 +345,7 @@ impl Session {
     /// What requests see as `object`.
     pub(super) fn object_of(&self, c: &Collection) -> Value {
         let variables = self.caller.variables();
-        let made = c.object.as_ref().and_then(|object| object.render(&Env::new(&Value::Null, &variables)));
+        let made = c.object.as_ref().and_then(|object| object.render(&Env::of(&variables)));
         made.map_or(Value::Null, Value::from)
     }
 }

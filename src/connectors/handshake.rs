@@ -71,7 +71,7 @@ impl Handshake {
         let text = body.get(&confirm.body)?.as_str().filter(|text| text.len() <= ADDRESS_BYTES_MAX)?;
         let url = Url::parse(text).ok()?;
         let variables = [("parameters", parameters)];
-        let env = Env::new(&Value::Null, &variables);
+        let env = Env::of(&variables);
         let fits = |at: &Template| at.render(&env).is_some_and(|at| is_at(&url, &at));
         (url.username().is_empty() && url.password().is_none() && confirm.at.iter().any(fits)).then_some(url)
     }

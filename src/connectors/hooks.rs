@@ -15,6 +15,7 @@ use super::{
     AppRecord, CallError, Change, ChangeKind, Collection, EVERYTHING, OwnWebhook, Parameters, Selector, Session,
     Subscribed, journal,
 };
+use crate::domain::json::{self, Json};
 use crate::domain::time::Millis;
 
 /// What a call of a webhook's life is told.
@@ -121,13 +122,13 @@ impl Session {
     pub fn event_change(&self, event: &str, payload: &RawValue) -> Result<Option<Change>, CallError> {
         let event = self.event(event)?;
         let Some(of) = &event.collection else { return Ok(None) };
-        let payload: Value = serde_json::from_str(payload.get())
+        let payload = json::read(payload)
             .map_err(|error| CallError::BadAnswer(format!("the event is not JSON: {error}")))?;
         let variables = [("parameters", &self.caller.parameters)];
         let env = Env::new(&payload, &variables);
         let key = match of {
             OfCollection::Key(key) => key.clone(),
-            OfCollection::Told(told) => id_text(told.eval(&env))
+            OfCollection::Told(told) => id_text(&told.make(&env))
                 .ok_or_else(|| CallError::BadAnswer("the event does not say which collection it is of".to_owned()))?,
         };
         let kind = event.kind.as_ref().map_or(Ok(ChangeKind::Changed), |kind| change_kind(&kind.eval(&env)))?;
@@ -152,7 +153,7 @@ impl Session {
         let value = match &event.selector {
             Method::Map(map) => {
                 let variables = [("parameters", &parameters), ("connection", &self.caller.parameters)];
-                map.eval(&Env::new(&Value::Null, &variables))
+                map.eval(&Env::of(&variables))
             }
             Method::Script(script) => {
                 let credentials: Value =
@@ -227,7 +228,7 @@ pub(super) fn change(
             Some(collection.record.local(seen.0, seen.1)?.read(&raw).map_err(CallError::BadAnswer)?)
         }
     };
-    let remote_id = id.and_then(id_text).or_else(|| record.as_ref().map(|record| record.remote_id.clone()));
+    let remote_id = id.and_then(|id| id_text(&Json::from(&id))).or_else(|| record.as_ref().map(|record| record.remote_id.clone()));
     let remote_id = remote_id.ok_or_else(|| CallError::BadAnswer("the event names no record".to_owned()))?;
     Ok(Change { collection: collection.key.clone(), kind, remote_id, record })
 }

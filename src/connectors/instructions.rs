@@ -53,7 +53,7 @@ impl Instructions {
         });
         let (webhook, parameters) = (json!({ "uri": uri }), Value::Object(shown.collect()));
         let variables = [("webhook", &webhook), ("parameters", &parameters)];
-        self.0.render(&Env::new(&Value::Null, &variables)).unwrap_or_default().trim().to_owned()
+        self.0.render(&Env::of(&variables)).unwrap_or_default().trim().to_owned()
     }
 }
 

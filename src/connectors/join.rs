@@ -19,6 +19,7 @@ use super::paging::Position;
 use super::record::{RecordSpec, id_text};
 use super::rest::ListRest;
 use super::{AppRecord, CallError, Collection, Page, PageMark, Session};
+use crate::domain::json::Json;
 
 /// Requests for one page.
 const PAGES_MAX: usize = 200;
@@ -66,7 +67,7 @@ impl Join {
         for item in items {
             let item: Value = serde_json::from_str(item.get())
                 .map_err(|error| CallError::BadAnswer(format!("an item of {}: {error}", self.into)))?;
-            let key = self.key.find(&item).cloned().and_then(id_text).ok_or_else(|| {
+            let key = self.key.find(&item).and_then(|id| id_text(&Json::from(id))).ok_or_else(|| {
                 CallError::BadAnswer(format!("an item of {} names no record at {}", self.into, self.key))
             })?;
             // What belongs to no record of the page is not asked for again.
@@ -137,7 +138,7 @@ impl Session {
             let lacks = self.lacks(list);
             let mut variables = self.caller.variables();
             variables.extend([("page", &page), ("records", ids), ("lacks", &lacks)]);
-            let outgoing = join.list.request_at(&Env::new(&Value::Null, &variables), position)?;
+            let outgoing = join.list.request_at(&Env::of(&variables), position)?;
             match self.caller.call(outgoing).await {
                 Ok(incoming) => return Ok(Some(incoming)),
                 Err(failure) if self.learns(list, &failure.error) => {}

@@ -49,7 +49,7 @@ impl Session {
             let page = json!({ "cursor": cursor });
             let mut variables = self.caller.variables();
             variables.extend([("record", id), ("page", &page)]);
-            let outgoing = fetch.request(&Env::new(&Value::Null, &variables))?;
+            let outgoing = fetch.request(&Env::of(&variables))?;
             let incoming = self.caller.call(outgoing).await?;
             let part = fetch.record(&incoming.body)?;
             let part = part.ok_or_else(|| CallError::unavailable("the record went while it was read"))?;

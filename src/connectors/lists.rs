@@ -99,7 +99,7 @@ impl Session {
         variables.extend([("page", &page), ("since", &bounds.since), ("until", &bounds.until)]);
         variables.extend([("each", &ask.each), ("record", &ask.record), ("fields", &fields), ("object", &object)]);
         variables.push(("lacks", &lacks));
-        let env = Env::new(&Value::Null, &variables);
+        let env = Env::of(&variables);
         let outgoing = list.request(&env, ask.query.since.is_some(), ask.query.until.is_some())?.at(&position);
         let seen_at = self.caller.clock.now();
         let incoming = self.caller.call(outgoing).await?;

@@ -39,7 +39,7 @@ struct Parts<'t> {
     next: Option<Value>,
     more: Option<bool>,
     /// How far back the list goes.
-    earliest: Option<Value>,
+    earliest: Option<&'t RawValue>,
 }
 
 /// An answer: its body and its `Link` headers.
@@ -76,7 +76,7 @@ impl ListRest {
         let total = parts.total.filter(|_| self.paging.kind != PagingKind::AfterId || *position == Position::First);
         let earliest = match parts.earliest {
             None => None,
-            Some(time) => self.record.read_time(&time, reader.parameters)?,
+            Some(time) => self.record.read_time(time, reader.parameters)?,
         };
         Ok(Page { records, next, total, ids_only: self.ids_only, partial: self.partial, places, earliest })
     }
@@ -149,7 +149,7 @@ impl ListRest {
                 return Err(CallError::BadAnswer(format!("the answer has no list at {}", self.records)));
             }
         };
-        Ok(Parts { items, count, total, next, more, earliest: earliest.and_then(value) })
+        Ok(Parts { items, count, total, next, more, earliest })
     }
 }
 

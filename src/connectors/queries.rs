@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
 
 use super::caller::{BUDGET_WAIT_MAX, CallFailure, Caller, Incoming, Outgoing};
 use super::exchange::Asked;
@@ -22,7 +21,7 @@ const WARNING_CHARS_MAX: usize = 300;
 impl Caller {
     pub(super) fn is_query(&self, outgoing: &Outgoing) -> bool {
         let variables = self.variables();
-        let env = Env::new(&Value::Null, &variables);
+        let env = Env::of(&variables);
         let path = self.connector.graphql.as_ref().and_then(|graphql| graphql.path.render_path(&env));
         outgoing.method == Method::POST && path.is_some_and(|path| path == outgoing.path)
     }

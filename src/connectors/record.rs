@@ -8,9 +8,11 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::files::RecordFile;
+use super::mapping::written;
 use super::mapping::zones::{Local, Times};
 use super::pick::Picker;
 use super::{AppRecord, CallError};
+use crate::domain::json::{self, Json};
 use crate::domain::time::Millis;
 
 /// The longest id that is taken for one.
@@ -64,11 +66,13 @@ impl RecordSpec {
     ///
     /// # Errors
     /// As [`Self::local`].
-    pub fn read_time(&self, value: &Value, parameters: &Value) -> Result<Option<Millis>, CallError> {
+    pub fn read_time(&self, raw: &RawValue, parameters: &Value) -> Result<Option<Millis>, CallError> {
+        let Ok(value) = json::read(raw) else { return Ok(None) };
+        let Some(text) = written(&value) else { return Ok(None) };
         if !self.time.has_zone() {
-            return Ok(self.time.format().read(value));
+            return Ok(self.time.format().read(text));
         }
-        Ok(self.time.local(parameters).map_err(CallError::BadAnswer)?.read(value, None))
+        Ok(self.time.local(parameters).map_err(CallError::BadAnswer)?.read(text, None))
     }
     /// Reads one record. The error is one sentence.
     pub fn read(&self, raw: &RawValue) -> Result<AppRecord, String> {
@@ -83,13 +87,14 @@ impl RecordSpec {
             return Err("the zone of its times is not known here".to_owned());
         }
         let time = |raw: Option<&RawValue>| -> Option<Millis> {
-            let value = value(raw?)?;
+            let value = json::read(raw?).ok()?;
+            let text = written(&value)?;
             match &self.local {
-                Some((local, seen_at)) => local.read(&value, Some(*seen_at)),
-                None => self.time.format().read(&value),
+                Some((local, seen_at)) => local.read(text, Some(*seen_at)),
+                None => self.time.format().read(text),
             }
         };
-        let remote_id = id.and_then(value).and_then(id_text);
+        let remote_id = id.and_then(|id| id_text(&json::read(id).ok()?));
         let remote_id = remote_id.ok_or_else(|| format!("a record has no id at {}", self.id))?;
         let remote_id = match &self.id_after {
             None => Some(remote_id),
@@ -101,31 +106,23 @@ impl RecordSpec {
             raw: raw.to_owned(),
             created_at: time(created_at),
             updated_at: time(updated_at),
-            deleted: deleted.and_then(value).is_some_and(|flag| is_set(&flag)),
+            deleted: deleted.is_some_and(|flag| json::read(flag).is_ok_and(|flag| is_set(&flag))),
         }))
     }
 }
 
-fn value(raw: &RawValue) -> Option<Value> {
-    serde_json::from_str(raw.get()).ok()
-}
-
 /// Text or number, not empty, not endless.
-pub fn id_text(value: Value) -> Option<String> {
-    let text = match value {
-        Value::String(text) => text,
-        Value::Number(number) => number.to_string(),
-        _ => return None,
-    };
-    (!text.is_empty() && text.len() <= ID_BYTES_MAX).then_some(text)
+pub fn id_text(value: &Json<'_>) -> Option<String> {
+    let text = written(value)?;
+    (!text.is_empty() && text.len() <= ID_BYTES_MAX).then(|| text.to_owned())
 }
 
 /// A flag as apps write it: true, 1, "true", or a time at which it was deleted.
-fn is_set(flag: &Value) -> bool {
+fn is_set(flag: &Json<'_>) -> bool {
     match flag {
-        Value::Bool(set) => *set,
-        Value::Number(number) => number.to_string() != "0",
-        Value::String(text) => !matches!(text.to_lowercase().as_str(), "" | "0" | "false" | "no" | "n"),
+        Json::Bool(set) => *set,
+        Json::Number(digits) => digits != "0",
+        Json::Text(text) => !matches!(text.to_lowercase().as_str(), "" | "0" | "false" | "no" | "n"),
         _ => false,
     }
 }

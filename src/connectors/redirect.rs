@@ -65,7 +65,7 @@ fn encoded(pairs: &BTreeMap<&str, &str>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 
@@ -77,7 +77,7 @@ mod tests {
         let parameters = json!({"clientSecret": "hush"});
         let variables = [("parameters", &parameters)];
         let file = SignatureFile { parameter: "hmac".to_owned(), secret: None };
-        file.check(&query(text), &Env::new(&Value::Null, &variables))
+        file.check(&query(text), &Env::of(&variables))
     }
 
     /// As `Session.calculate_hmac` of ShopifyAPI 12.7.0 (PyPI) signs it.

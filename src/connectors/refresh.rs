@@ -28,7 +28,7 @@ impl Session {
     pub async fn refresh_credentials(&self) -> Result<Credentials, CallError> {
         let credentials = self.credentials();
         let variables = self.caller.variables();
-        let env = Env::new(&Value::Null, &variables);
+        let env = Env::of(&variables);
         let token = match auth::choose(&self.caller.connector.auth, &credentials, Some(&env)) {
             Some(AuthFile::Login(login)) => self.log_in(login, &credentials).await?,
             Some(AuthFile::Oauth2(oauth2)) => self.renew(oauth2, &credentials).await?,
@@ -41,7 +41,7 @@ impl Session {
         let secret = auth::as_variable(credentials);
         let mut variables = self.caller.variables();
         variables.push(("credentials", &secret));
-        let env = Env::new(&Value::Null, &variables);
+        let env = Env::of(&variables);
         let body = Mapping::compile("spec.yml", &login.body, &["credentials", "parameters", "baseUri"])
             .map_err(|error| CallError::BadAnswer(error.to_string()))?;
         let path = login.path.render_path(&env).ok_or_else(|| missing("auth.login.path"))?;
@@ -64,7 +64,7 @@ impl Session {
 
     async fn renew(&self, oauth2: &OAuth2File, credentials: &Credentials) -> Result<Token, CallError> {
         let variables = self.caller.variables();
-        let env = Env::new(&Value::Null, &variables);
+        let env = Env::of(&variables);
         let now = self.caller.clock.wall();
         let mut form = grant(oauth2, credentials, &env, now)?;
         let scope = oauth2.scope(&env);
@@ -83,7 +83,7 @@ pub(super) async fn ask_token(
     mut form: Vec<(String, String)>,
 ) -> Result<Map<String, Value>, CallError> {
     let variables = caller.variables();
-    let env = Env::new(&Value::Null, &variables);
+    let env = Env::of(&variables);
     form.extend(oauth2.form.0.iter().filter_map(|(name, value)| Some((name.clone(), value.render(&env)?))));
     let url = address(&oauth2.token_url, &env, "auth.oauth2.tokenUrl")?;
     let outgoing = with_client(oauth2, &env, form, caller.clock.wall())?;

@@ -22,6 +22,7 @@ use super::template::Template;
 use super::unwind::Unwind;
 use super::yaml::{Node, Placed};
 use super::{AppRecord, CallError};
+use crate::domain::json::Json;
 use crate::outbound::Method;
 
 /// What `$…` may begin with in a request's body.
@@ -361,7 +362,7 @@ impl CallRest {
             true => Value::Null,
             false => serde_json::from_str(body).map_err(|error| not_json(body, &error))?,
         };
-        Ok(result.eval(&Env::new(&answer, variables)))
+        Ok(result.eval(&Env::new(&Json::from(&answer), variables)))
     }
 }
 

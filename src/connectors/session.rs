@@ -18,9 +18,10 @@ use super::rest::CallRest;
 use super::script::Script;
 use super::spec::{Account, Collection, Connector, Method};
 use super::{AppRecord, Budget, CallError, Credentials, Page, PageMark, Parameters, Part, PullQuery, fields};
+use crate::domain::json::{self, Json};
 use crate::clock::Clock;
 use crate::domain::models::Catalogue;
-use crate::domain::record::Unified;
+use crate::domain::record::{CUSTOM_FIELDS, Unified};
 use crate::domain::time::Millis;
 use crate::outbound;
 
@@ -179,12 +180,12 @@ impl Session {
     ) -> Result<Page, CallError> {
         self.list(&c.deleted, c, part, query, mark).await
     }
-    /// The unified record. The error is one sentence.
+    /// What `take` makes of the unified record, which borrows from the app's own. The error is one sentence.
     ///
     /// # Errors
-    /// The record is not JSON, or its mapping does not make an object.
-    pub fn map(&self, c: &Collection, record: &AppRecord) -> Result<Unified, String> {
-        map_record(c, record, &self.caller.parameters)
+    /// The record cannot be read as JSON, or its mapping does not make an object.
+    pub fn map<T>(&self, c: &Collection, record: &AppRecord, take: impl FnOnce(Unified<'_>) -> T) -> Result<T, String> {
+        map_record(c, record, &self.caller.parameters, take)
     }
     /// What identifies the account at the app, for "the same account connected again". None: the connector cannot say.
     ///
@@ -196,10 +197,10 @@ impl Session {
         variables.push(("credentials", &credentials));
         let value = match &self.caller.connector.account {
             Account::Unknown => return Ok(None),
-            Account::Template(template) => return Ok(template.render(&Env::new(&Value::Null, &variables))),
+            Account::Template(template) => return Ok(template.render(&Env::of(&variables))),
             Account::Call(method) => self.value_of(method, &[], json!({}), "account").await?,
         };
-        id_text(value)
+        id_text(&Json::from(&value))
             .map(Some)
             .ok_or_else(|| CallError::BadAnswer("the app does not say which account this is".to_owned()))
     }
@@ -215,7 +216,7 @@ impl Session {
             Method::Rest(call) => {
                 let mut variables = self.caller.variables();
                 variables.extend_from_slice(more);
-                let outgoing = call.request(&Env::new(&Value::Null, &variables))?;
+                let outgoing = call.request(&Env::of(&variables))?;
                 match self.caller.call(outgoing).await {
                     // That it is there is all that was asked.
                     Ok(_) if name == "check" && !call.has_result() => Ok(Value::Bool(true)),
@@ -246,28 +247,31 @@ impl Session {
     }
 }
 
-/// The unified record that a collection's mapping makes. The error is one sentence.
-pub(super) fn map_record(c: &Collection, record: &AppRecord, parameters: &Value) -> Result<Unified, String> {
-    let value: Value = serde_json::from_str(record.raw.get()).map_err(|e| format!("the record is not JSON: {e}"))?;
+/// What `take` makes of the unified record that a collection's mapping makes. The error is one sentence.
+pub(super) fn map_record<T>(
+    c: &Collection,
+    record: &AppRecord,
+    parameters: &Value,
+    take: impl FnOnce(Unified<'_>) -> T,
+) -> Result<T, String> {
+    let value = json::read(&record.raw).map_err(|why| format!("the record is not JSON: {why}"))?;
     let variables = [("parameters", parameters)];
-    let Value::Object(mut fields) = c.map.eval(&Env::new(&value, &variables)) else {
+    let Json::Object(fields) = c.map.make(&Env::new(&value, &variables)) else {
         return Err(format!("the mapping of {} makes no object", c.key));
     };
     let fields = match Catalogue::embedded().data(&c.topic) {
         Some(model) => model.arrange(fields),
         None => {
-            if let Some(custom) = fields.shift_remove("customFields") {
-                fields.insert("customFields".to_owned(), custom);
-            }
-            fields
+            let (custom, others): (Vec<_>, Vec<_>) = fields.into_iter().partition(|(name, _)| name == CUSTOM_FIELDS);
+            others.into_iter().chain(custom).collect()
         }
     };
-    Ok(Unified {
+    Ok(take(Unified {
         remote_id: record.remote_id.clone(),
         remote_created_at: record.created_at,
         remote_updated_at: record.updated_at,
         fields,
-    })
+    }))
 }
 
 pub(super) fn is_gone(failure: &CallFailure, statuses: &[u16]) -> bool {

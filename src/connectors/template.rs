@@ -4,10 +4,9 @@
 //! hole is left out; a list of texts fills one with commas between. In a path, what fills a hole is percent-encoded (`{{parameters.prefix|raw}}` is not). Not here:
 //! conditions and arithmetic (`connectors::mapping` has them).
 
-use serde_json::Value;
-
-use super::mapping::Env;
 use super::mapping::path::{Path, Step};
+use super::mapping::{Env, written};
+use crate::domain::json::Json;
 
 /// What a hole may begin with.
 pub const VARIABLES: &[&str] = &[
@@ -135,11 +134,11 @@ impl Template {
             match part {
                 Part::Text(text) => filled.push_str(text),
                 Part::Hole { path, filters } => {
-                    let text = match env.find(path)? {
-                        Value::Array(items) if !items.is_empty() => {
+                    let text = match &*env.find(path)? {
+                        Json::List(items) if !items.is_empty() => {
                             items.iter().map(plain).collect::<Option<Vec<_>>>()?.join(",")
                         }
-                        value => plain(value)?,
+                        value => plain(value)?.to_owned(),
                     };
                     let text = filters.iter().fold(text, |text, filter| filter.apply(text));
                     filled.push_str(&if filters.contains(&Filter::Raw) { text } else { encode(place, &text) });
@@ -157,12 +156,11 @@ impl<'de> serde::Deserialize<'de> for Template {
 }
 
 /// What is one text.
-fn plain(value: &Value) -> Option<String> {
+fn plain<'j>(value: &'j Json<'_>) -> Option<&'j str> {
     match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Bool(flag) => Some(flag.to_string()),
-        Value::Null | Value::Array(_) | Value::Object(_) => None,
+        Json::Bool(true) => Some("true"),
+        Json::Bool(false) => Some("false"),
+        other => written(other),
     }
 }
 
@@ -206,7 +204,7 @@ mod tests {
     fn holes_are_filled_and_encoded_in_paths() {
         let parameters = json!({"store": "a b/c", "page": 2});
         let variables = [("parameters", &parameters)];
-        let env = Env::new(&Value::Null, &variables);
+        let env = Env::of(&variables);
         let template = Template::parse("/rest/{{parameters.store}}/x/{{ parameters.page }}").unwrap();
         assert_eq!(template.render_path(&env).unwrap(), "/rest/a%20b%2Fc/x/2");
         assert_eq!(template.render(&env).unwrap(), "/rest/a b/c/x/2");
@@ -218,7 +216,7 @@ mod tests {
     fn a_hole_inside_an_address_moves_it_to_no_other_host() {
         let parameters = json!({"shop": "evil.example/?x=", "base": "https://shop.example/a"});
         let variables = [("parameters", &parameters)];
-        let env = Env::new(&Value::Null, &variables);
+        let env = Env::of(&variables);
         let inside =
             Template::parse("https://{{parameters.shop}}.app.example/token").unwrap().render_url(&env).unwrap();
         assert!(url::Url::parse(&inside).is_err(), "{inside}");
@@ -230,7 +228,7 @@ mod tests {
     fn filters_shape_a_value_and_leave_it_encoded() {
         let parameters = json!({"account": "1234567_SB1", "evil": "a.example/x"});
         let variables = [("parameters", &parameters)];
-        let env = Env::new(&Value::Null, &variables);
+        let env = Env::of(&variables);
         let made = |text: &str| Template::parse(text).unwrap().render_url(&env).unwrap();
         assert_eq!(made("https://{{parameters.account|lower|dashes}}.x.example"), "https://1234567-sb1.x.example");
         assert_eq!(made("{{parameters.account | upper | underscores}}"), "1234567_SB1");
@@ -239,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_hole_without_a_value_makes_the_text_absent() {
-        let env = Env::new(&Value::Null, &[]);
+        let env = Env::of(&[]);
         assert_eq!(Template::parse("after={{since.id}}").unwrap().render(&env), None);
     }
 
@@ -247,7 +245,7 @@ mod tests {
     fn a_list_of_texts_fills_a_hole_with_commas_and_an_empty_one_does_not() {
         let fields = json!({"names": ["Id", "Name"], "none": [], "odd": [{}]});
         let variables = [("fields", &fields)];
-        let env = Env::new(&Value::Null, &variables);
+        let env = Env::of(&variables);
         let made = |text: &str| Template::parse(text).unwrap().render(&env);
         assert_eq!(made("SELECT {{fields.names}} FROM A").as_deref(), Some("SELECT Id,Name FROM A"));
         assert_eq!((made("{{fields.none}}"), made("{{fields.odd}}")), (None, None));

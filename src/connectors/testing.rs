@@ -115,10 +115,10 @@ struct ExpectedRecord {
 /// What a case came to.
 #[derive(Default)]
 struct Outcome {
-    answered: Option<Vec<(AppRecord, Unified)>>,
+    answered: Option<Vec<(AppRecord, Unified<'static>)>>,
     account: Option<String>,
     changes: Option<Vec<Change>>,
-    hooked: Vec<(AppRecord, Unified)>,
+    hooked: Vec<(AppRecord, Unified<'static>)>,
     global: Option<GlobalHandled>,
 }
 
@@ -223,8 +223,8 @@ async fn play(connector: &Arc<Connector>, parameters: Parameters, case: &Case) -
     Ok(outcome)
 }
 
-fn mapped(c: &Collection, records: Vec<AppRecord>, parameters: &Value) -> Result<Vec<(AppRecord, Unified)>, String> {
-    let map = |record: AppRecord| map_record(c, &record, parameters).map(|unified| (record, unified));
+fn mapped(c: &Collection, records: Vec<AppRecord>, parameters: &Value) -> Result<Vec<(AppRecord, Unified<'static>)>, String> {
+    let map = |record: AppRecord| map_record(c, &record, parameters, |unified| unified.keep()).map(|unified| (record, unified));
     records.into_iter().map(map).collect()
 }
 
@@ -292,9 +292,9 @@ fn request(case: &WebhookCase) -> WebhookRequest {
 
 fn judge(case: &Case, outcome: &Outcome) -> Result<(), String> {
     if let (Some(answered), Some(_)) = (&outcome.answered, &outcome.changes) {
-        let text = |pair: &(AppRecord, Unified)| {
+        let text = |pair: &(AppRecord, Unified<'_>)| {
             let (_, unified) = pair;
-            json!([unified.remote_id, unified.fields, unified.remote_updated_at.map(|at| at.0)]).to_string()
+            json!([unified.remote_id, unified.fields.to_map(), unified.remote_updated_at.map(|at| at.0)]).to_string()
         };
         let (listed, hooked): (Vec<String>, Vec<String>) =
             (answered.iter().map(text).collect(), outcome.hooked.iter().map(text).collect());
@@ -341,7 +341,7 @@ fn clone((name, value): (&String, &Value)) -> (String, Value) {
     (name.clone(), value.clone())
 }
 
-fn judge_record(expected: &ExpectedRecord, (record, unified): &(AppRecord, Unified)) -> Result<(), String> {
+fn judge_record(expected: &ExpectedRecord, (record, unified): &(AppRecord, Unified<'_>)) -> Result<(), String> {
     let what = format!("record {}", expected.remote_id);
     if unified.remote_id != expected.remote_id {
         return Err(format!("{what}: its remoteId is {:?}", unified.remote_id));
@@ -359,7 +359,7 @@ fn judge_record(expected: &ExpectedRecord, (record, unified): &(AppRecord, Unifi
         return Err(format!("{what}: deleted is {}", record.deleted));
     }
     let Some(fields) = &expected.fields else { return Ok(()) };
-    let actual = Value::Object(unified.fields.clone());
+    let actual = Value::Object(unified.fields.to_map());
     difference(&format!("{what}: fields"), &fields.node.to_json(), &actual).map_or(Ok(()), Err)
 }
 

@@ -9,6 +9,7 @@ use std::future::Future;
 
 use super::recording::Notebook;
 use super::{AppRecord, CallError, Collection, Credentials, Page, PullQuery, Session};
+use crate::domain::json::Members;
 use crate::domain::record::Unified;
 use crate::domain::time::Millis;
 
@@ -54,7 +55,7 @@ impl Ask {
 pub struct Found {
     pub record: AppRecord,
     /// Without fields where the record holds its id only.
-    pub unified: Unified,
+    pub unified: Unified<'static>,
 }
 
 /// What a method came to.
@@ -142,12 +143,12 @@ impl<'a> Trial<'a> {
     }
     fn found(&self, c: &Collection, record: AppRecord, maps: bool) -> Result<Found, String> {
         let unified = match maps {
-            true => self.session.map(c, &record).map_err(|why| format!("record {}: {why}", record.remote_id))?,
+            true => self.session.map(c, &record, |unified| unified.keep()).map_err(|why| format!("record {}: {why}", record.remote_id))?,
             false => Unified {
                 remote_id: record.remote_id.clone(),
                 remote_created_at: record.created_at,
                 remote_updated_at: record.updated_at,
-                fields: serde_json::Map::new(),
+                fields: Members::default(),
             },
         };
         Ok(Found { record, unified })

@@ -14,6 +14,7 @@ use super::mapping::path::Path;
 use super::mapping::{Env, Mapping};
 use super::record::RecordSpec;
 use super::yaml::Placed;
+use crate::domain::json::Json;
 
 /// Parts of one record.
 const PARTS_MAX: usize = 10_000;
@@ -61,7 +62,7 @@ impl Unwind {
         let whole = |part: &Value| {
             let Value::Object(members) = part else { return Err(bad("a part is no object".to_owned())) };
             let mut members = members.clone();
-            if let Value::Object(more) = self.members.eval(&Env::new(part, &variables)) {
+            if let Value::Object(more) = self.members.eval(&Env::new(&Json::from(part), &variables)) {
                 members.extend(more);
             }
             serde_json::value::to_raw_value(&members).map_err(|error| bad(error.to_string()))

@@ -20,6 +20,7 @@ use super::{
     CallError, Change, ChangeKind, EVERYTHING, GlobalEvent, GlobalHandled, Handled, Parameters, Session,
     WebhookRequest, WebhookResponse,
 };
+use crate::domain::json::Json;
 use crate::domain::time::Millis;
 
 /// What `handle` gets, as the text of a JSON object and as values for mappings.
@@ -272,7 +273,7 @@ async fn handle(
                 ("headers", headers),
                 ("account", &account),
             ];
-            Ok((map.eval(&Env::new(data, &variables)).to_string(), Vec::new()))
+            Ok((map.eval(&Env::new(&Json::from(data), &variables)).to_string(), Vec::new()))
         }
         _ => Err(missing("handle")),
     }
@@ -313,7 +314,7 @@ fn change(connector: &Connector, event: OwnEvent, seen: (&Value, Millis)) -> Res
     let spec = connector.collection(&collection).ok_or_else(|| format!("there is no collection {collection:?}"))?;
     let reader = spec.record.local(seen.0, seen.1).map_err(|error| error.to_string())?;
     let record = record.filter(|raw| raw.get() != "null").map(|raw| reader.read(&raw)).transpose()?;
-    let id = id.and_then(id_text).or_else(|| record.as_ref().map(|record| record.remote_id.clone()));
+    let id = id.and_then(|id| id_text(&Json::from(&id))).or_else(|| record.as_ref().map(|record| record.remote_id.clone()));
     let remote_id = id.ok_or("it has neither a record nor an id")?;
     Ok(Change { collection, kind: kind.unwrap_or(ChangeKind::Changed), remote_id, record })
 }

@@ -16,6 +16,7 @@ pub mod hook;
 pub mod id;
 pub mod interest;
 pub mod journal;
+pub mod json;
 pub mod models;
 pub mod pull;
 pub mod record;

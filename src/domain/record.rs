@@ -3,21 +3,37 @@
 //! Always true: `fields` is in the model's order, so equal records have equal bytes. Not here: the mapping
 //! (`connectors::mapping`), the diff (`domain::snapshot`).
 
-use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::id::ConnectionId;
+use super::json::{Json, Members};
 use super::time::Millis;
+
+/// The last of a record's fields: what the model has no field for, under the app's own names.
+pub const CUSTOM_FIELDS: &str = "customFields";
 
 /// One record in the unified model of its topic.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Unified {
+pub struct Unified<'a> {
     /// The app's own id, always text.
     pub remote_id: String,
     pub remote_created_at: Option<Millis>,
     pub remote_updated_at: Option<Millis>,
     /// The model's fields in the model's order, then `customFields`; no id, no times.
-    pub fields: Map<String, Value>,
+    pub fields: Members<'a>,
+}
+
+impl Unified<'_> {
+    /// The same for as long as one likes.
+    pub fn keep(self) -> Unified<'static> {
+        let Self { remote_id, remote_created_at, remote_updated_at, fields } = self;
+        Unified { remote_id, remote_created_at, remote_updated_at, fields: fields.keep() }
+    }
+    /// The names of its custom fields.
+    pub fn custom_names(&self) -> impl Iterator<Item = &str> {
+        let custom = self.fields.get(CUSTOM_FIELDS).and_then(Json::as_object);
+        custom.into_iter().flatten().map(|(name, _)| name.as_ref())
+    }
 }
 
 /// The namespace of record ids: the bytes of `tidemill.record/`.

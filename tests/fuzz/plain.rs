@@ -3,12 +3,15 @@
 use std::path::Path;
 use std::time::Duration;
 
+use serde_json::Value;
+use serde_json::value::RawValue;
 use tidemill::config::Config;
 use tidemill::destinations::http::verify::{Received, verify};
 use tidemill::domain::address::Policy;
 use tidemill::domain::event::{Event, Payload};
 use tidemill::domain::filter::{Filter, View};
 use tidemill::domain::id::{ConnectionId, DeliveryId, EventId, SubscriptionId, WorkspaceNo};
+use tidemill::domain::json::{self, Json, Members};
 use tidemill::domain::retry::parse_retry_after;
 use tidemill::domain::time::Millis;
 use tidemill::domain::topic::{self, TopicPattern};
@@ -214,6 +217,29 @@ fn signatures(input: &[u8]) -> Result<(), String> {
 fn signatures_are_safe() {
     let words = &["webhook-signature: ", "webhook-timestamp: ", "webhook-id: ", "x-alloy-signature: ", "v1,", "v1a,"];
     Target { name: "signatures", run: Box::new(signatures), words, more: vec![], tries: 1_000 }.fuzz();
+}
+
+/// What a mapping reads is what `serde_json` reads, also written and read again; and it reads nothing else.
+fn records(input: &[u8]) -> Result<(), String> {
+    let Ok(raw) = serde_json::from_slice::<&RawValue>(input) else { return Ok(()) };
+    let (tree, value) = (json::read(raw), serde_json::from_str::<Value>(raw.get()));
+    match (tree, value) {
+        (Ok(tree), Ok(value)) if tree.to_value() == value && Json::from(&value).keep() == Json::from(&tree.to_value()) => {
+            let text = tree.as_object().map_or_else(|| raw.get().to_owned(), Members::to_text);
+            match serde_json::from_str::<Value>(&text) {
+                Ok(again) if again == value => Ok(()),
+                again => Err(format!("{raw} is written as {text}, which is {again:?}")),
+            }
+        }
+        (Err(_), Err(_)) => Ok(()),
+        (tree, value) => Err(format!("{raw} is {tree:?} and {value:?}")),
+    }
+}
+
+#[test]
+fn records_are_safe() {
+    let words = &["\\u00e9", "\\ud83d\\ude00", "1e-7", "null", "true", "{\"a\":", "[[", "]]", "\\\\"];
+    Target { name: "records", run: Box::new(records), words, more: vec![], tries: 4_000 }.fuzz();
 }
 
 /// A user's file, and after a line `env` variables: read, or refused with a sentence.

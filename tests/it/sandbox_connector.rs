@@ -74,8 +74,8 @@ async fn walk(session: &Session, c: &Collection, query: Option<&PullQuery>) -> V
         .expect("a page");
         for record in &page.records {
             if !page.ids_only {
-                let unified = session.map(c, record).expect("it maps");
-                assert_eq!(unified.remote_id, record.remote_id);
+                let remote_id = session.map(c, record, |unified| unified.remote_id).expect("it maps");
+                assert_eq!(remote_id, record.remote_id);
                 assert!(record.updated_at.is_some());
             }
             ids.push(record.remote_id.clone());

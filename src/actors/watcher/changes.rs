@@ -15,7 +15,7 @@ use crate::domain::event::{Event, Source};
 use crate::domain::id::InboxId;
 use crate::domain::record::record_id;
 use crate::domain::snapshot::{
-    Baseline, Change, Context, IgnoredFields, Incoming, Silence, SnapshotRow, decide, decide_hashed, unmapped,
+    Baseline, Change, Context, Gone, Hashed, IgnoredFields, Silence, SnapshotRow, decide, decide_gone, raw_hash, unmapped,
     unmapped_hash,
 };
 use crate::domain::time::Millis;
@@ -142,10 +142,10 @@ pub fn judge(
     let mut judged = Judged::default();
     let mut names = BTreeSet::new();
     // Where a record came twice, the later sighting meets what the earlier one left.
-    let mut latest: HashMap<[u8; 16], usize> = HashMap::new();
+    let mut latest: Option<HashMap<[u8; 16], usize>> = comes_twice(&ids).then(HashMap::new);
     for ((mut sighting, id), stored) in sightings.into_iter().zip(ids).zip(stored) {
         judged.tally.seen += 1;
-        let before = match latest.get(&id) {
+        let before = match latest.as_ref().and_then(|latest| latest.get(&id)) {
             Some(at) => judged.writes.get(*at).map(|write| &write.row),
             None => stored.as_ref(),
         };
@@ -162,12 +162,20 @@ pub fn judge(
         judged.tally.count(&change, before);
         let event = change.row().and_then(|row| event(account, c, scope, &change, row, id, &sighting));
         if let Some(row) = change.into_row() {
-            latest.insert(id, judged.writes.len());
+            if let Some(latest) = &mut latest {
+                latest.insert(id, judged.writes.len());
+            }
             judged.writes.push(Write { id, row, event, inbox: sighting.inbox });
         }
     }
     judged.custom_fields = new_names(rows.custom_fields(connection, &c.key)?, names);
     Ok(judged)
+}
+
+fn comes_twice(ids: &[[u8; 16]]) -> bool {
+    let mut sorted = ids.to_vec();
+    sorted.sort_unstable();
+    sorted.array_windows().any(|[one, next]| one == next)
 }
 
 fn decide_one(
@@ -178,8 +186,8 @@ fn decide_one(
     context: &Context<'_>,
     names: &mut BTreeSet<String>,
 ) -> std::result::Result<Change, String> {
-    let incoming = match &sighting.what {
-        Seen::Record { record, observed_at } if record.deleted => Incoming::Gone {
+    let gone = match &sighting.what {
+        Seen::Record { record, observed_at } if record.deleted => Gone::Told {
             remote_id: &sighting.remote_id,
             remote_updated_at: record.updated_at,
             observed_at: *observed_at,
@@ -197,23 +205,24 @@ fn decide_one(
             if let Some(mapped) = ready.and_then(|ready| ready.mapped) {
                 let (hashed, custom) = mapped?;
                 names.extend(custom);
-                return Ok(decide_hashed(before, raw, hashed, observed_at, context));
+                return Ok(decide(before, raw, hashed, observed_at, context));
             }
-            let unified = account.session.map(c, record)?;
-            if let Some(serde_json::Value::Object(custom)) = unified.fields.get("customFields") {
-                let fresh: Vec<String> = custom.keys().filter(|name| !names.contains(*name)).cloned().collect();
-                names.extend(fresh);
-            }
-            return Ok(decide(before, &Incoming::Record { raw, unified: &unified, observed_at }, context));
+            let hash = raw_hash(context.mapping, raw);
+            let hashed = account.session.map(c, record, |unified| {
+                let fresh: Vec<&str> = unified.custom_names().filter(|name| !names.contains(*name)).collect();
+                names.extend(fresh.into_iter().map(str::to_owned));
+                Hashed::new(hash, context.mapping, unified, context.ignored)
+            })?;
+            return Ok(decide(before, raw, hashed, observed_at, context));
         }
-        Seen::Gone { remote_updated_at, observed_at } => Incoming::Gone {
+        Seen::Gone { remote_updated_at, observed_at } => Gone::Told {
             remote_id: &sighting.remote_id,
             remote_updated_at: *remote_updated_at,
             observed_at: *observed_at,
         },
-        Seen::Missing { scan_started_at } => Incoming::Missing { scan_started_at: *scan_started_at },
+        Seen::Missing { scan_started_at } => Gone::Missing { scan_started_at: *scan_started_at },
     };
-    Ok(decide(before, &incoming, context))
+    Ok(decide_gone(before, &gone, context))
 }
 
 fn event(

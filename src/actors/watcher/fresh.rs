@@ -5,6 +5,7 @@
 //! everything is looked up again. It is lost with the walk: one that goes on after a crash looks everything up.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::account::Account;
@@ -25,7 +26,23 @@ pub struct Fresh {
     /// When something of the connection had last been erased then.
     erased_at: Option<Millis>,
     /// The first halves of the ids of records that the walk has judged: two that share one are looked up.
-    written: Mutex<HashSet<u64>>,
+    written: Mutex<HashSet<u64, BuildHasherDefault<AsItIs>>>,
+}
+
+/// Half of an id is as good as a hash of it, once the version that it names is covered: ids are hashes themselves.
+#[derive(Default)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn finish(&self) -> u64 {
+        self.0 ^ self.0 >> 32
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
+    }
+    fn write_u64(&mut self, half: u64) {
+        self.0 = half;
+    }
 }
 
 impl Fresh {

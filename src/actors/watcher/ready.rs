@@ -92,13 +92,14 @@ fn make(account: &Account, c: &Collection, records: &[AppRecord], maps: bool) ->
     let each = |record: &AppRecord| {
         let raw_hash = raw_hash(&mapping, record.raw.get());
         let mapped = (maps && !record.deleted).then(|| {
-            let unified = account.session.map(c, record)?;
-            let mut fresh = Vec::new();
-            if let Some(serde_json::Value::Object(custom)) = unified.fields.get("customFields") {
-                fresh.extend(custom.keys().filter(|name| !names.contains(*name)).cloned());
+            account.session.map(c, record, |unified| {
+                let mut fresh = Vec::new();
+                for name in unified.custom_names().filter(|name| !names.contains(*name)) {
+                    fresh.push(name.to_owned());
+                }
                 names.extend(fresh.iter().cloned());
-            }
-            Ok((Hashed::new(raw_hash, &mapping, &unified, &ignored), fresh))
+                (Hashed::new(raw_hash, &mapping, unified, &ignored), fresh)
+            })
         });
         let id = record_id(account.connection.id, &c.topic, &record.remote_id).into_bytes();
         Ready { id, mapping, raw_hash, mapped }

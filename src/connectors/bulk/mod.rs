@@ -163,7 +163,7 @@ impl Session {
     pub async fn bulk_is_large(&self, c: &Collection) -> Result<bool, CallError> {
         let bulk = c.bulk()?;
         let variables = self.caller.variables();
-        let outgoing = bulk.count.request(&Env::new(&Value::Null, &variables))?;
+        let outgoing = bulk.count.request(&Env::of(&variables))?;
         let incoming = self.caller.call(outgoing).await?;
         let count = bulk.count.result(&incoming.body, &variables)?;
         let count = count.as_u64().ok_or_else(|| CallError::BadAnswer("the app does not say how many".to_owned()))?;
@@ -195,7 +195,7 @@ impl Session {
             Some("running") => Ok(BulkProgress::Running),
             Some("done") => {
                 let url = answer["url"].as_str().map(|url| self.file_address(url)).transpose()?;
-                let asked_at = TimeFormat::Rfc3339.read(&answer["askedAt"]);
+                let asked_at = answer["askedAt"].as_str().and_then(|time| TimeFormat::Rfc3339.read(time));
                 Ok(BulkProgress::Done(BulkFile { url, asked_at }))
             }
             Some("failed") => {

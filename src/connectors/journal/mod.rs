@@ -138,7 +138,7 @@ impl Journal {
         let url = url.ok_or_else(|| CallError::BadAnswer("the entry's file has no https address".to_owned()))?;
         let host = url.host_str().unwrap_or_default().to_ascii_lowercase();
         let variables = caller.variables();
-        let hosts = self.hosts.render(&Env::new(&Value::Null, &variables)).unwrap_or_default();
+        let hosts = self.hosts.render(&Env::of(&variables)).unwrap_or_default();
         match hosts.split_ascii_whitespace().any(|allowed| is_below(&host, &allowed.to_ascii_lowercase())) {
             true => Ok(url),
             false => Err(CallError::AddressForbidden(format!(
@@ -240,7 +240,7 @@ impl Session {
     /// A fresh token of the integration's own client.
     async fn app_token(&self, journal: &Journal) -> Result<Credentials, CallError> {
         let variables = self.caller.variables();
-        let scope = journal.token.scope(&Env::new(&Value::Null, &variables));
+        let scope = journal.token.scope(&Env::of(&variables));
         let mut form = vec![("grant_type".to_owned(), "client_credentials".to_owned())];
         if !scope.is_empty() {
             form.push(("scope".to_owned(), scope));
@@ -292,7 +292,7 @@ impl Session {
     async fn as_app_call(&self, journal: &Journal, call: &CallRest, mark: &Value) -> Result<String, CallFailure> {
         let mut variables = self.caller.variables();
         variables.push(("journal", mark));
-        let outgoing = call.request(&Env::new(&Value::Null, &variables)).map_err(CallFailure::silent)?;
+        let outgoing = call.request(&Env::of(&variables)).map_err(CallFailure::silent)?;
         if self.credentials().token().is_some() {
             match self.caller.call(outgoing.clone()).await {
                 Err(CallFailure { error: CallError::Unauthorized(_), .. }) => {}

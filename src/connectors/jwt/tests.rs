@@ -23,7 +23,7 @@ fn file(more: &str) -> JwtFile {
 fn token(file: &JwtFile, key: &str) -> Result<String, CallError> {
     let parameters = json!({"key": key, "kid": "cert-7", "user": "ann@acme.example", "scopes": ["rest_webservices"]});
     let variables = [("parameters", &parameters)];
-    file.token(&Env::new(&Value::Null, &variables), "client-1", "https://login.example/token", NOW)
+    file.token(&Env::of(&variables), "client-1", "https://login.example/token", NOW)
 }
 
 fn decoded(token: &str, key: &DecodingKey, algorithm: jsonwebtoken::Algorithm) -> Value {
@@ -121,7 +121,7 @@ fn a_key_that_does_not_fit_is_an_error_that_shows_none_of_it() {
     }
     let empty = Value::Object(Map::new());
     let variables = [("parameters", &empty)];
-    let env = Env::new(&Value::Null, &variables);
+    let env = Env::of(&variables);
     assert!(!file("algorithm: RS256").is_set_up(&env));
     assert!(file("algorithm: RS256").token(&env, "c", "https://t", NOW).unwrap_err().to_string().contains("not set"));
 }

@@ -9,6 +9,7 @@ use super::{Comparison, Expr, OPERATORS, Unary, Walk};
 use crate::connectors::folder::SpecError;
 use crate::connectors::template::Template;
 use crate::connectors::yaml::{Node, Placed};
+use crate::domain::json::Json;
 
 /// What a compilation needs to know.
 pub(super) struct Compiler<'a> {
@@ -34,7 +35,7 @@ impl Compiler<'_> {
                 }
                 entries => self.object(placed, entries),
             },
-            literal => Ok(Expr::Literal(literal.to_json())),
+            literal => Ok(Expr::Literal(kept(&literal.to_json()))),
         }
     }
 
@@ -70,7 +71,7 @@ impl Compiler<'_> {
         }
         Ok(match name {
             "$var" => self.path(argument, self.text(argument)?).map(Expr::Var)?,
-            "$literal" => Expr::Literal(argument.node.to_json()),
+            "$literal" => Expr::Literal(kept(&argument.node.to_json())),
             "$concat" => Expr::Concat(self.list(argument)?),
             "$and" => Expr::All(self.list(argument)?),
             "$or" => Expr::Any(self.list(argument)?),
@@ -229,7 +230,7 @@ impl<'c, 'p> Fields<'c, 'p> {
     }
     fn expr_or_null(&self, name: &str) -> Result<Box<Expr>, SpecError> {
         self.get(name)
-            .map_or_else(|| Ok(Box::new(Expr::Literal(Value::Null))), |at| self.compiler.expr(at).map(Box::new))
+            .map_or_else(|| Ok(Box::new(Expr::Literal(Json::Null))), |at| self.compiler.expr(at).map(Box::new))
     }
     fn text(&self, name: &str) -> Result<&'p str, SpecError> {
         self.compiler.text(self.need(name)?).map_err(|e| e.field(name))
@@ -245,6 +246,10 @@ impl<'c, 'p> Fields<'c, 'p> {
         let at = self.need(name)?;
         Path::parse(self.compiler.text(at)?).map_err(|m| self.compiler.wrong(at, m).field(name))
     }
+}
+
+fn kept(literal: &Value) -> Json<'static> {
+    Json::from(literal).keep()
 }
 
 fn unary(name: &str) -> Option<Unary> {

@@ -17,11 +17,12 @@ use path::Path;
 use serde_json::Value;
 use zones::Times;
 
-pub use eval::Env;
+pub use eval::{Env, written};
 
 use super::folder::SpecError;
 use super::template::Template;
 use super::yaml::{self, Placed};
+use crate::domain::json::Json;
 
 /// Every operator, for the error about an unknown one and for the docs.
 pub const OPERATORS: &[&str] = &[
@@ -74,7 +75,7 @@ pub struct Mapping(Expr);
 /// One node of an expression.
 #[derive(Clone, Debug)]
 enum Expr {
-    Literal(Value),
+    Literal(Json<'static>),
     Var(Path),
     Object(Vec<(String, Expr)>),
     List(Vec<Expr>),
@@ -192,7 +193,11 @@ impl Mapping {
     }
     /// The value that the expression makes in this environment.
     pub fn eval(&self, env: &Env<'_>) -> Value {
-        eval::eval(&self.0, env).into_owned()
+        eval::eval(&self.0, env).to_value()
+    }
+    /// The same, as long as the record and the expression are there.
+    pub fn make<'a>(&'a self, env: &Env<'a>) -> Json<'a> {
+        eval::own(eval::eval(&self.0, env))
     }
     /// Whether the condition holds.
     pub fn holds(&self, env: &Env<'_>) -> bool {

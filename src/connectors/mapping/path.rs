@@ -6,6 +6,8 @@ use std::fmt;
 
 use serde_json::Value;
 
+use crate::domain::json::Json;
+
 /// The most steps of a path: what is made of paths is walked step by step, on a stack.
 const STEPS_MAX: usize = 64;
 
@@ -57,6 +59,13 @@ impl Path {
         self.steps.iter().try_fold(value, |value, step| match step {
             Step::Key(key) => value.as_object()?.get(key),
             Step::Index(index) => value.as_array()?.get(*index),
+        })
+    }
+    /// The same in a tree that borrows.
+    pub fn find_in<'v, 'a>(&self, value: &'v Json<'a>) -> Option<&'v Json<'a>> {
+        self.steps.iter().try_fold(value, |value, step| match step {
+            Step::Key(key) => value.as_object()?.get(key),
+            Step::Index(index) => value.as_list()?.get(*index),
         })
     }
     /// Whether the path is `$` itself.
@@ -115,7 +124,9 @@ mod tests {
             ("$.a.nothing.here", None),
             ("$.a['b c'][9]", None),
         ] {
-            assert_eq!(Path::parse(path).unwrap().find(&value), found, "{path}");
+            let path = Path::parse(path).unwrap();
+            assert_eq!(path.find(&value), found, "{path}");
+            assert_eq!(path.find_in(&Json::from(&value)).map(Json::to_value).as_ref(), found, "{path}");
         }
         assert_eq!(Path::parse("$root.a['b c'][0]").unwrap().to_string(), "$root.a['b c'][0]");
     }

@@ -111,6 +111,7 @@ mod tests {
 
     use super::*;
     use crate::connectors::mapping::Env;
+    use crate::domain::json::Json;
 
     fn mapping(text: &str) -> Mapping {
         Mapping::read("record.map.yml", text, &["parameters"]).unwrap()
@@ -134,7 +135,7 @@ mod tests {
         let map = mapping("name: $.Name\ncustomFields: {$omit: {from: $, keys: [attributes], mapped: true}}\n");
         let path = Path::parse("$.Id").unwrap();
         let record = json!({"attributes": {}, "Id": "1", "Name": "n", "Size__c": 7});
-        let made = map.closed(&[&path]).eval(&Env::new(&record, &[]));
+        let made = map.closed(&[&path]).eval(&Env::new(&Json::from(&record), &[]));
         assert_eq!(made, json!({"name": "n", "customFields": {"Size__c": 7}}));
     }
 }

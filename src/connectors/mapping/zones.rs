@@ -114,9 +114,9 @@ impl Local {
     }
     /// Reads a time that was seen at that moment; of two that a text may stand for, the latest that had passed. Where it is
     /// not known when it was seen: the earlier, and in the hour that is left out, as if the clock had not been moved.
-    pub fn read(&self, value: &Value, seen_at: Option<Millis>) -> Option<Millis> {
-        let Some(zone) = &self.zone else { return self.format.read(value) };
-        let wall = match self.format.read_wall(value.as_str()?.trim())? {
+    pub fn read(&self, text: &str, seen_at: Option<Millis>) -> Option<Millis> {
+        let Some(zone) = &self.zone else { return self.format.read(text) };
+        let wall = match self.format.read_wall(text.trim())? {
             times::Wall::Exact(stamp) => return times::millis(stamp),
             times::Wall::Local(wall) => wall,
         };

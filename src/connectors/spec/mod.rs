@@ -202,7 +202,7 @@ impl BaseUri {
         let variables = [("parameters", &whole)];
         let given = parameters.get("baseUri").and_then(Value::as_str).map(str::to_owned);
         let default =
-            || self.default.as_ref().and_then(|default| default.render_url(&Env::new(&Value::Null, &variables)));
+            || self.default.as_ref().and_then(|default| default.render_url(&Env::of(&variables)));
         let text = given.or_else(default).ok_or("parameters.baseUri is missing: the address of the app")?;
         let url = Url::parse(text.trim()).map_err(|e| format!("parameters.baseUri is not a URL: {e}"))?;
         let plain = url.query().is_none() && url.fragment().is_none() && url.username().is_empty();
@@ -215,7 +215,7 @@ impl BaseUri {
     pub(super) fn whole(&self, base: &Url, parameters: &Value) -> Result<Url, String> {
         let Some(suffix) = &self.suffix else { return Ok(base.clone()) };
         let variables = [("parameters", parameters)];
-        let suffix = suffix.render_path(&Env::new(&Value::Null, &variables));
+        let suffix = suffix.render_path(&Env::of(&variables));
         let suffix = suffix.ok_or("the base URI's suffix needs a parameter that is not set")?;
         let mut whole = base.clone();
         let slash = if suffix.is_empty() || suffix.starts_with('/') { "" } else { "/" };

@@ -1,6 +1,11 @@
 //! Puts a record's fields into the model's order, so that equal records have equal bytes.
 
-use serde_json::{Map, Value};
+use std::borrow::Cow;
+
+use serde_json::Value;
+
+use crate::domain::json::{Json, Members};
+use crate::domain::record::CUSTOM_FIELDS;
 
 /// Names that the engine itself writes into every record, in either API version; a mapping cannot set them.
 const WRITTEN_BY_THE_ENGINE: &[&str] = &[
@@ -14,56 +19,59 @@ const WRITTEN_BY_THE_ENGINE: &[&str] = &[
     "createdTimestamp",
     "updatedTimestamp",
 ];
-/// Members that are looked through one by one.
-const FEW: usize = 8;
-const CUSTOM_FIELDS: &str = "customFields";
-
-/// See [`super::Model::arrange`].
-pub(super) fn record(schema: &Value, mut fields: Map<String, Value>) -> Map<String, Value> {
-    fields.retain(|name, _| !WRITTEN_BY_THE_ENGINE.contains(&name.as_str()));
-    let custom = fields.shift_remove(CUSTOM_FIELDS);
-    let mut arranged = object(Some(schema), fields);
-    if let Some(custom) = custom {
-        arranged.insert(CUSTOM_FIELDS.to_owned(), value(None, custom));
-    }
-    arranged
+/// The order of an object's members, or of the members of a list's items, out of a schema.
+#[derive(Clone, Debug, Default)]
+pub struct Order {
+    /// By name: its place, and the order inside it.
+    names: Vec<(String, usize, Order)>,
+    /// Of a list's items.
+    items: Option<Box<Order>>,
 }
 
-/// Known names in the schema's order, then the others in alphabetical order.
-fn object(schema: Option<&Value>, mut fields: Map<String, Value>) -> Map<String, Value> {
-    let Some(properties) = schema.and_then(|s| s.get("properties")).and_then(Value::as_object) else {
-        fields.sort_keys();
-        for member in fields.values_mut().filter(|member| member.is_object() || member.is_array()) {
-            *member = value(None, member.take());
-        }
-        return fields;
-    };
-    let mut arranged = Map::with_capacity(fields.len());
-    for (name, property) in properties {
-        if fields.is_empty() {
-            break;
-        }
-        // A model has many names and a record may have few: comparing those is quicker than hashing each of the model's.
-        if fields.len() <= FEW && !fields.keys().any(|key| key == name) {
-            continue;
-        }
-        // `swap_remove` disturbs only the order of what is sorted below anyway.
-        if let Some((name, found)) = fields.swap_remove_entry(name) {
-            arranged.insert(name, value(Some(property), found));
-        }
+impl Order {
+    /// The order of what a schema describes. A schema has no circles, so this ends.
+    pub(super) fn of(schema: &Value) -> Self {
+        let properties = schema.get("properties").and_then(Value::as_object).into_iter().flatten();
+        let names = properties.enumerate().map(|(place, (name, inner))| (name.clone(), place, Self::of(inner)));
+        let mut names: Vec<_> = names.collect();
+        names.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        Self { names, items: schema.get("items").map(|items| Box::new(Self::of(items))) }
     }
-    fields.sort_keys();
-    arranged.extend(fields.into_iter().map(|(name, found)| (name, value(None, found))));
-    arranged
+    /// See [`super::Model::arrange`].
+    pub(super) fn record<'a>(&self, mut fields: Members<'a>) -> Members<'a> {
+        fields.retain(|name, _| !WRITTEN_BY_THE_ENGINE.contains(&name));
+        object(Some(self), fields, Some(CUSTOM_FIELDS))
+    }
+    fn member(&self, name: &str) -> Option<(usize, &Self)> {
+        let at = self.names.binary_search_by(|(known, ..)| known.as_str().cmp(name)).ok()?;
+        self.names.get(at).map(|(_, place, inner)| (*place, inner))
+    }
 }
 
-/// Recursion is bounded by the parser, which refuses JSON nested deeper than 128.
-fn value(schema: Option<&Value>, found: Value) -> Value {
+/// Known names in the schema's order, then the others in alphabetical order, then `last`, of which nothing is known.
+fn object<'a>(order: Option<&Order>, fields: Members<'a>, last: Option<&str>) -> Members<'a> {
+    const AFTER_ALL_KNOWN: usize = usize::MAX - 1;
+    type Placed<'a> = (usize, Cow<'a, str>, Json<'a>);
+    let mut placed: Vec<Placed<'a>> = Vec::with_capacity(fields.len());
+    for (name, found) in fields {
+        let (place, inner) = match order.and_then(|order| order.member(&name)) {
+            _ if last == Some(&*name) => (usize::MAX, None),
+            Some((place, inner)) => (place, Some(inner)),
+            None => (AFTER_ALL_KNOWN, None),
+        };
+        placed.push((place, name, value(inner, found)));
+    }
+    placed.sort_unstable_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+    Members::distinct(placed.into_iter().map(|(_, name, value)| (name, value)).collect())
+}
+
+/// Recursion is bounded, since reading refuses JSON that nests too deep.
+fn value<'a>(order: Option<&Order>, found: Json<'a>) -> Json<'a> {
     match found {
-        Value::Object(fields) => Value::Object(object(schema, fields)),
-        Value::Array(items) => {
-            let each = schema.and_then(|s| s.get("items"));
-            Value::Array(items.into_iter().map(|item| value(each, item)).collect())
+        Json::Object(fields) => Json::Object(object(order, fields, None)),
+        Json::List(items) => {
+            let each = order.and_then(|order| order.items.as_deref());
+            Json::List(items.into_iter().map(|item| value(each, item)).collect())
         }
         plain => plain,
     }
@@ -78,8 +86,7 @@ mod tests {
 
     fn arrange(fields: Value) -> String {
         let model = Catalogue::embedded().find("commerce/orders").unwrap();
-        let Value::Object(fields) = fields else { unreachable!() };
-        serde_json::to_string(&model.arrange(fields)).unwrap()
+        model.arrange(Members::from(fields.as_object().unwrap())).to_text()
     }
 
     #[test]

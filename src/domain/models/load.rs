@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use include_dir::{Dir, include_dir};
 use serde_json::{Map, Value};
 
+use super::arrange::Order;
 use super::{Catalogue, Field, Model};
 use crate::domain::version::ApiVersion;
 
@@ -77,7 +78,8 @@ fn model(topic: &str, system: bool, text: &str, shared: &Shared) -> Result<Model
     let (title, description) = (text_of("title"), text_of("description"));
     let mut fields = Vec::new();
     list(&schema, "", &mut fields);
-    Ok(Model { topic: topic.to_owned(), title, description, system, schema, example, fields })
+    let order = Order::of(&schema);
+    Ok(Model { topic: topic.to_owned(), title, description, system, schema, example, fields, order })
 }
 
 /// The schema with each `$ref` replaced by what it names; what stands beside the `$ref` (a title, a description) wins.

@@ -17,8 +17,10 @@ use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
+use super::json::Members;
 use super::topic;
 use super::version::ApiVersion;
+use arrange::Order;
 pub use check::{PROBLEMS_MAX, Problem};
 
 /// One built-in topic.
@@ -38,6 +40,7 @@ pub struct Model {
     pub example: Map<String, Value>,
     /// Every field with its dotted path, in the model's order.
     pub fields: Vec<Field>,
+    order: Order,
 }
 
 /// One field, as `GET /one/metadata/fields` lists it.
@@ -90,8 +93,8 @@ impl Model {
     /// The same fields in the model's order, at every depth: equal records have equal bytes. Names that the model does
     /// not know follow in alphabetical order, `customFields` last; names that every record carries (`id`, times) are
     /// left out, since the engine writes them.
-    pub fn arrange(&self, fields: Map<String, Value>) -> Map<String, Value> {
-        arrange::record(&self.schema, fields)
+    pub fn arrange<'a>(&self, fields: Members<'a>) -> Members<'a> {
+        self.order.record(fields)
     }
     /// The whole `dataPayload` of this topic in bodies of `version`, as JSON Schema 2020-12 that stands alone.
     pub fn payload_schema(&self, version: ApiVersion) -> Value {
@@ -160,9 +163,9 @@ mod tests {
             if let Err(error) = validator.validate(&Value::Object(model.example.clone())) {
                 panic!("{} at {}: {error}", model.topic, error.instance_path());
             }
-            let arranged = model.arrange(model.example.clone());
+            let arranged = model.arrange(Members::from(&model.example));
             assert_eq!(
-                serde_json::to_string(&arranged).unwrap(),
+                arranged.to_text(),
                 serde_json::to_string(&model.example).unwrap(),
                 "{}",
                 model.topic

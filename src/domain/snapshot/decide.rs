@@ -4,22 +4,15 @@ use serde_json::{Map, Value};
 
 use super::hash::{Hash, IgnoredFields, raw_hash};
 use super::{Hashed, SnapshotRow, Version, diff};
+use crate::domain::json::Members;
 use crate::domain::record::Unified;
 use crate::domain::time::Millis;
 
-/// What was seen of a record.
+/// How a record was found to be gone.
 #[derive(Clone, Copy, Debug)]
-pub enum Incoming<'a> {
-    /// The app showed it.
-    Record {
-        /// The app's own record, as its bytes came.
-        raw: &'a str,
-        /// What the mapping made of it.
-        unified: &'a Unified,
-        observed_at: Millis,
-    },
+pub enum Gone<'a> {
     /// The app says that it is gone: a delete webhook, its list of deleted records, a fetch that found nothing.
-    Gone { remote_id: &'a str, remote_updated_at: Option<Millis>, observed_at: Millis },
+    Told { remote_id: &'a str, remote_updated_at: Option<Millis>, observed_at: Millis },
     /// A complete scan that began then did not show it, and the [`guard`](super::guard()) believes the scan.
     Missing { scan_started_at: Millis },
 }
@@ -157,19 +150,10 @@ fn may_be_unmapped(row: &SnapshotRow, context: &Context<'_>) -> bool {
     row.is_live() && row.mapped_by == *context.mapping
 }
 
-/// What follows from a sighting.
-pub fn decide(row: Option<&SnapshotRow>, incoming: &Incoming<'_>, context: &Context<'_>) -> Change {
-    match *incoming {
-        Incoming::Record { raw, unified, observed_at } => {
-            let version = Version { remote_updated_at: unified.remote_updated_at, observed_at };
-            if row.is_some_and(|row| !version.replaces(row.version)) {
-                return Change::Stale;
-            }
-            let hash = raw_hash(context.mapping, raw);
-            let hashed = Hashed::new(hash, context.mapping, unified, context.ignored);
-            shown(row, Shown { raw, hashed, fields: Some(&unified.fields), version }, context)
-        }
-        Incoming::Gone { remote_id, remote_updated_at, observed_at } => {
+/// What follows from a record that is gone.
+pub fn decide_gone(row: Option<&SnapshotRow>, gone: &Gone<'_>, context: &Context<'_>) -> Change {
+    match *gone {
+        Gone::Told { remote_id, remote_updated_at, observed_at } => {
             let version = Version { remote_updated_at, observed_at };
             match row {
                 None => Change::Silent { row: never_known(remote_id, version, context), why: Silence::NeverKnown },
@@ -178,7 +162,7 @@ pub fn decide(row: Option<&SnapshotRow>, incoming: &Incoming<'_>, context: &Cont
                 Some(row) => Change::Deleted { row: tombstone(row, version, context) },
             }
         }
-        Incoming::Missing { scan_started_at } => match row {
+        Gone::Missing { scan_started_at } => match row {
             Some(row) if row.is_live() && row.version.observed_at < scan_started_at => {
                 let version = Version { remote_updated_at: None, observed_at: scan_started_at };
                 Change::Deleted { row: tombstone(row, version, context) }
@@ -188,8 +172,9 @@ pub fn decide(row: Option<&SnapshotRow>, incoming: &Incoming<'_>, context: &Cont
     }
 }
 
-/// What follows from a record that the app showed, and that was mapped and hashed by the context's mapping.
-pub fn decide_hashed(
+/// What follows from a record that the app showed, mapped and hashed by the context's mapping. `raw` is the app's own record,
+/// as its bytes came.
+pub fn decide(
     row: Option<&SnapshotRow>,
     raw: &str,
     hashed: Hashed,
@@ -200,15 +185,13 @@ pub fn decide_hashed(
     if row.is_some_and(|row| !version.replaces(row.version)) {
         return Change::Stale;
     }
-    shown(row, Shown { raw, hashed, fields: None, version }, context)
+    shown(row, Shown { raw, hashed, version }, context)
 }
 
 /// A record that is not older than its row.
 struct Shown<'a> {
     raw: &'a str,
     hashed: Hashed,
-    /// The unified fields, where they are still at hand.
-    fields: Option<&'a Map<String, Value>>,
     version: Version,
 }
 
@@ -243,7 +226,7 @@ fn unknown(hashed: Hashed, version: Version, context: &Context<'_>) -> Change {
 }
 
 fn known(row: &SnapshotRow, shown: Shown<'_>, context: &Context<'_>) -> Change {
-    let Shown { raw, hashed, fields, version } = shown;
+    let Shown { raw, hashed, version } = shown;
     let remote_created_at = hashed.remote_created_at;
     let next = Box::new(SnapshotRow {
         // A shape that does not tell when the record was created takes nothing away from one that does.
@@ -258,10 +241,7 @@ fn known(row: &SnapshotRow, shown: Shown<'_>, context: &Context<'_>) -> Change {
         created_path(row, remote_created_at)
     } else {
         // The hash of another mapping may have left other fields out, so that only the fields themselves tell.
-        let mut paths = match fields {
-            Some(fields) => diff(&parse(&row.fields), fields, context.ignored),
-            None => diff(&parse(&row.fields), &parse(&next.fields), context.ignored),
-        };
+        let mut paths = diff(&parse(&row.fields), &parse(&next.fields), context.ignored);
         paths.extend(created_path(row, remote_created_at));
         paths
     };
@@ -301,9 +281,9 @@ fn never_known(remote_id: &str, version: Version, context: &Context<'_>) -> Box<
         remote_id: remote_id.to_owned(),
         remote_created_at: None,
         remote_updated_at: None,
-        fields: Map::new(),
+        fields: Members::default(),
     };
-    let hashed = Hashed::new(raw_hash(context.mapping, ""), context.mapping, &unified, context.ignored);
+    let hashed = Hashed::new(raw_hash(context.mapping, ""), context.mapping, unified, context.ignored);
     Box::new(SnapshotRow { deleted_at: Some(context.now), ..hashed.first(version, context.now) })
 }
 

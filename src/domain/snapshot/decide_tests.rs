@@ -20,19 +20,23 @@ fn context() -> Context<'static> {
     }
 }
 
-fn unified(fields: &str, updated: Option<u64>) -> Unified {
+fn unified(fields: &str, updated: Option<u64>) -> Unified<'static> {
     Unified {
         remote_id: "42".into(),
         remote_created_at: Some(Millis(10)),
         remote_updated_at: updated.map(Millis),
-        fields: serde_json::from_str(fields).unwrap(),
+        fields: Members::from(&parse(fields)).keep(),
     }
 }
 
 /// The app's own record has the same text as the unified fields, unless a test says otherwise.
 fn see(row: Option<&SnapshotRow>, fields: &str, updated: Option<u64>, observed: u64, context: &Context<'_>) -> Change {
-    let unified = unified(fields, updated);
-    decide(row, &Incoming::Record { raw: fields, unified: &unified, observed_at: Millis(observed) }, context)
+    show(row, fields, unified(fields, updated), observed, context)
+}
+
+fn show(row: Option<&SnapshotRow>, raw: &str, mapped: Unified<'_>, observed: u64, context: &Context<'_>) -> Change {
+    let hashed = Hashed::new(raw_hash(context.mapping, raw), context.mapping, mapped, context.ignored);
+    decide(row, raw, hashed, Millis(observed), context)
 }
 
 fn gone(row: Option<&SnapshotRow>, updated: Option<u64>, observed: u64) -> Change {
@@ -40,9 +44,8 @@ fn gone(row: Option<&SnapshotRow>, updated: Option<u64>, observed: u64) -> Chang
 }
 
 fn gone_in(row: Option<&SnapshotRow>, updated: Option<u64>, observed: u64, context: &Context<'_>) -> Change {
-    let incoming =
-        Incoming::Gone { remote_id: "42", remote_updated_at: updated.map(Millis), observed_at: Millis(observed) };
-    decide(row, &incoming, context)
+    let gone = Gone::Told { remote_id: "42", remote_updated_at: updated.map(Millis), observed_at: Millis(observed) };
+    decide_gone(row, &gone, context)
 }
 
 /// A row as if the record had been seen at 100, changed by the app at 50.
@@ -73,7 +76,7 @@ fn before_the_baseline_only_what_the_app_made_after_the_connection_is_created() 
     }
     let context = Context { baseline: Baseline::Silent { connected_at: Millis(0) }, ..context() };
     let unified = Unified { remote_created_at: None, ..unified("{}", None) };
-    let change = decide(None, &Incoming::Record { raw: "{}", unified: &unified, observed_at: Millis(1) }, &context);
+    let change = show(None, "{}", unified, 1, &context);
     assert!(matches!(change, Change::Silent { why: Silence::Baseline, .. }));
 }
 
@@ -153,8 +156,7 @@ fn an_older_version_that_comes_late_is_dropped() {
 fn a_change_of_the_apps_record_alone_is_for_those_who_want_raw() {
     let row = live_row(r#"{"a":1}"#);
     let unified = unified(r#"{"a":1}"#, Some(60));
-    let incoming = Incoming::Record { raw: r#"{"a":1,"x":1}"#, unified: &unified, observed_at: Millis(200) };
-    let change = decide(Some(&row), &incoming, &context());
+    let change = show(Some(&row), r#"{"a":1,"x":1}"#, unified, 200, &context());
     let Change::RawOnly { row } = &change else { panic!("{change:?}") };
     assert_eq!(row.version.remote_updated_at, Some(Millis(60)));
     assert_eq!(change.update_type(), Some("updated"));
@@ -175,9 +177,9 @@ fn a_new_mapping_is_silent_unless_the_connection_asks() {
     let row = live_row(r#"{"a":1}"#);
     let raw = r#"{"a":1}"#;
     let mapped = unified(r#"{"a":1,"b":2}"#, Some(50));
-    let remap = |emits: bool, raw: &str, mapped: &Unified| {
+    let remap = |emits: bool, raw: &str, mapped: &Unified<'_>| {
         let context = Context { mapping: &V2, remap_emits: emits, ..context() };
-        decide(Some(&row), &Incoming::Record { raw, unified: mapped, observed_at: Millis(200) }, &context)
+        show(Some(&row), raw, mapped.clone(), 200, &context)
     };
     assert!(matches!(remap(false, raw, &mapped), Change::Silent { why: Silence::Remap, .. }));
     assert!(matches!(remap(true, raw, &mapped), Change::Updated { .. }));
@@ -206,11 +208,7 @@ fn a_time_of_creation_counts_only_where_both_tell_it() {
     let row = live_row(r#"{"a":1}"#);
     let with = |created: Option<u64>| {
         let unified = Unified { remote_created_at: created.map(Millis), ..unified(r#"{"a":1}"#, Some(60)) };
-        decide(
-            Some(&row),
-            &Incoming::Record { raw: r#"{"a": 1}"#, unified: &unified, observed_at: Millis(200) },
-            &context(),
-        )
+        show(Some(&row), r#"{"a": 1}"#, unified, 200, &context())
     };
     let Change::Updated { changed, .. } = with(Some(11)) else { panic!() };
     assert_eq!(changed, ["remoteCreatedAt"]);
@@ -245,7 +243,7 @@ fn a_record_that_was_gone_before_it_was_seen_is_not_told() {
 fn a_scan_deletes_only_what_was_not_observed_since_it_began() {
     let row = live_row(r#"{"a":1}"#);
     let miss = |row: Option<&SnapshotRow>, started: u64| {
-        decide(row, &Incoming::Missing { scan_started_at: Millis(started) }, &context())
+        decide_gone(row, &Gone::Missing { scan_started_at: Millis(started) }, &context())
     };
     let Change::Deleted { row: tombstone } = miss(Some(&row), 101) else { panic!() };
     assert_eq!(tombstone.version.observed_at, Millis(101));

@@ -3,8 +3,10 @@
 //! Always true: two sets of fields have the same hash exactly if [`diff`](super::diff()) finds no path between them. A null
 //! is the same as nothing, `1.50` the same as `1.5`, and the order of names does not count.
 
-use serde_json::{Map, Number, Value};
+use serde_json::Number;
 use sha2::{Digest, Sha256};
+
+use crate::domain::json::{Json, Members};
 
 /// SHA-256, the first 16 bytes.
 pub type Hash = [u8; 16];
@@ -38,7 +40,7 @@ pub fn raw_hash(mapping: &[u8; 16], raw: &str) -> Hash {
 }
 
 /// The hash of the unified fields.
-pub fn unified_hash(fields: &Map<String, Value>, ignored: &IgnoredFields) -> Hash {
+pub fn unified_hash(fields: &Members<'_>, ignored: &IgnoredFields) -> Hash {
     let mut bytes = Vec::with_capacity(1024);
     object(fields, ignored, &mut Vec::new(), &mut bytes);
     cut(Sha256::new().chain_update(bytes))
@@ -51,9 +53,9 @@ fn cut(hasher: Sha256) -> Hash {
 }
 
 /// Writes a form in which equal things have equal bytes, and no two different ones do: each text has its length before it.
-fn object<'a>(fields: &'a Map<String, Value>, ignored: &IgnoredFields, names: &mut Vec<&'a str>, out: &mut Vec<u8>) {
-    let mut members: Vec<(&str, &Value)> =
-        fields.iter().filter(|(_, v)| !v.is_null()).map(|(n, v)| (n.as_str(), v)).collect();
+fn object<'a>(fields: &'a Members<'_>, ignored: &IgnoredFields, names: &mut Vec<&'a str>, out: &mut Vec<u8>) {
+    let mut members: Vec<(&str, &Json<'_>)> =
+        fields.iter().filter(|(_, v)| !v.is_null()).map(|(n, v)| (n.as_ref(), v)).collect();
     members.sort_unstable_by_key(|(name, _)| *name);
     out.push(b'{');
     for (name, value) in members {
@@ -67,26 +69,26 @@ fn object<'a>(fields: &'a Map<String, Value>, ignored: &IgnoredFields, names: &m
     out.push(b'}');
 }
 
-fn value<'a>(value: &'a Value, ignored: &IgnoredFields, names: &mut Vec<&'a str>, out: &mut Vec<u8>) {
+fn value<'a>(value: &'a Json<'_>, ignored: &IgnoredFields, names: &mut Vec<&'a str>, out: &mut Vec<u8>) {
     match value {
-        Value::Null => out.push(b'0'),
-        Value::Bool(true) => out.push(b'T'),
-        Value::Bool(false) => out.push(b'F'),
-        Value::Number(number) => {
+        Json::Null => out.push(b'0'),
+        Json::Bool(true) => out.push(b'T'),
+        Json::Bool(false) => out.push(b'F'),
+        Json::Number(digits) => {
             out.push(b'N');
-            canonical(number.as_str(), out);
+            canonical(digits, out);
             out.push(b';');
         }
-        Value::String(string) => {
+        Json::Text(string) => {
             out.push(b'S');
             text(string, out);
         }
-        Value::Array(items) => {
+        Json::List(items) => {
             out.push(b'[');
             items.iter().for_each(|item| self::value(item, ignored, names, out));
             out.push(b']');
         }
-        Value::Object(fields) => object(fields, ignored, names, out),
+        Json::Object(fields) => object(fields, ignored, names, out),
     }
 }
 
@@ -140,7 +142,7 @@ mod tests {
     use super::*;
 
     fn hash(text: &str, ignored: &[&str]) -> Hash {
-        unified_hash(&serde_json::from_str(text).unwrap(), &IgnoredFields::new(ignored))
+        unified_hash(&Members::from(&serde_json::from_str(text).unwrap()), &IgnoredFields::new(ignored))
     }
     fn same(a: &str, b: &str) -> bool {
         hash(a, &[]) == hash(b, &[])

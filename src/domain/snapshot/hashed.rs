@@ -25,16 +25,15 @@ pub struct Hashed {
 
 impl Hashed {
     /// Hashes a record that this version of the mapping made.
-    pub fn new(raw_hash: Hash, mapping: &[u8; 16], unified: &Unified, ignored: &IgnoredFields) -> Self {
+    pub fn new(raw_hash: Hash, mapping: &[u8; 16], unified: Unified<'_>, ignored: &IgnoredFields) -> Self {
         Self {
-            remote_id: unified.remote_id.clone(),
+            remote_id: unified.remote_id,
             remote_created_at: unified.remote_created_at,
             remote_updated_at: unified.remote_updated_at,
             raw_hash,
             mapped_by: *mapping,
             unified_hash: unified_hash(&unified.fields, ignored),
-            // A map of values with text keys can always be written.
-            fields: serde_json::to_string(&unified.fields).unwrap_or_default(),
+            fields: unified.fields.to_text(),
         }
     }
 
