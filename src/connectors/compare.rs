@@ -20,7 +20,9 @@ pub fn difference(path: &str, expected: &Value, actual: &Value) -> Option<String
             let pairs = wanted.iter().zip(made).enumerate();
             pairs.into_iter().find_map(|(index, (wanted, made))| difference(&format!("{path}[{index}]"), wanted, made))
         }
-        (Value::Number(wanted), Value::Number(made)) if decimal::compare(wanted.as_str(), made.as_str()).is_some_and(|o| o.is_eq()) => {
+        (Value::Number(wanted), Value::Number(made))
+            if decimal::compare(wanted.as_str(), made.as_str()).is_some_and(|o| o.is_eq()) =>
+        {
             None
         }
         (wanted, made) if wanted == made => None,

@@ -23,8 +23,8 @@ use super::spec::{Collection, Method};
 use super::template::Template;
 use super::yaml::Placed;
 use super::{CallError, PageMark, Session};
-use crate::domain::json::Json;
 use crate::domain::app_field::{AppField, AppFields};
+use crate::domain::json::Json;
 use crate::domain::snapshot::raw_hash;
 
 /// Fields of one collection that are looked at; an org of Salesforce has at most 800 of its own per object.

@@ -122,8 +122,8 @@ impl Session {
     pub fn event_change(&self, event: &str, payload: &RawValue) -> Result<Option<Change>, CallError> {
         let event = self.event(event)?;
         let Some(of) = &event.collection else { return Ok(None) };
-        let payload = json::read(payload)
-            .map_err(|error| CallError::BadAnswer(format!("the event is not JSON: {error}")))?;
+        let payload =
+            json::read(payload).map_err(|error| CallError::BadAnswer(format!("the event is not JSON: {error}")))?;
         let variables = [("parameters", &self.caller.parameters)];
         let env = Env::new(&payload, &variables);
         let key = match of {
@@ -228,7 +228,8 @@ pub(super) fn change(
             Some(collection.record.local(seen.0, seen.1)?.read(&raw).map_err(CallError::BadAnswer)?)
         }
     };
-    let remote_id = id.and_then(|id| id_text(&Json::from(&id))).or_else(|| record.as_ref().map(|record| record.remote_id.clone()));
+    let remote_id =
+        id.and_then(|id| id_text(&Json::from(&id))).or_else(|| record.as_ref().map(|record| record.remote_id.clone()));
     let remote_id = remote_id.ok_or_else(|| CallError::BadAnswer("the event names no record".to_owned()))?;
     Ok(Change { collection: collection.key.clone(), kind, remote_id, record })
 }

@@ -9,6 +9,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use serde_json::value::RawValue;
 
 use super::mapping::path::{Path, Step};
+use crate::domain::json::{Json, Reader};
 
 /// A set of paths, as a tree.
 #[derive(Clone, Debug, Default)]
@@ -53,6 +54,13 @@ impl Picker {
         deserializer.end()?;
         Ok(found)
     }
+    /// The same of a record, read: what is not asked for is stepped over quickly, since the text has been checked. The error is
+    /// one sentence, see [`json::read`].
+    pub fn read<'t>(&self, raw: &'t RawValue) -> Result<Vec<Option<Json<'t>>>, String> {
+        let mut found = vec![None; self.count];
+        self.root.read(&mut Reader::new(raw), &mut found)?;
+        Ok(found)
+    }
     /// The same where the path of that number leads to a list: its elements are found in the same walk, unless another
     /// path leads there or further in; then it is among the rest, unread.
     pub fn pick_list<'t>(
@@ -66,6 +74,41 @@ impl Picker {
         Seed { branch: &self.root, found: &mut found, list }.deserialize(&mut deserializer)?;
         deserializer.end()?;
         Ok((found, listed))
+    }
+}
+
+impl Branch {
+    /// Nothing of this part is asked for.
+    const PAST: &Self = &Self { taken: Vec::new(), steps: Vec::new() };
+
+    fn read<'t>(&self, reader: &mut Reader<'t>, found: &mut [Option<Json<'t>>]) -> Result<(), String> {
+        let further = |is: &dyn Fn(&Step) -> bool| {
+            self.steps.iter().find(|(step, _)| is(step)).map_or(Self::PAST, |(_, branch)| branch)
+        };
+        let mut inside = reader.clone();
+        match reader.peek() {
+            b'{' if !self.steps.is_empty() => inside.members(|reader, name| {
+                let named = |step: &Step| matches!(step, Step::Key(key) if *key == name);
+                further(&named).read(reader, found)
+            })?,
+            b'[' if !self.steps.is_empty() => inside.items(|reader, number| {
+                let numbered = |step: &Step| *step == Step::Index(number);
+                further(&numbered).read(reader, found)
+            })?,
+            _ if self.taken.is_empty() => return reader.skip(),
+            _ => {}
+        }
+        if self.taken.is_empty() {
+            *reader = inside;
+            return Ok(());
+        }
+        let value = reader.value()?;
+        for number in &self.taken {
+            if let Some(place) = found.get_mut(*number) {
+                *place = Some(value.clone());
+            }
+        }
+        Ok(())
     }
 }
 
@@ -154,11 +197,10 @@ impl<'t> Visitor<'t> for Seed<'_, 't> {
         Ok(())
     }
     fn visit_seq<A: SeqAccess<'t>>(mut self, mut list: A) -> Result<(), A::Error> {
-        const PAST: &Branch = &Branch { taken: Vec::new(), steps: Vec::new() };
         for index in 0.. {
             let steps = &self.branch.steps;
             let hit = steps.iter().find(|(step, _)| *step == Step::Index(index));
-            let branch = hit.map_or(PAST, |(_, branch)| branch);
+            let branch = hit.map_or(Branch::PAST, |(_, branch)| branch);
             if list.next_element_seed(self.inner(branch))?.is_none() {
                 break;
             }
@@ -261,12 +303,25 @@ pub fn elements(raw: &RawValue) -> Option<Vec<&RawValue>> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     fn pick(paths: &[&str], text: &str) -> Vec<Option<String>> {
         let paths: Vec<Path> = paths.iter().map(|p| Path::parse(p).unwrap()).collect();
         let picker = Picker::new(&paths.iter().map(Some).collect::<Vec<_>>());
-        picker.pick(text).unwrap().into_iter().map(|raw| raw.map(|raw| raw.get().to_owned())).collect()
+        let picked: Vec<Option<String>> =
+            picker.pick(text).unwrap().into_iter().map(|raw| raw.map(|raw| raw.get().to_owned())).collect();
+        let read = |text: String| -> Vec<Option<Value>> {
+            let raw = RawValue::from_string(text).unwrap();
+            picker.read(&raw).unwrap().iter().map(|value| Some(value.as_ref()?.to_value())).collect()
+        };
+        let value = |raw: &Option<String>| Some(serde_json::from_str::<Value>(raw.as_ref()?).unwrap());
+        let values: Vec<Option<Value>> = picked.iter().map(value).collect();
+        let whole: Value = serde_json::from_str(text).unwrap();
+        assert_eq!(read(text.to_owned()), values, "both ways lead to the same");
+        assert_eq!(read(serde_json::to_string_pretty(&whole).unwrap()), values, "spaces lead nowhere else");
+        picked
     }
 
     #[test]
@@ -276,6 +331,10 @@ mod tests {
         let found: Vec<Option<&str>> = found.iter().map(Option::as_deref).collect();
         assert_eq!(found, [Some(r#"[{"id": 1e0},null]"#), Some(r#""x""#), Some("1.50"), Some("1e0"), None, None]);
         assert_eq!(pick(&["$"], "[1]"), [Some("[1]".to_owned())]);
+        let twice = r#"{"skip":{"a":["]",{}]},"a":{"b":[0,{"c":"\u0061"}]},"x":true,"y":[null,false],"a":{"b":[7]}}"#;
+        let found = pick(&["$.a", "$.a.b[0]", "$.a.b", "$.y[1]", "$.b"], twice);
+        let found: Vec<Option<&str>> = found.iter().map(Option::as_deref).collect();
+        assert_eq!(found, [Some(r#"{"b":[7]}"#), Some("7"), Some("[7]"), Some("false"), None]);
         assert_eq!(pick(&["$.a"], "5"), [None]);
     }
 

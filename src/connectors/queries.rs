@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-
 use super::caller::{BUDGET_WAIT_MAX, CallFailure, Caller, Incoming, Outgoing};
 use super::exchange::Asked;
 use super::habits::query_key;

@@ -81,20 +81,21 @@ impl RecordSpec {
     }
     /// The same; None where the id is one of another kind of record.
     pub fn read_own(&self, raw: &RawValue) -> Result<Option<AppRecord>, String> {
-        let found = self.picker.pick(raw.get()).map_err(|e| format!("a record is not JSON: {e}"))?;
-        let [id, created_at, updated_at, deleted] = found[..] else { return Err("a record cannot be read".to_owned()) };
+        let found = self.picker.read(raw).map_err(|why| format!("a record is not JSON: {why}"))?;
+        let [id, created_at, updated_at, deleted] = &found[..] else {
+            return Err("a record cannot be read".to_owned());
+        };
         if self.local.is_none() && self.time.has_zone() {
             return Err("the zone of its times is not known here".to_owned());
         }
-        let time = |raw: Option<&RawValue>| -> Option<Millis> {
-            let value = json::read(raw?).ok()?;
-            let text = written(&value)?;
+        let time = |value: &Option<Json<'_>>| -> Option<Millis> {
+            let text = written(value.as_ref()?)?;
             match &self.local {
                 Some((local, seen_at)) => local.read(text, Some(*seen_at)),
                 None => self.time.format().read(text),
             }
         };
-        let remote_id = id.and_then(|id| id_text(&json::read(id).ok()?));
+        let remote_id = id.as_ref().and_then(id_text);
         let remote_id = remote_id.ok_or_else(|| format!("a record has no id at {}", self.id))?;
         let remote_id = match &self.id_after {
             None => Some(remote_id),
@@ -106,7 +107,7 @@ impl RecordSpec {
             raw: raw.to_owned(),
             created_at: time(created_at),
             updated_at: time(updated_at),
-            deleted: deleted.is_some_and(|flag| json::read(flag).is_ok_and(|flag| is_set(&flag))),
+            deleted: deleted.as_ref().is_some_and(is_set),
         }))
     }
 }

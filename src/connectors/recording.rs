@@ -231,7 +231,8 @@ fn survives(value: &Value) -> bool {
             let text = number.to_string();
             let float = || text.parse::<f64>().ok().and_then(serde_json::Number::from_f64);
             text.parse::<i64>().is_ok()
-                || float().is_some_and(|float| decimal::compare(&text, float.as_str()).is_some_and(std::cmp::Ordering::is_eq))
+                || float()
+                    .is_some_and(|float| decimal::compare(&text, float.as_str()).is_some_and(std::cmp::Ordering::is_eq))
         }
         Value::Array(items) => items.iter().all(survives),
         Value::Object(members) => members.values().all(survives),

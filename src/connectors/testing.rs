@@ -223,8 +223,14 @@ async fn play(connector: &Arc<Connector>, parameters: Parameters, case: &Case) -
     Ok(outcome)
 }
 
-fn mapped(c: &Collection, records: Vec<AppRecord>, parameters: &Value) -> Result<Vec<(AppRecord, Unified<'static>)>, String> {
-    let map = |record: AppRecord| map_record(c, &record, parameters, |unified| unified.keep()).map(|unified| (record, unified));
+fn mapped(
+    c: &Collection,
+    records: Vec<AppRecord>,
+    parameters: &Value,
+) -> Result<Vec<(AppRecord, Unified<'static>)>, String> {
+    let map = |record: AppRecord| {
+        map_record(c, &record, parameters, |unified| unified.keep()).map(|unified| (record, unified))
+    };
     records.into_iter().map(map).collect()
 }
 

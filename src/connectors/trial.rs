@@ -143,7 +143,10 @@ impl<'a> Trial<'a> {
     }
     fn found(&self, c: &Collection, record: AppRecord, maps: bool) -> Result<Found, String> {
         let unified = match maps {
-            true => self.session.map(c, &record, |unified| unified.keep()).map_err(|why| format!("record {}: {why}", record.remote_id))?,
+            true => self
+                .session
+                .map(c, &record, |unified| unified.keep())
+                .map_err(|why| format!("record {}: {why}", record.remote_id))?,
             false => Unified {
                 remote_id: record.remote_id.clone(),
                 remote_created_at: record.created_at,

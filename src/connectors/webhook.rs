@@ -314,7 +314,8 @@ fn change(connector: &Connector, event: OwnEvent, seen: (&Value, Millis)) -> Res
     let spec = connector.collection(&collection).ok_or_else(|| format!("there is no collection {collection:?}"))?;
     let reader = spec.record.local(seen.0, seen.1).map_err(|error| error.to_string())?;
     let record = record.filter(|raw| raw.get() != "null").map(|raw| reader.read(&raw)).transpose()?;
-    let id = id.and_then(|id| id_text(&Json::from(&id))).or_else(|| record.as_ref().map(|record| record.remote_id.clone()));
+    let id =
+        id.and_then(|id| id_text(&Json::from(&id))).or_else(|| record.as_ref().map(|record| record.remote_id.clone()));
     let remote_id = id.ok_or("it has neither a record nor an id")?;
     Ok(Change { collection, kind: kind.unwrap_or(ChangeKind::Changed), remote_id, record })
 }

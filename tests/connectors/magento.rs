@@ -65,7 +65,8 @@ async fn the_guides_customer_and_products_are_mapped() {
     assert_eq!(fields["email"], "jdoe@example.com");
     assert_eq!(fields["addresses"][0]["region"], "New York");
     assert_eq!(fields["phone"], "512-555-1111");
-    let (simple, fields) = pulled("products", guide("rest/tutorials/configurable-product/create-simple-products.md:97")).await;
+    let (simple, fields) =
+        pulled("products", guide("rest/tutorials/configurable-product/create-simple-products.md:97")).await;
     assert_eq!((simple.remote_id.as_str(), &fields["productStatus"]), ("2079", &json!("ACTIVE")));
     assert_eq!(fields["variants"][0]["price"].to_string(), "25");
     assert!(fields["description"].as_str().unwrap().starts_with("The Champ Tee"));

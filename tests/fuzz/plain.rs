@@ -11,7 +11,7 @@ use tidemill::domain::address::Policy;
 use tidemill::domain::event::{Event, Payload};
 use tidemill::domain::filter::{Filter, View};
 use tidemill::domain::id::{ConnectionId, DeliveryId, EventId, SubscriptionId, WorkspaceNo};
-use tidemill::domain::json::{self, Json, Members};
+use tidemill::domain::json::{self, Json, Members, Reader};
 use tidemill::domain::retry::parse_retry_after;
 use tidemill::domain::time::Millis;
 use tidemill::domain::topic::{self, TopicPattern};
@@ -219,12 +219,24 @@ fn signatures_are_safe() {
     Target { name: "signatures", run: Box::new(signatures), words, more: vec![], tries: 1_000 }.fuzz();
 }
 
-/// What a mapping reads is what `serde_json` reads, also written and read again; and it reads nothing else.
+/// What a mapping reads is what `serde_json` reads, also written and read again, and it reads nothing else; what it steps over
+/// is one value.
 fn records(input: &[u8]) -> Result<(), String> {
     let Ok(raw) = serde_json::from_slice::<&RawValue>(input) else { return Ok(()) };
+    let listed = RawValue::from_string(format!("[{raw} , \"end\"]")).map_err(|error| error.to_string())?;
+    let mut after = None;
+    Reader::new(&listed).items(|reader, number| match number {
+        0 => reader.skip(),
+        _ => reader.value().map(|value| after = Some(value.keep())),
+    })?;
+    if after.as_ref().and_then(Json::as_str) != Some("end") {
+        return Err(format!("after stepping over {raw} comes {after:?}"));
+    }
     let (tree, value) = (json::read(raw), serde_json::from_str::<Value>(raw.get()));
     match (tree, value) {
-        (Ok(tree), Ok(value)) if tree.to_value() == value && Json::from(&value).keep() == Json::from(&tree.to_value()) => {
+        (Ok(tree), Ok(value))
+            if tree.to_value() == value && Json::from(&value).keep() == Json::from(&tree.to_value()) =>
+        {
             let text = tree.as_object().map_or_else(|| raw.get().to_owned(), Members::to_text);
             match serde_json::from_str::<Value>(&text) {
                 Ok(again) if again == value => Ok(()),

@@ -15,8 +15,8 @@ use crate::domain::event::{Event, Source};
 use crate::domain::id::InboxId;
 use crate::domain::record::record_id;
 use crate::domain::snapshot::{
-    Baseline, Change, Context, Gone, Hashed, IgnoredFields, Silence, SnapshotRow, decide, decide_gone, raw_hash, unmapped,
-    unmapped_hash,
+    Baseline, Change, Context, Gone, Hashed, IgnoredFields, Silence, SnapshotRow, decide, decide_gone, raw_hash,
+    unmapped, unmapped_hash,
 };
 use crate::domain::time::Millis;
 use crate::error::Result;
@@ -209,8 +209,8 @@ fn decide_one(
             }
             let hash = raw_hash(context.mapping, raw);
             let hashed = account.session.map(c, record, |unified| {
-                let fresh: Vec<&str> = unified.custom_names().filter(|name| !names.contains(*name)).collect();
-                names.extend(fresh.into_iter().map(str::to_owned));
+                let unknown: Vec<&str> = unified.custom_names().filter(|name| !names.contains(*name)).collect();
+                names.extend(unknown.into_iter().map(str::to_owned));
                 Hashed::new(hash, context.mapping, unified, context.ignored)
             })?;
             return Ok(decide(before, raw, hashed, observed_at, context));

@@ -206,7 +206,7 @@ fn write_judged(
         rows.push((write.id, write.row));
     }
     // In the order of their keys each has its place in the memtable near the one before; of one record the last stands.
-    rows.sort_by_key(|(id, _)| *id);
+    rows.sort_by_cached_key(|(id, _)| *id);
     for (id, row) in &rows {
         tx.put_snapshot(connection.id, key, id, row)?;
     }

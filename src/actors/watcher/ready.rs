@@ -7,10 +7,9 @@
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
-use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 
-use futures_util::future::try_join_all;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use super::account::Account;
 use super::commit::Standing;
@@ -21,9 +20,10 @@ use crate::domain::snapshot::{Hash, Hashed, IgnoredFields, raw_hash};
 use crate::domain::time::Millis;
 use crate::error::Result;
 
-/// Parts of one page at most: others want the cores too.
-const PARTS_MAX: usize = 4;
-const PART_RECORDS_MIN: usize = 100;
+/// Parts that are made ready beside each other at most: others want the cores too.
+const AT_ONCE_MAX: usize = 4;
+/// Records of a part: few, so that whoever is done first takes the next.
+const PART_RECORDS: usize = 125;
 
 /// A record's id and hash, and perhaps what its mapping makes of it.
 pub struct Ready {
@@ -64,25 +64,26 @@ impl Answered {
             page => return Ok(Self { sent_at, mapping, page, ready: Vec::new() }),
         };
         let records = Arc::new(std::mem::take(&mut page.records));
-        let ready = try_join_all(parts(records.len()).map(|part| {
+        let parts = (0..records.len()).step_by(PART_RECORDS).map(|from| {
             let (records, key, account) = (records.clone(), c.key.clone(), account.clone());
             deps.store.blocking(move |_| {
-                let (c, records) = (account.connector().collection(&key), records.get(part).unwrap_or_default());
-                Ok(c.map(|c| make(&account, c, records, maps)).unwrap_or_default())
+                let rest = records.get(from..).unwrap_or_default();
+                let part = rest.get(..PART_RECORDS).unwrap_or(rest);
+                Ok(account.connector().collection(&key).map(|c| make(&account, c, part, maps)).unwrap_or_default())
             })
-        }));
-        let ready = ready.await?.into_iter().flatten().collect();
+        });
+        let ready: Vec<Vec<Ready>> = stream::iter(parts).buffered(at_once()).try_collect().await?;
+        let ready = ready.into_iter().flatten().collect();
         page.records = Arc::unwrap_or_clone(records);
         Ok(Self { sent_at, mapping, page: Ok(page), ready })
     }
 }
 
-/// The parts of a page that are made ready beside each other, one for each core, of so many records that it is worth it.
-fn parts(records: usize) -> impl Iterator<Item = Range<usize>> {
+/// Parts that are made ready beside each other: one for each core.
+fn at_once() -> usize {
     // Asked once: it reads files.
     static CORES: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, NonZeroUsize::get));
-    let each = records.div_ceil((*CORES).min(PARTS_MAX)).max(PART_RECORDS_MIN);
-    (0..records).step_by(each).map(move |from| from..records.min(from + each))
+    (*CORES).min(AT_ONCE_MAX)
 }
 
 fn make(account: &Account, c: &Collection, records: &[AppRecord], maps: bool) -> Vec<Ready> {
@@ -93,10 +94,8 @@ fn make(account: &Account, c: &Collection, records: &[AppRecord], maps: bool) ->
         let raw_hash = raw_hash(&mapping, record.raw.get());
         let mapped = (maps && !record.deleted).then(|| {
             account.session.map(c, record, |unified| {
-                let mut fresh = Vec::new();
-                for name in unified.custom_names().filter(|name| !names.contains(*name)) {
-                    fresh.push(name.to_owned());
-                }
+                let unknown = unified.custom_names().filter(|name| !names.contains(*name));
+                let fresh: Vec<String> = unknown.map(str::to_owned).collect();
                 names.extend(fresh.iter().cloned());
                 (Hashed::new(raw_hash, &mapping, unified, &ignored), fresh)
             })

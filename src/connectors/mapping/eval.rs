@@ -125,7 +125,8 @@ pub(super) fn eval<'a>(expr: &'a Expr, env: &Env<'a>) -> Made<'a> {
             time.map_or(null(), |time| text(time.rfc3339_millis()))
         }
         Expr::Lookup { list, key, equals, value } => part(eval(list, env), |list| {
-            let hit = list.as_list()?.iter().find(|item| key.find_in(item).and_then(text_of).is_some_and(|k| k == equals));
+            let hit =
+                list.as_list()?.iter().find(|item| key.find_in(item).and_then(text_of).is_some_and(|k| k == equals));
             value.find_in(hit?)
         }),
         Expr::Pairs { list, key, value, except } => pairs(eval(list, env), key, value, except),

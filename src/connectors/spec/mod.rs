@@ -201,8 +201,7 @@ impl BaseUri {
         let whole = Value::Object(parameters.clone());
         let variables = [("parameters", &whole)];
         let given = parameters.get("baseUri").and_then(Value::as_str).map(str::to_owned);
-        let default =
-            || self.default.as_ref().and_then(|default| default.render_url(&Env::of(&variables)));
+        let default = || self.default.as_ref().and_then(|default| default.render_url(&Env::of(&variables)));
         let text = given.or_else(default).ok_or("parameters.baseUri is missing: the address of the app")?;
         let url = Url::parse(text.trim()).map_err(|e| format!("parameters.baseUri is not a URL: {e}"))?;
         let plain = url.query().is_none() && url.fragment().is_none() && url.username().is_empty();

@@ -14,7 +14,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
-pub use read::read;
+pub use read::{Reader, read};
 
 /// Any JSON value.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -155,6 +155,14 @@ impl<'a> Members<'a> {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+    /// What stands there, to be replaced.
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut Json<'a>> {
+        self.0.iter_mut().map(|(_, value)| value)
+    }
+    /// Puts the members into the order of their names.
+    pub fn sort(&mut self) {
+        self.0.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+    }
     /// Leaves only those members.
     pub fn retain(&mut self, mut stays: impl FnMut(&str, &Json<'a>) -> bool) {
         self.0.retain(|(name, value)| stays(name, value));
@@ -178,7 +186,7 @@ impl<'a> Members<'a> {
     }
     /// The object as JSON text.
     pub fn to_text(&self) -> String {
-        let mut out = Vec::with_capacity(512);
+        let mut out = Vec::with_capacity(1024);
         self.write(&mut out);
         // All of it is text that was put together.
         String::from_utf8(out).unwrap_or_default()
@@ -254,9 +262,10 @@ impl PartialEq for Members<'_> {
 
 /// Appends a text in quotes.
 fn quote(text: &str, out: &mut Vec<u8>) {
-    let escapes = |byte: &u8| (*byte < 0x20) | (*byte == b'"') | (*byte == b'\\');
-    // Without a way out of the loop, many bytes are compared at once.
-    if text.bytes().fold(false, |found, byte| found | escapes(&byte)) {
+    let escapes = |found, byte: &u8| found | (*byte < 0x20) | (*byte == b'"') | (*byte == b'\\');
+    // Without a way out of the loop over a part, its bytes are compared at once.
+    let (parts, rest) = text.as_bytes().as_chunks::<32>();
+    if parts.iter().any(|part| part.iter().fold(false, escapes)) || rest.iter().fold(false, escapes) {
         // Writing to memory does not fail, and a text can always be written.
         let _ = serde_json::to_writer(out, text);
         return;

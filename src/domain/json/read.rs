@@ -8,21 +8,22 @@ use std::borrow::Cow;
 use memchr::memchr2;
 use serde_json::value::RawValue;
 
-use super::{Json, Members};
+use super::Json;
 
 /// How deep a text may nest: as deep as `serde_json` reads.
 const DEPTH_MAX: usize = 127;
 
 /// Reads a tree. The error is one sentence: the text nests too deep, or a text in it has half a surrogate pair.
 pub fn read(raw: &RawValue) -> Result<Json<'_>, String> {
-    let mut reader = Reader { text: raw.get(), at: 0, depth: 0 };
-    reader.value()
+    Reader::new(raw).value()
 }
 
 /// Members for which there is room at first.
 const MEMBERS: usize = 8;
 
-struct Reader<'t> {
+/// Steps through a text, value by value.
+#[derive(Clone, Debug)]
+pub struct Reader<'t> {
     text: &'t str,
     at: usize,
     depth: usize,
@@ -31,11 +32,15 @@ struct Reader<'t> {
 type Made<T> = Result<T, String>;
 
 impl<'t> Reader<'t> {
+    /// A reader that stands before the text's one value.
+    pub fn new(raw: &'t RawValue) -> Self {
+        Self { text: raw.get(), at: 0, depth: 0 }
+    }
     fn byte(&self) -> u8 {
         self.text.as_bytes().get(self.at).copied().unwrap_or_default()
     }
-    /// The next byte that is no space.
-    fn next(&mut self) -> u8 {
+    /// The first byte of what comes next.
+    pub fn peek(&mut self) -> u8 {
         while matches!(self.byte(), b' ' | b'\n' | b'\r' | b'\t') {
             self.at += 1;
         }
@@ -44,82 +49,104 @@ impl<'t> Reader<'t> {
     fn fault<T>(&self) -> Made<T> {
         Err(format!("it cannot be read at byte {}", self.at))
     }
-    fn value(&mut self) -> Made<Json<'t>> {
-        match self.next() {
+    /// The value that comes next.
+    pub fn value(&mut self) -> Made<Json<'t>> {
+        match self.peek() {
             b'"' => self.text().map(Json::Text),
-            b'{' => self.nested(|reader| reader.object().map(Json::Object)),
-            b'[' => self.nested(|reader| reader.list().map(Json::List)),
+            b'{' => {
+                let mut members = Vec::with_capacity(MEMBERS);
+                self.members(|reader, name| {
+                    members.push((name, reader.value()?));
+                    Ok(())
+                })?;
+                Ok(Json::Object(members.into_iter().collect()))
+            }
+            b'[' => {
+                let mut items = Vec::new();
+                self.items(|reader, _| {
+                    items.push(reader.value()?);
+                    Ok(())
+                })?;
+                Ok(Json::List(items))
+            }
             b't' => self.word("true", Json::Bool(true)),
             b'f' => self.word("false", Json::Bool(false)),
             b'n' => self.word("null", Json::Null),
-            b'-' | b'0'..=b'9' => Ok(Json::Number(self.digits())),
+            b'-' | b'0'..=b'9' => Ok(Json::Number(Cow::Borrowed(self.digits()))),
             _ => self.fault(),
         }
     }
-    fn nested(&mut self, inside: impl FnOnce(&mut Self) -> Made<Json<'t>>) -> Made<Json<'t>> {
+    /// Steps over the value that comes next.
+    pub fn skip(&mut self) -> Made<()> {
+        let mut open = 0_usize;
+        loop {
+            match self.peek() {
+                b'"' => self.at = self.close()?.0 + 1,
+                b'{' | b'[' => {
+                    open += 1;
+                    self.at += 1;
+                    continue;
+                }
+                b'}' | b']' => {
+                    open = open.saturating_sub(1);
+                    self.at += 1;
+                }
+                b',' | b':' => {
+                    self.at += 1;
+                    continue;
+                }
+                b't' | b'n' => self.at += "true".len(),
+                b'f' => self.at += "false".len(),
+                b'-' | b'0'..=b'9' => drop(self.digits()),
+                _ => return self.fault(),
+            }
+            if open == 0 {
+                return Ok(());
+            }
+        }
+    }
+    /// Goes through the members of the object that comes next; `each` takes what stands under the name.
+    pub fn members(&mut self, mut each: impl FnMut(&mut Self, Cow<'t, str>) -> Made<()>) -> Made<()> {
+        self.go_through(b'}', |reader, _| {
+            if reader.peek() != b'"' {
+                return reader.fault();
+            }
+            let name = reader.text()?;
+            if reader.peek() != b':' {
+                return reader.fault();
+            }
+            reader.at += 1;
+            each(reader, name)
+        })
+    }
+    /// Goes through the items of the list that comes next; `each` takes the item of that number.
+    pub fn items(&mut self, each: impl FnMut(&mut Self, usize) -> Made<()>) -> Made<()> {
+        self.go_through(b']', each)
+    }
+    fn go_through(&mut self, end: u8, mut each: impl FnMut(&mut Self, usize) -> Made<()>) -> Made<()> {
         if self.depth == DEPTH_MAX {
             return Err(format!("it nests deeper than {DEPTH_MAX}"));
         }
         self.depth += 1;
+        // The reader may stand before a space.
+        self.peek();
         self.at += 1;
-        let made = inside(self);
+        for number in 0.. {
+            match self.peek() {
+                byte if byte == end => break,
+                b',' if number > 0 => self.at += 1,
+                _ if number == 0 => {}
+                _ => return self.fault(),
+            }
+            each(self, number)?;
+        }
+        self.at += 1;
         self.depth -= 1;
-        made
-    }
-    /// Whether another item follows, of which the first needs no comma; steps over what stands before it, or over the end.
-    fn more(&mut self, is_first: &mut bool, end: u8) -> Made<bool> {
-        match self.next() {
-            byte if byte == end => {
-                self.at += 1;
-                Ok(false)
-            }
-            b',' if !*is_first => {
-                self.at += 1;
-                Ok(true)
-            }
-            _ if std::mem::take(is_first) => Ok(true),
-            _ => self.fault(),
-        }
-    }
-    fn list(&mut self) -> Made<Vec<Json<'t>>> {
-        let (mut items, mut is_first) = (Vec::new(), true);
-        while self.more(&mut is_first, b']')? {
-            is_first = false;
-            items.push(self.value()?);
-        }
-        Ok(items)
-    }
-    fn object(&mut self) -> Made<Members<'t>> {
-        let (mut members, mut is_first) = (Vec::with_capacity(MEMBERS), true);
-        while self.more(&mut is_first, b'}')? {
-            is_first = false;
-            if self.next() != b'"' {
-                return self.fault();
-            }
-            let name = self.text()?;
-            if self.next() != b':' {
-                return self.fault();
-            }
-            self.at += 1;
-            members.push((name, self.value()?));
-        }
-        Ok(members.into_iter().collect())
+        Ok(())
     }
     /// The text at whose first quote the reader stands.
     fn text(&mut self) -> Made<Cow<'t, str>> {
-        let open = self.at;
-        let mut end = open + 1;
-        let mut is_plain = true;
-        loop {
-            let rest = self.text.as_bytes().get(end..).unwrap_or_default();
-            let Some(found) = memchr2(b'"', b'\\', rest) else { return self.fault() };
-            end += found;
-            if rest.get(found) == Some(&b'"') {
-                break;
-            }
-            is_plain = false;
-            end += 2;
-        }
+        let (open, (end, is_plain)) = (self.at, self.close()?);
         self.at = end + 1;
         if is_plain {
             return Ok(Cow::Borrowed(self.text.get(open + 1..end).unwrap_or_default()));
@@ -127,12 +154,26 @@ impl<'t> Reader<'t> {
         let quoted = self.text.get(open..=end).unwrap_or_default();
         serde_json::from_str(quoted).map(Cow::Owned).map_err(|error| format!("a text in it cannot be read: {error}"))
     }
-    fn digits(&mut self) -> Cow<'t, str> {
+    /// Where the last quote of the text is at whose first quote the reader stands, and whether nothing in it is escaped.
+    fn close(&self) -> Made<(usize, bool)> {
+        let (mut end, mut is_plain) = (self.at + 1, true);
+        loop {
+            let rest = self.text.as_bytes().get(end..).unwrap_or_default();
+            let Some(found) = memchr2(b'"', b'\\', rest) else { return self.fault() };
+            end += found;
+            if rest.get(found) == Some(&b'"') {
+                return Ok((end, is_plain));
+            }
+            is_plain = false;
+            end += 2;
+        }
+    }
+    fn digits(&mut self) -> &'t str {
         let rest = self.text.get(self.at..).unwrap_or_default();
         let end = rest.bytes().position(|byte| !matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E'));
         let digits = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
         self.at += digits.len();
-        Cow::Borrowed(digits)
+        digits
     }
     fn word(&mut self, word: &str, made: Json<'t>) -> Made<Json<'t>> {
         if !self.text.as_bytes().get(self.at..).is_some_and(|rest| rest.starts_with(word.as_bytes())) {

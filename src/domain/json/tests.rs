@@ -1,3 +1,5 @@
+//! What is read is what `serde_json` reads, and is not copied; what it does not read is an error.
+
 use proptest::prelude::*;
 use serde_json::value::RawValue;
 
@@ -75,7 +77,8 @@ fn any_json() -> impl Strategy<Value = Value> {
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
         any::<i64>().prop_map(Value::from),
-        "-?(0|[1-9][0-9]{0,20})(\\.[0-9]{1,9})?([eE][+-]?[0-9]{1,2})?".prop_map(|text| Value::Number(text.parse().unwrap())),
+        "-?(0|[1-9][0-9]{0,20})(\\.[0-9]{1,9})?([eE][+-]?[0-9]{1,2})?"
+            .prop_map(|text| Value::Number(text.parse().unwrap())),
         ".{0,9}".prop_map(Value::from),
     ];
     leaf.prop_recursive(4, 32, 20, |inner| {

@@ -40,7 +40,7 @@ impl Order {
     /// See [`super::Model::arrange`].
     pub(super) fn record<'a>(&self, mut fields: Members<'a>) -> Members<'a> {
         fields.retain(|name, _| !WRITTEN_BY_THE_ENGINE.contains(&name));
-        object(Some(self), fields, Some(CUSTOM_FIELDS))
+        object(self, fields, Some(CUSTOM_FIELDS))
     }
     fn member(&self, name: &str) -> Option<(usize, &Self)> {
         let at = self.names.binary_search_by(|(known, ..)| known.as_str().cmp(name)).ok()?;
@@ -49,31 +49,38 @@ impl Order {
 }
 
 /// Known names in the schema's order, then the others in alphabetical order, then `last`, of which nothing is known.
-fn object<'a>(order: Option<&Order>, fields: Members<'a>, last: Option<&str>) -> Members<'a> {
+fn object<'a>(order: &Order, fields: Members<'a>, last: Option<&str>) -> Members<'a> {
     const AFTER_ALL_KNOWN: usize = usize::MAX - 1;
     type Placed<'a> = (usize, Cow<'a, str>, Json<'a>);
     let mut placed: Vec<Placed<'a>> = Vec::with_capacity(fields.len());
-    for (name, found) in fields {
-        let (place, inner) = match order.and_then(|order| order.member(&name)) {
+    for (name, mut found) in fields {
+        let (place, inner) = match order.member(&name) {
             _ if last == Some(&*name) => (usize::MAX, None),
             Some((place, inner)) => (place, Some(inner)),
             None => (AFTER_ALL_KNOWN, None),
         };
-        placed.push((place, name, value(inner, found)));
+        value(inner, &mut found);
+        placed.push((place, name, found));
     }
     placed.sort_unstable_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
     Members::distinct(placed.into_iter().map(|(_, name, value)| (name, value)).collect())
 }
 
 /// Recursion is bounded, since reading refuses JSON that nests too deep.
-fn value<'a>(order: Option<&Order>, found: Json<'a>) -> Json<'a> {
-    match found {
-        Json::Object(fields) => Json::Object(object(order, fields, None)),
-        Json::List(items) => {
-            let each = order.and_then(|order| order.items.as_deref());
-            Json::List(items.into_iter().map(|item| value(each, item)).collect())
+fn value(order: Option<&Order>, found: &mut Json<'_>) {
+    match (found, order) {
+        (Json::Object(fields), Some(order)) if !order.names.is_empty() => {
+            *fields = object(order, std::mem::take(fields), None);
         }
-        plain => plain,
+        (Json::Object(fields), _) => {
+            fields.sort();
+            fields.values_mut().for_each(|inner| value(None, inner));
+        }
+        (Json::List(items), order) => {
+            let each = order.and_then(|order| order.items.as_deref());
+            items.iter_mut().for_each(|item| value(each, item));
+        }
+        _ => {}
     }
 }
 

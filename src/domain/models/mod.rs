@@ -164,12 +164,7 @@ mod tests {
                 panic!("{} at {}: {error}", model.topic, error.instance_path());
             }
             let arranged = model.arrange(Members::from(&model.example));
-            assert_eq!(
-                arranged.to_text(),
-                serde_json::to_string(&model.example).unwrap(),
-                "{}",
-                model.topic
-            );
+            assert_eq!(arranged.to_text(), serde_json::to_string(&model.example).unwrap(), "{}", model.topic);
         }
     }
 

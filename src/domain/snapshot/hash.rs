@@ -6,7 +6,7 @@
 use serde_json::Number;
 use sha2::{Digest, Sha256};
 
-use crate::domain::json::{Json, Members};
+use crate::domain::json::{Json, Member, Members};
 
 /// SHA-256, the first 16 bytes.
 pub type Hash = [u8; 16];
@@ -54,19 +54,25 @@ fn cut(hasher: Sha256) -> Hash {
 
 /// Writes a form in which equal things have equal bytes, and no two different ones do: each text has its length before it.
 fn object<'a>(fields: &'a Members<'_>, ignored: &IgnoredFields, names: &mut Vec<&'a str>, out: &mut Vec<u8>) {
-    let mut members: Vec<(&str, &Json<'_>)> =
-        fields.iter().filter(|(_, v)| !v.is_null()).map(|(n, v)| (n.as_ref(), v)).collect();
-    members.sort_unstable_by_key(|(name, _)| *name);
     out.push(b'{');
-    for (name, value) in members {
-        names.push(name);
-        if !ignored.skips(names) {
-            text(name, out);
-            self::value(value, ignored, names, out);
-        }
-        names.pop();
+    // Most are in order already: what is in customFields, and in it.
+    if fields.iter().is_sorted_by(|(one, _), (next, _)| one < next) {
+        fields.iter().for_each(|each| member(each, ignored, names, out));
+    } else {
+        let mut sorted: Vec<&Member<'_>> = fields.iter().collect();
+        sorted.sort_unstable_by_key(|(name, _)| name);
+        sorted.into_iter().for_each(|each| member(each, ignored, names, out));
     }
     out.push(b'}');
+}
+
+fn member<'a>((name, value): &'a Member<'_>, ignored: &IgnoredFields, names: &mut Vec<&'a str>, out: &mut Vec<u8>) {
+    names.push(name);
+    if !value.is_null() && !ignored.skips(names) {
+        text(name, out);
+        self::value(value, ignored, names, out);
+    }
+    names.pop();
 }
 
 fn value<'a>(value: &'a Json<'_>, ignored: &IgnoredFields, names: &mut Vec<&'a str>, out: &mut Vec<u8>) {
