@@ -58,8 +58,48 @@ async fn the_tests_of_every_connector_hold() {
         assert!(report.passed > 0, "connector {} has no tests", connector.key);
         keys.push(connector.key.clone());
     }
-    for expected in ["adobe-commerce", "generic", "hubspot", "salesforce", "sandbox", "shopify"] {
+    for expected in ["adobe-commerce", "generic", "hubspot", "netsuite", "salesforce", "sandbox", "sfcc", "shopify"] {
         assert!(keys.iter().any(|key| key == expected), "{expected} is missing among {keys:?}");
+    }
+}
+
+/// What an ISV looks for in an app.
+const TOPICS: &[&str] = &[
+    "crm/accounts",
+    "crm/contacts",
+    "crm/leads",
+    "crm/notes",
+    "crm/opportunities",
+    "crm/stages",
+    "crm/tasks",
+    "crm/users",
+    "commerce/customers",
+    "commerce/orders",
+    "commerce/products",
+    "commerce/fulfillments",
+];
+
+#[test]
+fn each_app_gives_a_topic_or_says_why_not() {
+    for key in ["adobe-commerce", "hubspot", "netsuite", "salesforce", "sfcc", "shopify"] {
+        let connector = connector(key);
+        for topic in TOPICS {
+            let is_given = connector.collections.iter().any(|c| c.topic == *topic);
+            let is_absent = connector.not_supported.iter().any(|absent| absent.what == *topic);
+            assert!(is_given != is_absent, "{key} and {topic}");
+        }
+    }
+}
+
+#[test]
+fn where_a_person_must_do_something_each_connector_says_what() {
+    for connector in REGISTRY.all() {
+        if let Some(webhook) = connector.webhook.as_ref().filter(|webhook| !webhook.registers()) {
+            assert!(webhook.instructions.is_some(), "the webhook of {}", connector.key);
+        }
+        for webhook in &connector.global_webhooks {
+            assert!(webhook.instructions.is_some(), "{} of {}", webhook.key, connector.key);
+        }
     }
 }
 

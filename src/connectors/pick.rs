@@ -55,7 +55,7 @@ impl Picker {
         Ok(found)
     }
     /// The same of a record, read: what is not asked for is stepped over quickly, since the text has been checked. The error is
-    /// one sentence, see [`json::read`].
+    /// one sentence, see [`read`](crate::domain::json::read).
     pub fn read<'t>(&self, raw: &'t RawValue) -> Result<Vec<Option<Json<'t>>>, String> {
         let mut found = vec![None; self.count];
         self.root.read(&mut Reader::new(raw), &mut found)?;

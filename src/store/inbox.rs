@@ -23,9 +23,6 @@ use crate::error::Result;
 /// The verdict on a webhook that only a script can check.
 pub const UNVERIFIED: &str = "unverified";
 
-/// Bodies read in one step, after which no further row joins it.
-const STEP_BYTES_MAX: usize = 8 << 20;
-
 /// How far a webhook has come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum InboxState {
@@ -176,7 +173,7 @@ pub fn id(seq: Seq, owner: &[u8; 12]) -> InboxId {
     InboxId(bytes)
 }
 
-fn seq_of(id: InboxId) -> Seq {
+pub(super) fn seq_of(id: InboxId) -> Seq {
     Seq(keys::number_at(&id.0, 0).unwrap_or_default())
 }
 
@@ -199,57 +196,6 @@ impl Rows {
             (row.queued_at, row.is_fresh) = (progress.queued_at, false);
         }
         Ok(row)
-    }
-
-    /// Up to `limit` rows (and about 8 MiB) of an owner that are due, the longest due first, and when the next one is due.
-    /// Nothing is due before `from`: what was settled since is not walked over.
-    pub fn inbox_due(
-        &self,
-        owner: &[u8; 12],
-        from: Millis,
-        now: Millis,
-        limit: usize,
-    ) -> Result<(Vec<(InboxId, InboxRow)>, Option<Millis>)> {
-        let (mut found, mut next) = (Vec::new(), None);
-        let (start, end) = (Key::owner(owner).time(from), Key::owner(owner).end());
-        self.walk(Table::InboxDue, start.as_ref(), &end, Walk::Forward, |key, _| {
-            let at = Millis(keys::number_at(key, 12).unwrap_or_default());
-            if at > now {
-                next = Some(at);
-                return Ok(false);
-            }
-            found.push((id(Seq(keys::number_at(key, 20).unwrap_or_default()), owner), at));
-            Ok(found.len() < limit)
-        })?;
-        let (mut due, mut bytes) = (Vec::new(), 0);
-        for (id, at) in found {
-            let Some(mut row) = self.inbox_row(owner, id)? else { continue };
-            row.queued_at = Some(at);
-            bytes += row.body.len();
-            due.push((id, row));
-            if bytes > STEP_BYTES_MAX {
-                break;
-            }
-        }
-        Ok((due, next))
-    }
-
-    /// Owners with rows that wait, each with the earliest time it is due.
-    pub fn inbox_owners(&self) -> Result<Vec<([u8; 12], Millis)>> {
-        let mut owners: Vec<([u8; 12], Millis)> = Vec::new();
-        let mut from = Vec::new();
-        loop {
-            let before = owners.len();
-            self.walk(Table::InboxDue, &from, &[u8::MAX; 32], Walk::Forward, |key, _| {
-                let owner = codec::fixed("inbox_due", key.get(..12).unwrap_or_default())?;
-                owners.push((owner, Millis(keys::number_at(key, 12).unwrap_or_default())));
-                Ok(false)
-            })?;
-            match owners.last() {
-                Some((owner, _)) if owners.len() > before => from = Key::owner(owner).end(),
-                _ => return Ok(owners),
-            }
-        }
     }
 
     /// The first sequence of an owner's rows that wait, if it can be told by looking at `looked_max` of them.

@@ -22,6 +22,7 @@ mod glance;
 mod health;
 mod idempotency;
 mod inbox;
+mod inbox_queue;
 mod journals;
 pub mod keys;
 mod mark;

@@ -437,6 +437,11 @@ async fn compliance_webhooks_reach_the_shop_that_they_name_and_forged_ones_are_r
     let mut all = desk.told().await;
     all.sort();
     assert_eq!(all, [told("customers", "deleted", customer), told("orders", "deleted", order)]);
+    // That comes two days after the shop took the app away, when no credentials are good any more.
+    let hooks = desk.shop.hooks("app/uninstalled", "event-2", &json!({"id": 1, "domain": SHOP}));
+    desk.shop.world().installed = false;
+    desk.deliver(&hooks).await;
+    desk.connection(&id, |c| c["status"] == "authFailed").await;
     assert_eq!(send(CLIENT_SECRET, "shop/redact", &json!({"shop_id": 954_889, "shop_domain": SHOP})).await, 200);
     let all_erased = |jobs: &Value| {
         let jobs = jobs["erasures"].as_array().expect("erasures");

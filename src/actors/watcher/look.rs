@@ -1,14 +1,14 @@
 //! One look at an owner: everything that is due for it, and when to look again.
 //!
 //! Always true: one look at a time per owner; a paused connection and one whose credentials are refused are left alone,
-//! their webhooks kept. Not here: who calls it (`watcher`).
+//! their webhooks kept, those aside that ask for an erasure. Not here: who calls it (`watcher`).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::account::{Account, Opened};
 use super::run::{Ended, FULL_WAIT, Run};
-use super::{confirm, farewell, fields, global, hook, inbox, plan, pulls, scans, selectors};
+use super::{confirm, farewell, fields, global, hook, inbox, plan, pulls, scans, selectors, wishes};
 use crate::actors::Deps;
 use crate::actors::handle::Owner;
 use crate::connectors::{CallError, Collection};
@@ -47,11 +47,11 @@ async fn look_for(deps: &Deps, owner: Owner) -> Result<Option<Millis>> {
 
 async fn look_at(deps: &Deps, connection: Connection) -> Result<Option<Millis>> {
     let now = deps.clock.now();
-    if matches!(connection.status, ConnectionStatus::Paused | ConnectionStatus::AuthFailed { .. }) {
-        return Ok(None);
-    }
     if deps.store.is_full() {
         return Ok(Some(now.after(FULL_WAIT)));
+    }
+    if matches!(connection.status, ConnectionStatus::Paused | ConnectionStatus::AuthFailed { .. }) {
+        return wishes::grant(deps, connection).await.map(|()| None);
     }
     let account = match Account::open(deps, connection.clone())? {
         Opened::Ready(account) => account,
@@ -64,7 +64,8 @@ async fn look_at(deps: &Deps, connection: Connection) -> Result<Option<Millis>> 
         set_status(deps, &connection, ConnectionStatus::Active).await?;
     }
     if inbox::work(deps, &account).await? {
-        return Ok(None);
+        // Its credentials may just have been refused.
+        return wishes::grant(deps, connection).await.map(|()| None);
     }
     let tended = [hook::tend(deps, &account).await?, selectors::tend(deps, &account).await?];
     for request in deps.store.sync_requests(connection.id)? {

@@ -37,6 +37,8 @@ pub struct Memory {
     /// With the version of the connections then: a change may have mended it.
     quiet: Mutex<HashMap<ConnectionId, (u64, Millis)>>,
     inbox: Mutex<HashMap<Owner, Settled>>,
+    /// Up to where the webhooks of connections that do nothing have been looked through.
+    wishes: Mutex<HashMap<Owner, (Millis, InboxId)>>,
     raw: Mutex<Option<Wishes>>,
     renewing: Mutex<HashMap<ConnectionId, Weak<tokio::sync::Mutex<()>>>>,
     journals: Mutex<HashMap<Owner, ([u8; 16], Arc<Session>)>>,
@@ -142,6 +144,21 @@ impl Memory {
         let settled = inbox.entry(owner).or_insert(Settled { until, known_since: now });
         let known_since = if now.since(settled.known_since) < SETTLED_FOR { settled.known_since } else { now };
         *settled = Settled { until, known_since };
+    }
+
+    /// The webhook up to which an owner's were looked through for what asks for an erasure: when it is due, and its id.
+    pub fn wishes_from(&self, owner: &Owner) -> (Millis, InboxId) {
+        let wishes = self.wishes.lock().unwrap_or_else(PoisonError::into_inner);
+        wishes.get(owner).copied().unwrap_or((Millis(0), InboxId([0; 12])))
+    }
+
+    /// They were looked through so far.
+    pub fn wishes_read(&self, owner: Owner, last: (Millis, InboxId)) {
+        let mut wishes = self.wishes.lock().unwrap_or_else(PoisonError::into_inner);
+        if wishes.len() >= BUDGETS_MAX && !wishes.contains_key(&owner) {
+            wishes.clear();
+        }
+        wishes.insert(owner, last);
     }
 
     /// Whether any subscription of the workspace wants every change of the apps' own records.

@@ -10,7 +10,7 @@
 //!                                                journal: reads what an app keeps in place of pushing
 //!      ──▶ confirm  handshakes to be confirmed
 //!      ──▶ selectors which of those are meant     farewell: takes a deleted connection's webhook away at the app
-//!      ──▶ fields   which fields the account has
+//!      ──▶ fields   which fields the account has      wishes: erasures for connections that do nothing else
 //! ```
 //!
 //! Always true: one look at a time per owner; a bounded number of looks at once; an idle connection is one entry of the
@@ -44,6 +44,7 @@ mod selectors;
 mod shell;
 pub mod standing;
 mod told;
+mod wishes;
 
 #[cfg(test)]
 mod tests;

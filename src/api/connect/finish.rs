@@ -49,11 +49,15 @@ pub fn stranger(call: &Call, reason: Reason) -> Result<Reply> {
     page(reason.status(), "Not connected", &format!("<h1>That did not work</h1><p>{}</p>", escape(reason.text())))
 }
 
-/// What the person must still do in the app, a line per paragraph.
+/// What the person must still do in the app, a line per paragraph; indented lines are to be pasted as they are.
 fn steps(instructions: &str) -> String {
-    let lines = instructions.lines().map(str::trim).filter(|line| !line.is_empty());
-    let lines: String = lines.map(|line| format!("<p>{}</p>", escape(line))).collect();
-    format!("<h2>To be told of changes at once</h2>{lines}")
+    let mut shown = "<h2>To be told of changes at once</h2>".to_owned();
+    let lines: Vec<&str> = instructions.lines().filter(|line| !line.trim().is_empty()).collect();
+    for part in lines.chunk_by(|one, next| one.starts_with(' ') && next.starts_with(' ')) {
+        let text = escape(&part.join("\n"));
+        shown.push_str(&if text.starts_with(' ') { format!("<pre>{text}</pre>") } else { format!("<p>{text}</p>") });
+    }
+    shown
 }
 
 /// The end of a visit's walk through one app.
@@ -107,5 +111,18 @@ pub async fn finish(call: &Call, visit: &Visit, about: &About, outcome: Outcome,
             telling(status, title, &body, &message.to_string(), origin)
         }
         None => page(status, title, &body),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_to_be_pasted_keeps_its_lines() {
+        let shown = steps("First, go there:\n\n    if (a < b) {\n      c();\n    }\nThen here.\nDone.\n");
+        let expected =
+            "<p>First, go there:</p><pre>    if (a &lt; b) {\n      c();\n    }</pre><p>Then here.</p><p>Done.</p>";
+        assert!(shown.ends_with(expected), "{shown}");
     }
 }

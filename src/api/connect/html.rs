@@ -17,7 +17,7 @@ const STYLE: &str = ":root{color-scheme:light dark;--line:#8886;--deep:#0757c4;-
 @media(prefers-color-scheme:dark){:root{--deep:#8bf;--on:#012}}\
 *{box-sizing:border-box}body{margin:0;font:1rem/1.5 system-ui,sans-serif}\
 main{max-width:28rem;margin:0 auto;padding:2rem 1rem}h1{font-size:1.4rem;margin:0 0 .25rem}\
-h2{font-size:1.1rem;margin:1.5rem 0 .5rem}p{margin:.5rem 0;overflow-wrap:anywhere}.soft{opacity:.75}\
+h2{font-size:1.1rem;margin:1.5rem 0 .5rem}p{margin:.5rem 0;overflow-wrap:anywhere}pre{overflow-x:auto;font-size:.8rem}.soft{opacity:.75}\
 label{display:block;margin:1rem 0 .25rem;font-weight:600}small{display:block;opacity:.75}\
 input,select,textarea{width:100%;font:inherit;padding:.6rem;border:1px solid var(--line);border-radius:.4rem}\
 input[type=checkbox]{width:auto}\
