@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tidemill::clock::Clock;
 use tidemill::domain::time::Millis;
 
-use crate::support::link::{Link, text};
+use crate::support::link::{Link, Told, text};
 use crate::support::netsuite::{ACCOUNT, Books, KEYS, NetSuite, row, signature};
 
 const PACIFIC: &str = "America/Los_Angeles";
@@ -187,79 +187,83 @@ async fn orders_come_with_their_lines_and_go_as_the_account_tells() {
     link.node.stop().await;
 }
 
+/// An account with something of each kind.
+fn ledger(books: &mut Books) {
+    let entity = |id: u64, person: &str| {
+        row(json!({
+            "id": id, "entityid": format!("C{id}"), "isperson": person, "companyname": "Acme", "email": "a@example.com",
+            "isinactive": "F", "datecreated": "2026-05-01T12:00:00Z", "lastmodifieddate": "2026-05-02T12:00:00Z",
+        }))
+    };
+    books.table("customer").extend([entity(1, "F"), entity(2, "T")]);
+    books.table("vendor").push(entity(3, "F"));
+    books.table("employee").push(entity(4, "T"));
+    books.table("item").push(row(json!({
+        "id": 5, "itemid": "SKU-5", "displayname": "Shoe", "itemtype": "InvtPart", "isinactive": "F",
+        "createddate": "2026-05-01T12:00:00Z", "lastmodifieddate": "2026-05-02T12:00:00Z",
+    })));
+    books.table("account").push(row(json!({
+        "id": 6, "acctnumber": "4000", "accountsearchdisplayname": "Sales", "accttype": "Income", "isinactive": "F",
+    })));
+    for (id, kind) in [
+        (10, "CustInvc"),
+        (11, "VendBill"),
+        (12, "CustPymt"),
+        (13, "PurchOrd"),
+        (14, "Opprtnt"),
+        (15, "ItemShip"),
+        (16, "SalesOrd"),
+        (17, "VendPymt"),
+    ] {
+        order(books, id, "2026-05-30T12:00:00Z");
+        books.change("transaction", id, json!({"type": kind}));
+    }
+    contact(books, 20, "2026-05-20T12:00:00Z");
+    let mut lead = entity(7, "F");
+    lead.extend(row(json!({"stage": "Lead", "entitystatus": "6", "entitystatus!": "LEAD-Qualified"})));
+    books.table("customer").push(lead);
+    books.table("task").push(row(json!({
+        "id": 30, "title": "Call", "message": "Soon", "status": "COMPLETE", "status!": "Completed", "assigned": "4",
+        "duedate": "2026-06-02T19:00:00Z", "createddate": "2026-05-01T12:00:00Z",
+        "lastmodifieddate": "2026-05-02T12:00:00Z",
+    })));
+    books.table("note").push(row(json!({"id": 31, "title": "Called", "note": "Wants a price", "entity": "7"})));
+    books.table("customerstatus").push(row(json!({"id": 13, "name": "Closed Won", "probability": "100.0"})));
+}
+
+/// What each collection of [`ledger`] shows.
+const LEDGER: &[(&str, u64)] = &[
+    ("accounting-customers", 3),
+    ("leads", 1),
+    ("tasks", 1),
+    ("notes", 1),
+    ("stages", 1),
+    ("vendors", 1),
+    ("items", 1),
+    ("invoices", 1),
+    ("bills", 1),
+    ("payments", 2),
+    ("purchase-orders", 1),
+    ("accounts", 1),
+    ("orders", 1),
+    ("fulfillments", 1),
+    ("customers", 3),
+    ("products", 1),
+    ("contacts", 1),
+    ("opportunities", 1),
+    ("crm-accounts", 2),
+    ("users", 1),
+];
+
 #[actix::test]
 async fn the_ledger_the_shop_and_the_crm_are_read() {
     let clock = Clock::still(at("2026-06-01T12:00:00Z"));
     let app = NetSuite::start(&clock, PACIFIC);
-    {
-        let mut books = app.books();
-        let entity = |id: u64, person: &str| {
-            row(json!({
-                "id": id, "entityid": format!("C{id}"), "isperson": person, "companyname": "Acme", "email": "a@example.com",
-                "isinactive": "F", "datecreated": "2026-05-01T12:00:00Z", "lastmodifieddate": "2026-05-02T12:00:00Z",
-            }))
-        };
-        books.table("customer").extend([entity(1, "F"), entity(2, "T")]);
-        books.table("vendor").push(entity(3, "F"));
-        books.table("employee").push(entity(4, "T"));
-        books.table("item").push(row(json!({
-            "id": 5, "itemid": "SKU-5", "displayname": "Shoe", "itemtype": "InvtPart", "isinactive": "F",
-            "createddate": "2026-05-01T12:00:00Z", "lastmodifieddate": "2026-05-02T12:00:00Z",
-        })));
-        books.table("account").push(row(json!({
-            "id": 6, "acctnumber": "4000", "accountsearchdisplayname": "Sales", "accttype": "Income", "isinactive": "F",
-        })));
-        for (id, kind) in [
-            (10, "CustInvc"),
-            (11, "VendBill"),
-            (12, "CustPymt"),
-            (13, "PurchOrd"),
-            (14, "Opprtnt"),
-            (15, "ItemShip"),
-            (16, "SalesOrd"),
-            (17, "VendPymt"),
-        ] {
-            order(&mut books, id, "2026-05-30T12:00:00Z");
-            books.change("transaction", id, json!({"type": kind}));
-        }
-        contact(&mut books, 20, "2026-05-20T12:00:00Z");
-        let mut lead = entity(7, "F");
-        lead.extend(row(json!({"stage": "Lead", "entitystatus": "6", "entitystatus!": "LEAD-Qualified"})));
-        books.table("customer").push(lead);
-        books.table("task").push(row(json!({
-            "id": 30, "title": "Call", "message": "Soon", "status": "COMPLETE", "status!": "Completed", "assigned": "4",
-            "duedate": "2026-06-02T19:00:00Z", "createddate": "2026-05-01T12:00:00Z",
-            "lastmodifieddate": "2026-05-02T12:00:00Z",
-        })));
-        books.table("note").push(row(json!({"id": 31, "title": "Called", "note": "Wants a price", "entity": "7"})));
-        books.table("customerstatus").push(row(json!({"id": 13, "name": "Closed Won", "probability": "100.0"})));
-    }
-    let expected = [
-        ("accounting-customers", 3),
-        ("leads", 1),
-        ("tasks", 1),
-        ("notes", 1),
-        ("stages", 1),
-        ("vendors", 1),
-        ("items", 1),
-        ("invoices", 1),
-        ("bills", 1),
-        ("payments", 2),
-        ("purchase-orders", 1),
-        ("accounts", 1),
-        ("orders", 1),
-        ("fulfillments", 1),
-        ("customers", 3),
-        ("products", 1),
-        ("contacts", 1),
-        ("opportunities", 1),
-        ("crm-accounts", 2),
-        ("users", 1),
-    ];
-    let keys: Vec<&str> = expected.iter().map(|(key, _)| *key).collect();
+    ledger(&mut app.books());
+    let keys: Vec<&str> = LEDGER.iter().map(|(key, _)| *key).collect();
     let link = link(&clock, &app, &keys, json!({})).await;
-    for (key, count) in expected {
-        assert_eq!(link.records(key).await, count, "{key}");
+    for (key, count) in LEDGER {
+        assert_eq!(link.records(key).await, *count, "{key}");
     }
     let shown = async |path: &str| {
         let path = format!("/2024-03/one/{path}?connectionId={}", text(&link.connection["connectionId"]));
@@ -277,6 +281,80 @@ async fn the_ledger_the_shop_and_the_crm_are_read() {
     assert_eq!((&task["taskStatus"], &task["dueDate"]), (&json!("Completed"), &json!("2026-06-02")), "{task}");
     assert_eq!(shown("crm/notes").await["noteContent"], "Wants a price");
     assert_eq!(shown("crm/stages").await["probability"].to_string(), "100.0");
+    link.node.stop().await;
+}
+
+/// One row of each kind: its table, its id, how the list of deleted records calls it (empty: it has none of that kind).
+const KINDS: &[(&str, u64, &str)] = &[
+    ("customer", 7, "customer"),
+    ("vendor", 3, "vendor"),
+    ("employee", 4, "employee"),
+    ("item", 5, "inventoryitem"),
+    ("account", 6, ""),
+    ("contact", 20, "contact"),
+    ("task", 30, "task"),
+    ("note", 31, ""),
+    ("customerstatus", 13, ""),
+    ("transaction", 10, "invoice"),
+    ("transaction", 11, "vendorbill"),
+    ("transaction", 12, "customerpayment"),
+    ("transaction", 13, "purchaseorder"),
+    ("transaction", 14, "opportunity"),
+    ("transaction", 15, "itemfulfillment"),
+    ("transaction", 16, "salesorder"),
+];
+
+#[actix::test]
+async fn every_collection_tells_what_is_new_what_changed_and_what_went() {
+    const NEW: u64 = 100;
+    let clock = Clock::still(at("2026-06-01T12:00:00Z"));
+    let app = NetSuite::start(&clock, PACIFIC);
+    ledger(&mut app.books());
+    let keys: Vec<&str> = LEDGER.iter().map(|(key, _)| *key).collect();
+    let mut link = link(&clock, &app, &keys, json!({})).await;
+    clock.raise(at("2026-06-01T13:00:00Z"));
+    let now = "2026-06-01T12:59:00Z";
+    for (table, id, _) in KINDS {
+        let mut books = app.books();
+        let mut twin = books.table(table).iter().find(|row| row["id"] == *id).expect("a row").clone();
+        twin.extend(row(json!({"id": id + NEW, "datecreated": now, "createddate": now, "lastmodifieddate": now})));
+        books.table(table).push(twin);
+        books.change(
+            table,
+            *id,
+            json!({
+                "companyname": "Changed", "email": "changed@example.com", "displayname": "Changed", "tranid": "CHANGED",
+                "accountsearchdisplayname": "Changed", "lastname": "Changed", "title": "Changed", "note": "Changed",
+                "name": "Changed", "status": "C", "status!": "Changed", "lastmodifieddate": now,
+            }),
+        );
+    }
+    assert_eq!(link.sync("incremental").await["outcome"], "completed");
+    let topics: Vec<String> = {
+        let shown = link.node.get(&link.path("")).await.ok();
+        let all = shown["connection"]["collections"].as_array().expect("collections").clone();
+        all.iter().map(|c| text(&c["topic"])).collect()
+    };
+    assert_eq!(topics.len(), LEDGER.len());
+    let pairs = |told: Vec<Told>| {
+        let mut pairs: Vec<(String, String)> = told.into_iter().map(|one| (one.topic, one.kind)).collect();
+        pairs.sort();
+        pairs
+    };
+    let expected = |kinds: &[&str]| {
+        let each = |topic: &String| kinds.iter().map(|kind| (topic.clone(), (*kind).to_owned())).collect::<Vec<_>>();
+        let mut all: Vec<(String, String)> = topics.iter().flat_map(each).collect();
+        all.sort();
+        all
+    };
+    assert_eq!(pairs(link.told(2 * topics.len()).await), expected(&["created", "updated"]));
+    clock.raise(at("2026-06-01T14:00:00Z"));
+    for (table, id, kind) in KINDS {
+        app.books().delete(table, id + NEW, kind, "2026-06-01T13:59:00Z", !kind.is_empty());
+    }
+    assert_eq!(link.sync("incremental").await["outcome"], "completed");
+    assert_eq!(pairs(link.told(topics.len()).await), expected(&["deleted"]));
+    link.nothing().await;
     link.node.stop().await;
 }
 
