@@ -9,7 +9,7 @@ use crate::support::api::{Answer, Node};
 use crate::support::browser::Browser;
 use crate::support::clients;
 use crate::support::hubspot::{CLIENT, HubSpot, hint, sign};
-use crate::support::receiver::Receiver;
+use crate::support::receiver::{Received, Receiver};
 
 /// Where HubSpot sees the node.
 const PUBLIC: &str = "https://tide.example/mill";
@@ -222,7 +222,7 @@ async fn signatures_are_judged_against_the_public_url_and_decoded_as_hubspot_doe
 async fn receivers(desk: &Desk) -> [(&'static str, Receiver); 2] {
     let receivers = ["2023-12", "2024-03"].map(|version| (version, Receiver::start()));
     for (version, receiver) in &receivers {
-        let body = json!({"address": receiver.address, "topic": ["crm/contacts"]});
+        let body = json!({"address": receiver.address, "topic": ["crm/*", "commerce/*"]});
         desk.node.post(&format!("/{version}/one/webhooks"), body).await.ok();
     }
     receivers
@@ -359,6 +359,56 @@ async fn every_collection_is_synced_and_mapped() {
     let deals = desk.node.get(&at(&format!("crm/opportunities?connectionId={ann}"))).await;
     assert!(deals.text.contains("\"amount\":3000.10"), "to the digit: {}", deals.text);
     assert_eq!(desk.told(&ann).await, vec![]);
+    desk.node.stop().await;
+}
+
+#[actix::test]
+async fn every_collection_of_objects_tells_what_is_new_what_changed_and_what_went() {
+    let desk = Desk::new().await;
+    let kinds = [
+        ("accounts", "companies", ("name", "Ada & Co"), ("domain", "ada.example")),
+        ("contacts", "contacts", ("firstname", "Ada"), ("lastname", "Lovelace")),
+        ("leads", "leads", ("hs_lead_name", "Bela"), ("hs_lead_name", "Bela B")),
+        ("notes", "notes", ("hs_note_body", "Called."), ("hs_note_body", "Called twice.")),
+        ("opportunities", "deals", ("dealname", "Mill"), ("amount", "3000.10")),
+        ("orders", "orders", ("hs_order_name", "#1001"), ("hs_total_price", "40.70")),
+        ("products", "products", ("name", "Mug"), ("price", "14.90")),
+        ("tasks", "tasks", ("hs_task_subject", "Call"), ("hs_task_subject", "Call again")),
+    ];
+    let ann = desk.connect("ann", token(111), &kinds.map(|(key, ..)| key)).await;
+    let receivers = receivers(&desk).await;
+    let ids = kinds.map(|(_, object, first, _)| desk.hub.make(111, object, &[first]));
+    let mut expected = Vec::new();
+    for kind in ["created", "updated", "deleted"] {
+        for ((key, object, _, more), id) in kinds.into_iter().zip(ids) {
+            match kind {
+                "created" => {}
+                "updated" => desk.hub.change(111, object, id, &[more]),
+                _ => desk.hub.archive(111, object, id),
+            }
+            let category = if matches!(key, "orders" | "products") { "commerce" } else { "crm" };
+            expected.push((format!("{category}/{key}"), kind.to_owned(), id.to_string()));
+        }
+        let pull = desk.sync(&ann, "incremental").await;
+        assert_eq!(pull["outcome"], "completed", "{pull}");
+        let log = desk.wait_told(&ann, expected.len()).await;
+        assert_eq!(log.len(), expected.len(), "{log:?}");
+        expected.sort();
+        for (_, receiver) in &receivers {
+            let came = receiver.wait(expected.len()).await;
+            let one = |one: &Received| {
+                let body = one.json();
+                (
+                    one.header("x-alloy-topic").to_owned(),
+                    text(&body["updateType"]),
+                    text(&body["dataPayload"]["remoteId"]),
+                )
+            };
+            let mut came: Vec<_> = came.iter().map(one).collect();
+            came.sort();
+            assert_eq!(came, expected);
+        }
+    }
     desk.node.stop().await;
 }
 

@@ -193,6 +193,49 @@ async fn an_org_is_connected_in_the_browser_and_every_change_arrives_in_both_bod
 }
 
 #[actix::test]
+async fn every_collection_tells_what_is_new_what_changed_and_what_went() {
+    let desk = Desk::new().await;
+    let kinds = [
+        ("accounts", "Account", json!({"Name": "Acme"}), json!({"Phone": "1"})),
+        ("contacts", "Contact", json!({"LastName": "Lee"}), json!({"Email": "lee@acme.example"})),
+        ("leads", "Lead", json!({"LastName": "Moe", "Company": "Moe"}), json!({"Status": "Working"})),
+        ("notes", "Note", json!({"Title": "Called"}), json!({"Body": "Wants a price"})),
+        ("opportunities", "Opportunity", json!({"Name": "Mill"}), json!({"Amount": 7.5})),
+        ("stages", "OpportunityStage", json!({"MasterLabel": "Won"}), json!({"MasterLabel": "Closed Won"})),
+        ("tasks", "Task", json!({"Subject": "Call"}), json!({"Status": "Completed"})),
+        ("users", "User", json!({"Name": "Ann", "IsActive": true}), json!({"Email": "ann@acme.example"})),
+    ];
+    let connection = desk.connect(&kinds.each_ref().map(|(key, ..)| *key)).await;
+    let id = text(&connection["connectionId"]);
+    let (new, old) =
+        (desk.subscribe("2024-03", json!(["crm/*"])).await, desk.subscribe("2023-12", json!(["crm/*"])).await);
+    let ids = kinds.each_ref().map(|(_, object, fields, _)| desk.app.put(object, fields.clone(), 0));
+    let mut expected = Vec::new();
+    for kind in ["created", "updated", "deleted"] {
+        for ((key, object, _, more), one) in kinds.iter().zip(&ids) {
+            match (kind, *key) {
+                ("created", _) => {}
+                ("updated", _) => desk.app.change(object, one, more.clone()),
+                // Salesforce deletes no users; they become inactive.
+                (_, "users") => continue,
+                (_, "stages") => desk.app.purge(object, one),
+                _ => desk.app.delete(object, one),
+            }
+            expected.push((format!("crm/{key}"), kind.to_owned(), one.clone()));
+        }
+        let pull = desk.sync(&id, "incremental").await;
+        assert_eq!(pull["outcome"], "completed", "{pull}");
+        expected.sort();
+        for receiver in [&new, &old] {
+            let mut came = told(&receiver.wait(expected.len()).await);
+            came.sort();
+            assert_eq!(came, expected);
+        }
+    }
+    desk.node.stop().await;
+}
+
+#[actix::test]
 async fn a_401_in_the_middle_of_a_walk_is_renewed_and_a_second_refusal_is_told_once() {
     let desk = Desk::new().await;
     desk.app.turn(|knobs| knobs.page = 10);
