@@ -388,8 +388,11 @@ async fn a_script_in_the_account_tells_of_a_change_at_once() {
     let clock = Clock::still(at("2026-06-01T12:00:00Z"));
     let app = NetSuite::start(&clock, PACIFIC);
     order(&mut app.books(), 1, "2026-05-30T12:00:00Z");
+    order(&mut app.books(), 3, "2026-05-30T12:00:00Z");
     let mut link = link(&clock, &app, &["orders"], json!({"webhookSecret": SECRET})).await;
     let uri = text(&link.connection["webhookUri"]);
+    let steps = text(&link.connection["webhook"]["instructions"]);
+    assert!(steps.contains(&format!("url: '{uri}'")) && steps.contains("custsecret_tidemill"), "{steps}");
     let path = format!("/in/{}", uri.split("/in/").nth(1).expect("a path"));
     let post = async |body: &Value, secret: &str| {
         let body = body.to_string();
@@ -410,9 +413,12 @@ async fn a_script_in_the_account_tells_of_a_change_at_once() {
     assert_eq!(post(&json!({"type": "salesorder", "id": "1 OR 1 = 1", "event": "edit"}), SECRET).await, 200);
     order(&mut app.books(), 2, "2026-06-01T12:00:00Z");
     assert_eq!(post(&json!({"type": "SALESORDER", "id": "2", "event": "create"}), SECRET).await, 200);
-    let told = link.told(2).await;
+    app.books().delete("transaction", 3, "salesorder", "2026-06-01T12:00:00Z", false);
+    assert_eq!(post(&json!({"type": "salesorder", "id": 3, "event": "delete"}), SECRET).await, 200);
+    let told = link.told(3).await;
     assert_eq!((told[0].kind.as_str(), &told[0].data["note"]), ("updated", &json!("Leave at the door")));
     assert_eq!((told[1].kind.as_str(), &told[1].data["remoteId"]), ("created", &json!("2")));
+    assert_eq!((told[2].kind.as_str(), &told[2].data["remoteId"]), ("deleted", &json!("3")));
     assert!(app.books().queries().iter().all(|q| !q.contains("1 OR 1")));
     link.node.stop().await;
 }

@@ -176,12 +176,17 @@ async fn an_org_is_connected_in_the_browser_and_every_change_arrives_in_both_bod
     assert_eq!(fresh["changedFields"], json!(["firstName"]));
     assert!(fresh["dataPayload"]["remoteUpdatedAt"].is_string() && former["dataPayload"]["updatedTimestamp"].is_u64());
     assert_eq!(fresh["dataPayload"]["emailAddresses"][0]["emailAddress"], "lee@acme.example");
-    // A message that is sent again, and one about a record that is gone by now.
-    desk.message(&connection, &Salesforce::message(ORG, "Contact", &[&other])).await;
+    // A message about a change, the same again, and one about a record that is gone by now.
+    desk.app.change("Contact", &other, json!({"FirstName": "Max"}));
+    for _ in 0..2 {
+        desk.message(&connection, &Salesforce::message(ORG, "Contact", &[&other])).await;
+    }
+    let changed = new.wait(5).await.pop().expect("five");
+    assert_eq!(told(&[changed]), [("crm/contacts".to_owned(), "updated".to_owned(), other.clone())]);
     desk.app.purge("Contact", &other);
     desk.message(&connection, &Salesforce::message(ORG, "Contact", &[&other])).await;
-    let last = new.wait(5).await;
-    assert_eq!(told(&last)[4], ("crm/contacts".to_owned(), "deleted".to_owned(), other));
+    let last = new.wait(6).await;
+    assert_eq!(told(&last)[5], ("crm/contacts".to_owned(), "deleted".to_owned(), other));
     // The same account again is the same connection; at the end its token is taken back.
     assert_eq!(desk.node.call("DELETE", &at(&format!("connections/{id}")), None).await.status, 200);
     let end = Instant::now() + Duration::from_secs(20);
