@@ -107,6 +107,7 @@ async fn an_answer_comes_as_it_is_without_cookies_and_never_with_the_key() {
     let app = Server::start(|got| {
         let path = got.line.split(' ').nth(1).unwrap_or_default().to_owned();
         let key = got.header("x-api-key").unwrap_or_default().to_owned();
+        let trace = got.header("x-trace").unwrap_or_default().to_owned();
         let json = "content-type: application/json\r\n";
         server::Act::Answer(match path.as_str() {
             "/exact" => answer("200 OK", json, r#"{"total": 4.950, "big": 12345678901234567890}"#),
@@ -115,6 +116,7 @@ async fn an_answer_comes_as_it_is_without_cookies_and_never_with_the_key() {
             }
             "/echo" => answer("200 OK", "content-type: text/plain\r\n", &format!("you sent {key}")),
             "/echo-header" => answer("200 OK", &format!("x-you-sent: {key}\r\n"), ""),
+            "/trace" => answer("200 OK", "content-type: text/plain\r\n", &format!("traced as {trace}")),
             "/refused" => answer("401 Unauthorized", json, r#"{"message":"not for you"}"#),
             "/moved" => answer("302 Found", "location: https://elsewhere.example/\r\n", ""),
             _ => answer("404 Not Found", "", ""),
@@ -132,6 +134,8 @@ async fn an_answer_comes_as_it_is_without_cookies_and_never_with_the_key() {
     assert!(echo.refused(502, "app-failed").contains("repeats"), "{}", echo.text);
     assert!(!echo.text.contains(KEY));
     assert_eq!(get("/echo-header").await.ok()["headers"].get("x-you-sent"), None);
+    let traced = json!({"method": "GET", "endpoint": "/trace", "extraHeaders": {"X-Trace": "t-1"}});
+    assert_eq!(node.post(&path, traced).await.ok()["body"], "traced as t-1");
     let refused = get("/refused").await.ok();
     assert_eq!((&refused["status"], &refused["body"]["message"]), (&json!(401), &json!("not for you")));
     assert_eq!(get("/moved").await.ok()["status"], 302);

@@ -539,6 +539,31 @@ async fn merges_erasures_and_restores_end_as_the_app_has_them() {
     let mut live: Vec<String> = live.map(|c| text(&c["remoteId"])).collect();
     live.sort();
     assert_eq!(live, [winner.to_string(), back.to_string()]);
+    // A paused connection is told nothing but what a person wants erased.
+    let erased = |count: usize| {
+        move |jobs: &Value| {
+            let jobs = jobs["erasures"].as_array().expect("erasures");
+            jobs.len() == count && jobs.iter().all(|job| job["state"] == "completed")
+        }
+    };
+    desk.until(&at("erasures"), erased(1)).await;
+    let paused = json!({"status": "paused"});
+    desk.node.call("PATCH", &at(&format!("connections/{ann}")), Some(paused)).await.ok();
+    desk.hub.change(111, "contacts", winner, &[("lastname", "Later")]);
+    desk.hub.erase(111, "contacts", back);
+    desk.send(&[
+        hint(111, "contact.propertyChange", winner, json!({"propertyName": "lastname"})),
+        hint(111, "contact.privacyDeletion", back, json!({})),
+    ])
+    .await;
+    desk.until(&at("erasures"), erased(2)).await;
+    let told = desk.wait_told(&ann, 5).await;
+    assert_eq!(told.last(), Some(&event("deleted", back)), "{told:?}");
+    // What waited beside it is understood when the connection goes on.
+    let active = json!({"status": "active"});
+    desk.node.call("PATCH", &at(&format!("connections/{ann}")), Some(active)).await.ok();
+    let told = desk.wait_told(&ann, 6).await;
+    assert_eq!(told.last(), Some(&event("updated", winner)), "{told:?}");
     desk.node.stop().await;
 }
 
