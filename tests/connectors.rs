@@ -63,6 +63,8 @@ async fn the_tests_of_every_connector_hold() {
     }
 }
 
+/// The apps that people have accounts at.
+const APPS: &[&str] = &["adobe-commerce", "hubspot", "netsuite", "salesforce", "sfcc", "shopify"];
 /// What an ISV looks for in an app.
 const TOPICS: &[&str] = &[
     "crm/accounts",
@@ -81,12 +83,25 @@ const TOPICS: &[&str] = &[
 
 #[test]
 fn each_app_gives_a_topic_or_says_why_not() {
-    for key in ["adobe-commerce", "hubspot", "netsuite", "salesforce", "sfcc", "shopify"] {
+    for key in APPS {
         let connector = connector(key);
         for topic in TOPICS {
             let is_given = connector.collections.iter().any(|c| c.topic == *topic);
             let is_absent = connector.not_supported.iter().any(|absent| absent.what == *topic);
             assert!(is_given != is_absent, "{key} and {topic}");
+        }
+    }
+}
+
+#[test]
+fn each_collection_of_an_app_has_a_case_of_its_own() {
+    for key in APPS {
+        let folder = format!("{}/config/connectors/{key}/tests", env!("CARGO_MANIFEST_DIR"));
+        let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+        let cases: String = files.map(|path| std::fs::read_to_string(path).unwrap()).collect();
+        for c in &connector(key).collections {
+            let is_of = |rest: &str| rest.split(|c: char| !c.is_alphanumeric() && c != '-').next() == Some(&*c.key);
+            assert!(cases.split("collection: ").skip(1).any(is_of), "{key} and {}", c.key);
         }
     }
 }

@@ -82,7 +82,8 @@ impl Desk {
         browser.get(&back).await
     }
     async fn control(&self, method: &str, path: &str, body: Value) -> Value {
-        let http = reqwest::Client::builder().no_proxy().build().expect("a client");
+        // One that the server closes while it is taken up again would be nobody's failure.
+        let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().expect("a client");
         let request = http.request(method.parse().expect("a method"), format!("{}{path}", self.app.url()));
         let request = request.header("content-type", "application/json").body(body.to_string());
         let text = request.send().await.expect("an answer").text().await.expect("text");

@@ -58,7 +58,8 @@ impl World {
         });
         let connection = text(&node.post(&at("connections"), wish).await.ok()["connection"]["connectionId"]);
         node.post(&at(&format!("connections/{connection}/events")), json!({"event": "order-changed"})).await.ok();
-        let http = reqwest::Client::builder().no_proxy().build().expect("a client");
+        // One that the server closes while it is taken up again would be nobody's failure.
+        let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().expect("a client");
         let world = Self { app, http, user, integration, connection, hook };
         let synced = |answer: &Value| answer["connection"]["collections"][0]["baselineAt"].is_string();
         until(node, &at(&format!("connections/{}", world.connection)), synced).await;

@@ -47,7 +47,8 @@ impl Desk {
             "credentials": {"apiKey": app.key(1)}, "collections": ["crm/contacts"],
         });
         let connection = text(&node.post(&at("connections"), wish).await.ok()["connection"]["connectionId"]);
-        let http = reqwest::Client::builder().no_proxy().build().expect("a client");
+        // One that the server closes while it is taken up again would be nobody's failure.
+        let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().expect("a client");
         Self { node, app, http, connection, users }
     }
 

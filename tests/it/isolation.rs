@@ -1,5 +1,5 @@
 //! One lane's trouble is its own: endpoints that hang, refuse, answer slowly or never end do not hold up the others, and a
-//! backlog that drains is not noticed by the rest of the node.
+//! backlog that drains is not noticed by the rest of the node. Nor does an app that hangs delay the polls of the others.
 //!
 //! Over real HTTP, with 200 endpoints of which 80 are sick in four ways; and with a postbox, where time is virtual and a
 //! backlog of 20,000 comes back. `TIDEMILL_TEST_LONG=1` (`scripts/check --long`) also measures: the p99 from accept to
@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tidemill::app::{Engine, Seams};
 use tidemill::clock::Clock;
@@ -20,6 +21,7 @@ use tidemill::domain::time::Millis;
 use tidemill::store::Store;
 use tidemill::telemetry::Metrics;
 
+use crate::support::api::Node;
 use crate::support::engine::{event, subscribe, workspace};
 use crate::support::postbox::{Act, Postbox};
 use crate::support::server::{self, Server, answer};
@@ -429,4 +431,40 @@ async fn live_times(storm: &Storm, lasts: impl Fn(&[Duration]) -> bool) -> Vec<D
         times.push(started.elapsed());
     }
     times
+}
+
+#[actix::test]
+async fn an_app_that_hangs_delays_no_other() {
+    const OTHERS: usize = 40;
+    let node = Node::start().await;
+    let app = Server::start(|got| match got.line.contains(" /hangs/") {
+        true => server::Act::Hang(Vec::new()),
+        false => server::Act::Answer(answer("200 OK", "content-type: application/json\r\n", r#"[{"id":"1"}]"#)),
+    })
+    .await;
+    node.post("/2024-03/one/users", json!({"username": "ann"})).await.ok();
+    let connect = async |name: &str| {
+        let parameters = json!({"baseUri": format!("http://{}/{name}", app.address), "path": "/items"});
+        let asked =
+            json!({"userId": "ann", "connector": "generic", "credentials": {"apiKey": "x"}, "parameters": parameters});
+        let made = node.post("/2024-03/one/connections", asked).await.ok();
+        format!("/2024-03/one/connections/{}", made["connection"]["connectionId"].as_str().expect("an id"))
+    };
+    let sick = connect("hangs").await;
+    node.until(&sick, |_| app.got().iter().any(|got| got.line.contains(" /hangs/items"))).await;
+    let mut well = Vec::new();
+    for n in 0..OTHERS {
+        well.push(connect(&format!("well-{n}")).await);
+    }
+    let is_read = |shown: &Value| shown["connection"]["collections"][0]["baselineAt"].is_string();
+    for path in &well {
+        node.until(path, is_read).await;
+    }
+    assert!(!is_read(&node.get(&sick).await.ok()), "the sick one hangs all the while");
+    assert_eq!(
+        app.got().iter().filter(|got| got.line.contains(" /hangs/items")).count(),
+        1,
+        "its first call still waits"
+    );
+    node.stop().await;
 }

@@ -207,7 +207,8 @@ impl World {
             let wish = json!({"address": address, "topic": ["crm/*", "commerce/*"], "ordering": ordering});
             node.post(&at("webhooks"), wish).await.ok();
         }
-        let http = reqwest::Client::builder().no_proxy().build().expect("a client");
+        // One that the server closes while it is taken up again would be nobody's failure.
+        let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().expect("a client");
         let orders = 0;
         let base = TempDir::new().expect("a folder");
         let mut world =
