@@ -51,7 +51,7 @@ async fn look_at(deps: &Deps, connection: Connection) -> Result<Option<Millis>> 
         return Ok(Some(now.after(FULL_WAIT)));
     }
     if matches!(connection.status, ConnectionStatus::Paused | ConnectionStatus::AuthFailed { .. }) {
-        return wishes::grant(deps, connection).await.map(|()| None);
+        return wishes::grant(deps, connection).await;
     }
     let account = match Account::open(deps, connection.clone())? {
         Opened::Ready(account) => account,
@@ -65,7 +65,7 @@ async fn look_at(deps: &Deps, connection: Connection) -> Result<Option<Millis>> 
     }
     if inbox::work(deps, &account).await? {
         // Its credentials may just have been refused.
-        return wishes::grant(deps, connection).await.map(|()| None);
+        return wishes::grant(deps, connection).await;
     }
     let tended = [hook::tend(deps, &account).await?, selectors::tend(deps, &account).await?];
     for request in deps.store.sync_requests(connection.id)? {

@@ -10,21 +10,23 @@ use super::account::{Account, Opened};
 use super::commit::{Commit, Standing, Wish};
 use crate::actors::Deps;
 use crate::domain::connection::Connection;
+use crate::domain::time::Millis;
 use crate::error::Result;
 use crate::store::{InboxRow, InboxState};
 
 /// Webhooks looked at in one commit.
 const ROWS_MAX: usize = 250;
+/// Commits of one look: others want their turn.
+const ROUNDS_MAX: usize = 20;
 
-/// Makes the erasures that waiting webhooks ask for.
-pub async fn grant(deps: &Deps, connection: Connection) -> Result<()> {
+/// Makes the erasures that waiting webhooks ask for; answers when to look again, if not all have been looked at.
+pub async fn grant(deps: &Deps, connection: Connection) -> Result<Option<Millis>> {
     let owner = connection.id.0;
-    let Opened::Ready(account) = Account::open(deps, connection)? else { return Ok(()) };
-    // Each step stands further in the queue, and what comes meanwhile rings again.
+    let Opened::Ready(account) = Account::open(deps, connection)? else { return Ok(None) };
     let now = deps.clock.now();
-    loop {
+    for _ in 0..ROUNDS_MAX {
         let rows = deps.store.inbox_due_after(&owner, deps.memory.wishes_from(&owner), now, ROWS_MAX)?;
-        let Some(last) = rows.last().and_then(|(id, row)| Some((row.queued_at()?, *id))) else { return Ok(()) };
+        let Some(last) = rows.last().and_then(|(id, row)| Some((row.queued_at()?, *id))) else { return Ok(None) };
         let mut commit = Commit::default();
         for (id, mut row) in rows {
             let Some(wish) = wish(&account, &row) else { continue };
@@ -33,10 +35,11 @@ pub async fn grant(deps: &Deps, connection: Connection) -> Result<()> {
             commit.inbox.push((id, row, now));
         }
         if !commit.inbox.is_empty() && commit.run(deps, &account).await? == Standing::Gone {
-            return Ok(());
+            return Ok(None);
         }
         deps.memory.wishes_read(owner, last);
     }
+    Ok(Some(now))
 }
 
 fn wish(account: &Account, row: &InboxRow) -> Option<Wish> {
