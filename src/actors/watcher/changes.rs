@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::account::Account;
 use super::fresh::Fresh;
-use super::ready::Ready;
+use super::ready::{Ready, map};
 use crate::actors::Deps;
 use crate::connectors::{AppRecord, Collection};
 use crate::domain::connection::{CollectionState, InitialSync, Remap};
@@ -15,8 +15,7 @@ use crate::domain::event::{Event, Source};
 use crate::domain::id::InboxId;
 use crate::domain::record::record_id;
 use crate::domain::snapshot::{
-    Baseline, Change, Context, Gone, Hashed, IgnoredFields, Silence, SnapshotRow, decide, decide_gone, raw_hash,
-    unmapped, unmapped_hash,
+    Baseline, Change, Context, Gone, IgnoredFields, Silence, SnapshotRow, decide, decide_gone, raw_hash, unmapped,
 };
 use crate::domain::time::Millis;
 use crate::error::Result;
@@ -195,24 +194,14 @@ fn decide_one(
         Seen::Record { record, observed_at } => {
             let (raw, observed_at) = (record.raw.get(), *observed_at);
             let ready = sighting.ready.take().filter(|ready| ready.mapping == *context.mapping);
-            let same = match &ready {
-                Some(ready) => unmapped_hash(before, &ready.raw_hash, record.updated_at, observed_at, context),
-                None => unmapped(before, raw, record.updated_at, observed_at, context),
-            };
-            if let Some(change) = same {
+            let hash = ready.as_ref().map_or_else(|| raw_hash(context.mapping, raw), |ready| ready.raw_hash);
+            if let Some(change) = unmapped(before, &hash, record.updated_at, observed_at, context) {
                 return Ok(change);
             }
-            if let Some(mapped) = ready.and_then(|ready| ready.mapped) {
-                let (hashed, custom) = mapped?;
-                names.extend(custom);
-                return Ok(decide(before, raw, hashed, observed_at, context));
-            }
-            let hash = raw_hash(context.mapping, raw);
-            let hashed = account.session.map(c, record, |unified| {
-                let unknown: Vec<&str> = unified.custom_names().filter(|name| !names.contains(*name)).collect();
-                names.extend(unknown.into_iter().map(str::to_owned));
-                Hashed::new(hash, context.mapping, unified, context.ignored)
-            })?;
+            let mapped = ready.and_then(|ready| ready.mapped);
+            let now = || map(account, c, record, (hash, context.mapping), context.ignored, names);
+            let (hashed, unknown) = mapped.unwrap_or_else(now)?;
+            names.extend(unknown);
             return Ok(decide(before, raw, hashed, observed_at, context));
         }
         Seen::Gone { remote_updated_at, observed_at } => Gone::Told {

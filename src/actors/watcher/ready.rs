@@ -93,17 +93,29 @@ fn make(account: &Account, c: &Collection, records: &[AppRecord], maps: bool) ->
     let each = |record: &AppRecord| {
         let raw_hash = raw_hash(&mapping, record.raw.get());
         let mapped = (maps && !record.deleted).then(|| {
-            account.session.map(c, record, |unified| {
-                let unknown = unified.custom_names().filter(|name| !names.contains(*name));
-                let fresh: Vec<String> = unknown.map(str::to_owned).collect();
-                names.extend(fresh.iter().cloned());
-                (Hashed::new(raw_hash, &mapping, unified, &ignored), fresh)
-            })
+            let mapped = map(account, c, record, (raw_hash, &mapping), &ignored, &names);
+            mapped.inspect(|(_, unknown)| names.extend(unknown.iter().cloned()))
         });
         let id = record_id(account.connection.id, &c.topic, &record.remote_id).into_bytes();
         Ready { id, mapping, raw_hash, mapped }
     };
     records.iter().map(each).collect()
+}
+
+/// Maps a record, of which this is the hash salted with this version of the mapping, and hashes what that makes; with the
+/// names of its custom fields that are not among `names`.
+pub fn map(
+    account: &Account,
+    c: &Collection,
+    record: &AppRecord,
+    (raw_hash, mapping): (Hash, &[u8; 16]),
+    ignored: &IgnoredFields,
+    names: &BTreeSet<String>,
+) -> Mapped {
+    account.session.map(c, record, |unified| {
+        let unknown = unified.custom_names().filter(|name| !names.contains(*name)).map(str::to_owned).collect();
+        (Hashed::new(raw_hash, mapping, unified, ignored), unknown)
+    })
 }
 
 /// Commits a page while something else is done, such as asking for the next one. None: the connection is gone; then, and

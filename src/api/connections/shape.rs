@@ -107,7 +107,7 @@ pub(super) struct ChangedConnection {
     #[serde(default, deserialize_with = "body::present")]
     #[schemars(with = "Option<Vec<String>>")]
     pub(super) collections: Option<Option<Vec<String>>>,
-    /// `paused` stops polling and keeps webhooks for later; `active` goes on.
+    /// `paused` stops polling and keeps webhooks for later, those aside that ask for an erasure; `active` goes on.
     #[serde(default)]
     pub(super) status: Option<StatusWord>,
 }

@@ -42,11 +42,7 @@ fn parse(text: &str) -> Option<String> {
     let whole = whole.trim_start_matches('0');
     let whole = if whole.is_empty() { "0" } else { whole };
     let point = if fraction.is_empty() { "" } else { "." };
-    json(format!("{sign}{whole}{point}{fraction}{exponent}"))
-}
-
-/// The digits, if they are a JSON number.
-fn json(digits: String) -> Option<String> {
+    let digits = format!("{sign}{whole}{point}{fraction}{exponent}");
     digits.parse::<Number>().is_ok().then_some(digits)
 }
 

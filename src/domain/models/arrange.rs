@@ -19,6 +19,7 @@ const WRITTEN_BY_THE_ENGINE: &[&str] = &[
     "createdTimestamp",
     "updatedTimestamp",
 ];
+
 /// The order of an object's members, or of the members of a list's items, out of a schema.
 #[derive(Clone, Debug, Default)]
 pub struct Order {

@@ -122,32 +122,17 @@ impl Change {
     }
 }
 
-/// What follows without mapping the record: Some if its bytes are those of the row, mapped by the same mapping.
+/// What follows without mapping the record: Some if its bytes are those of the row, mapped by the same mapping. `raw_hash` is
+/// theirs, salted with the context's mapping.
 pub fn unmapped(
-    row: Option<&SnapshotRow>,
-    raw: &str,
-    remote_updated_at: Option<Millis>,
-    observed_at: Millis,
-    context: &Context<'_>,
-) -> Option<Change> {
-    let row = row.filter(|row| may_be_unmapped(row, context))?;
-    unmapped_hash(Some(row), &raw_hash(context.mapping, raw), remote_updated_at, observed_at, context)
-}
-
-/// The same by the hash of its bytes, salted with the version of the mapping.
-pub fn unmapped_hash(
     row: Option<&SnapshotRow>,
     raw_hash: &Hash,
     remote_updated_at: Option<Millis>,
     observed_at: Millis,
     context: &Context<'_>,
 ) -> Option<Change> {
-    let row = row.filter(|row| may_be_unmapped(row, context) && row.raw_hash == *raw_hash)?;
-    Some(unchanged(row, Version { remote_updated_at, observed_at }, context))
-}
-
-fn may_be_unmapped(row: &SnapshotRow, context: &Context<'_>) -> bool {
-    row.is_live() && row.mapped_by == *context.mapping
+    let is_same = |row: &&SnapshotRow| row.is_live() && row.mapped_by == *context.mapping && row.raw_hash == *raw_hash;
+    Some(unchanged(row.filter(is_same)?, Version { remote_updated_at, observed_at }, context))
 }
 
 /// What follows from a record that is gone.

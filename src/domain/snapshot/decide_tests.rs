@@ -131,14 +131,14 @@ fn an_unchanged_record_costs_no_write_unless_a_scan_wants_it_touched() {
 fn the_same_bytes_need_no_mapping() {
     let row = live_row(r#"{"a":1}"#);
     let quick = |row: &SnapshotRow, raw: &str, context: &Context<'_>| {
-        unmapped(Some(row), raw, Some(Millis(50)), Millis(200), context)
+        unmapped(Some(row), &raw_hash(context.mapping, raw), Some(Millis(50)), Millis(200), context)
     };
     assert_eq!(quick(&row, r#"{"a":1}"#, &context()), Some(Change::Unchanged));
     assert_eq!(quick(&row, r#"{"a":2}"#, &context()), None);
     assert_eq!(quick(&row, r#"{"a":1}"#, &Context { mapping: &V2, ..context() }), None);
     let deleted = SnapshotRow { deleted_at: Some(Millis(1)), ..row };
     assert_eq!(quick(&deleted, r#"{"a":1}"#, &context()), None);
-    assert_eq!(unmapped(None, "{}", None, Millis(1), &context()), None);
+    assert_eq!(unmapped(None, &raw_hash(&V1, "{}"), None, Millis(1), &context()), None);
 }
 
 #[test]

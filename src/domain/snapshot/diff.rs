@@ -89,8 +89,7 @@ mod tests {
     use crate::domain::snapshot::unified_hash;
 
     fn paths(old: Value, new: Value, ignored: &[&str]) -> Vec<String> {
-        let (Value::Object(old), Value::Object(new)) = (old, new) else { unreachable!() };
-        diff(&old, &new, &IgnoredFields::new(ignored))
+        diff(old.as_object().unwrap(), new.as_object().unwrap(), &IgnoredFields::new(ignored))
     }
 
     #[test]

@@ -21,7 +21,7 @@ use uuid::Uuid;
 use super::event::Payload;
 use super::id::Seq;
 use super::time::Millis;
-pub use decide::{Baseline, Change, Context, Gone, Silence, decide, decide_gone, unmapped, unmapped_hash};
+pub use decide::{Baseline, Change, Context, Gone, Silence, decide, decide_gone, unmapped};
 pub use diff::{PATHS_MAX, diff};
 pub use guard::{Hold, Verdict, guard};
 pub use hash::{Hash, IgnoredFields, raw_hash, unified_hash};
