@@ -60,9 +60,9 @@ impl OwnWebhook {
     /// The methods that the app cannot give, each with its reason.
     pub fn not_supported(&self) -> Vec<Absent> {
         let all = [
-            said("subscribe", &self.subscribe),
-            said("refresh", &self.refresh),
-            said("unsubscribe", &self.unsubscribe),
+            said("subscribe", &self.life.subscribe),
+            said("refresh", &self.life.refresh),
+            said("unsubscribe", &self.life.unsubscribe),
         ];
         all.into_iter().flatten().collect()
     }

@@ -79,7 +79,10 @@ fn check_webhooks(connector: &Connector) -> Result<(), SpecError> {
     if let Some(name) = own.and_then(|own| own.needs.iter().find(|name| schema.property(name).is_none())) {
         return Err(SpecError::in_file("webhook/spec.yml", format!("there is no parameter {name:?}")).field("needs"));
     }
+    own.map_or(Ok(()), |own| own.life.check("webhook", schema))?;
     for hook in &connector.global_webhooks {
+        let dir = format!("global-webhooks/{}", hook.key);
+        hook.account().map_or(Ok(()), |account| account.life.check(&dir, schema))?;
         if let Some((field, message)) = hook.journal.as_ref().and_then(|journal| journal.fault(connector)) {
             return Err(SpecError::in_file(format!("global-webhooks/{}/spec.yml", hook.key), message).field(field));
         }

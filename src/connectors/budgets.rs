@@ -4,8 +4,8 @@
 //! nothing. Not here: counting (`connectors::budget`).
 
 use super::folder::SpecError;
-use super::rest::{CallRest, Spends};
-use super::spec::{Account, Connector, Method, OwnWebhook};
+use super::rest::Spends;
+use super::spec::{Account, Connector, Method};
 
 /// Whether every call's budget is one of `spec.yml`.
 pub fn known(connector: &Connector) -> Result<(), SpecError> {
@@ -27,21 +27,11 @@ pub fn known(connector: &Connector) -> Result<(), SpecError> {
         let dir = format!("global-webhooks/{}", hook.key);
         journal.calls().try_for_each(|call| check(format!("{dir}/spec.yml"), call.budget()))?;
         if let Some(account) = &journal.account {
-            of_hook(account).try_for_each(|(name, call)| check(format!("{dir}/{name}.rest.yml"), spent(call)))?;
+            account.life.calls().try_for_each(|(name, call)| check(format!("{dir}/{name}.rest.yml"), spent(call)))?;
         }
     }
     let Some(hook) = &connector.webhook else { return Ok(()) };
-    of_hook(hook).try_for_each(|(name, call)| check(format!("webhook/{name}.rest.yml"), spent(call)))
-}
-
-fn of_hook(hook: &OwnWebhook) -> impl Iterator<Item = (&'static str, &Method<CallRest>)> {
-    let calls = [
-        ("subscribe", &hook.subscribe),
-        ("refresh", &hook.refresh),
-        ("unsubscribe", &hook.unsubscribe),
-        ("check", &hook.check),
-    ];
-    calls.into_iter()
+    hook.life.calls().try_for_each(|(name, call)| check(format!("webhook/{name}.rest.yml"), spent(call)))
 }
 
 fn spent<R: Spends>(method: &Method<R>) -> Option<&str> {

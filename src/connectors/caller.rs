@@ -160,6 +160,11 @@ impl Caller {
             tap: self.tap.clone(),
         }
     }
+    /// Calls go there from now on.
+    pub(super) fn moves_to(&mut self, base: Url) {
+        self.base_value = Value::from(base.as_str().trim_end_matches('/'));
+        self.base = base;
+    }
     /// The credentials of the moment.
     pub fn credentials(&self) -> Arc<Credentials> {
         self.credentials.read().unwrap_or_else(PoisonError::into_inner).clone()
@@ -217,6 +222,9 @@ impl Caller {
             CallFailure::silent(CallError::Unauthorized(message))
         })?;
         let own = self.connector.headers.0.iter();
+        // A call that says one of them itself means its own.
+        let is_said = |name: &str| outgoing.headers.iter().any(|(said, _)| said.eq_ignore_ascii_case(name));
+        let own = own.filter(|(name, _)| !is_said(name));
         let own: Vec<_> = own.filter_map(|(name, value)| Some((name.clone(), value.render(&env)?))).collect();
         outgoing.headers.splice(0..0, own);
         let now = self.clock.now();

@@ -14,7 +14,7 @@ use super::mapping::path::Path;
 use super::record::RecordSpec;
 use super::rest::{FetchRest, ListRest};
 use super::schema::Schema;
-use super::spec::{Collection, ConnectorEvent, Cursor, GlobalWebhook, Method, OfCollection, OwnWebhook, Poll};
+use super::spec::{Collection, ConnectorEvent, Cursor, GlobalWebhook, Life, Method, OfCollection, OwnWebhook, Poll};
 use super::yaml::{Node, Placed};
 use super::{EVERYTHING, Handshake, Instructions, Parameters, bulk, graphql, journal, verify, yaml};
 use crate::domain::models::Catalogue;
@@ -180,11 +180,8 @@ pub fn own_webhook(builder: &Builder<'_>) -> Result<Option<OwnWebhook>, SpecErro
         instructions: file.instructions,
         needs: file.needs,
         redact: file.redact,
-        subscribe: builder.call("webhook/subscribe")?,
-        check: builder.call("webhook/check")?,
         handle,
-        refresh: builder.call("webhook/refresh")?,
-        unsubscribe: builder.call("webhook/unsubscribe")?,
+        life: Life::read(builder, "webhook")?,
     }))
 }
 

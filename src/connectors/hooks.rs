@@ -12,18 +12,31 @@ use super::rest::CallRest;
 use super::session::parse;
 use super::spec::{ConnectorEvent, Method, OfCollection};
 use super::{
-    AppRecord, CallError, Change, ChangeKind, Collection, EVERYTHING, OwnWebhook, Parameters, Selector, Session,
-    Subscribed, journal,
+    AppRecord, CallError, Change, ChangeKind, Collection, EVERYTHING, Journal, OwnWebhook, Parameters, Selector,
+    Session, Subscribed, journal,
 };
 use crate::domain::json::{self, Json};
 use crate::domain::time::Millis;
 
 /// What a call of a webhook's life is told.
-struct Told<'a> {
+pub(super) struct Told<'a> {
     /// Where the app sends it; or that it is at the app's journal.
     uri: &'a str,
     secret: Option<Value>,
     state: Option<Value>,
+    /// The one that is to be made or taken away, where there are several.
+    subscription: Option<Value>,
+}
+
+impl<'a> Told<'a> {
+    /// The address alone.
+    pub(super) fn at(uri: &'a str) -> Self {
+        Self { uri, secret: None, state: None, subscription: None }
+    }
+    /// The address, and one of several subscriptions.
+    pub(super) fn of(uri: &'a str, subscription: Value) -> Self {
+        Self { subscription: Some(subscription), ..Self::at(uri) }
+    }
 }
 
 impl Session {
@@ -32,28 +45,38 @@ impl Session {
     /// # Errors
     /// The app's or the script's failure; `NotSupported` where a person has to paste the URL into the app.
     pub async fn subscribe(&self, webhook_uri: &str, secret: &str) -> Result<Subscribed, CallError> {
-        let told = Told { uri: webhook_uri, secret: Some(secret.into()), state: None };
-        let value = self.at_hook(told, |hook| &hook.subscribe, "subscribe").await?;
-        Ok(self.subscribed(self.hook_at(webhook_uri)?, &value))
+        let hook = self.hook_at(webhook_uri)?;
+        if hook.life.has_subscriptions() {
+            let state = self.make_subscriptions(hook, webhook_uri, None).await?;
+            return Ok(self.subscribed(hook, &json!({ "state": state })));
+        }
+        let told = Told { secret: Some(secret.into()), ..Told::at(webhook_uri) };
+        let value = self.at_hook(told, &hook.life.subscribe, "subscribe").await?;
+        Ok(self.subscribed(hook, &value))
     }
     /// Renews the webhook; the state it had comes in, the new one goes out.
     ///
     /// # Errors
     /// The app's or the script's failure; `NotSupported`: register it anew instead.
     pub async fn refresh_webhook(&self, webhook_uri: &str, state: &str) -> Result<Subscribed, CallError> {
+        let hook = self.hook_at(webhook_uri)?;
         let state = stored(state)?;
+        if hook.life.has_subscriptions() {
+            let state = self.make_subscriptions(hook, webhook_uri, Some(&state)).await?;
+            return Ok(self.subscribed(hook, &json!({ "state": state })));
+        }
         let secret = state.get("secret").cloned().unwrap_or_default();
-        let told = Told { uri: webhook_uri, secret: Some(secret), state: Some(state) };
-        let value = self.at_hook(told, |hook| &hook.refresh, "refresh").await?;
-        Ok(self.subscribed(self.hook_at(webhook_uri)?, &value))
+        let told = Told { secret: Some(secret), state: Some(state), ..Told::at(webhook_uri) };
+        let value = self.at_hook(told, &hook.life.refresh, "refresh").await?;
+        Ok(self.subscribed(hook, &value))
     }
     /// Whether the app still has the webhook.
     ///
     /// # Errors
     /// The app's or the script's failure; `NotSupported`: it cannot be asked.
     pub async fn has_webhook(&self, webhook_uri: &str, state: &str) -> Result<bool, CallError> {
-        let told = Told { uri: webhook_uri, secret: None, state: Some(stored(state)?) };
-        match self.at_hook(told, |hook| &hook.check, "check").await {
+        let told = Told { state: Some(stored(state)?), ..Told::at(webhook_uri) };
+        match self.at_hook(told, &self.hook_at(webhook_uri)?.life.check, "check").await {
             Ok(Value::Null | Value::Bool(false)) | Err(CallError::Refused { status: 404 | 410, .. }) => Ok(false),
             Ok(Value::Array(found)) => Ok(!found.is_empty()),
             Ok(_) => Ok(true),
@@ -66,48 +89,72 @@ impl Session {
     /// # Errors
     /// The app's or the script's failure.
     pub async fn unsubscribe(&self, webhook_uri: &str, state: &str) -> Result<(), CallError> {
-        if !self.hook_at(webhook_uri)?.unsubscribe.is_there() {
+        let hook = self.hook_at(webhook_uri)?;
+        let state = stored(state)?;
+        if hook.life.has_subscriptions() {
+            return self.remove_subscriptions(hook, webhook_uri, &state).await;
+        }
+        if !hook.life.unsubscribe.is_there() {
             return Ok(());
         }
-        let told = Told { uri: webhook_uri, secret: None, state: Some(stored(state)?) };
-        match self.at_hook(told, |hook| &hook.unsubscribe, "unsubscribe").await {
+        let told = Told { state: Some(state), ..Told::at(webhook_uri) };
+        match self.at_hook(told, &hook.life.unsubscribe, "unsubscribe").await {
             Ok(_) | Err(CallError::Refused { status: 404 | 410, .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }
     /// One call of a webhook's life: as the account, or as the app itself where it is at the app's journal.
-    async fn at_hook(
+    async fn at_hook(&self, told: Told<'_>, method: &Method<CallRest>, name: &str) -> Result<Value, CallError> {
+        let app = match self.journal_at(told.uri) {
+            Some(journal) => Some(self.as_app(&journal.token, None).await?),
+            None => None,
+        };
+        self.call_hook(app.as_ref(), told, method, name).await
+    }
+    pub(super) async fn call_hook(
         &self,
-        Told { uri, secret, state }: Told<'_>,
-        which: impl Fn(&OwnWebhook) -> &Method<CallRest>,
+        app: Option<&Session>,
+        told: Told<'_>,
+        method: &Method<CallRest>,
         name: &str,
     ) -> Result<Value, CallError> {
-        let hook = self.hook_at(uri)?;
-        let mut webhook = json!({ "uri": uri });
-        let mut input = json!({ "webhookUri": uri });
-        if let Some(secret) = secret {
+        let webhook = self.webhook_variable(&told);
+        let mut input = json!({ "webhookUri": told.uri });
+        if let Some(secret) = &told.secret {
+            input["webhookSecret"] = secret.clone();
+        }
+        let mut variables = vec![("webhook", &webhook)];
+        for (name, value) in [("state", &told.state), ("subscription", &told.subscription)] {
+            if let Some(value) = value {
+                input[name] = value.clone();
+                variables.push((name, value));
+            }
+        }
+        if self.journal_at(told.uri).is_some() {
+            input["account"] = self.account.as_deref().into();
+            input["fields"] = self.names_by_collection();
+        }
+        match app {
+            Some(app) => app.value_of(method, &variables, input, name).await.map_err(journal::as_app),
+            None => self.value_of(method, &variables, input, name).await,
+        }
+    }
+    /// `$webhook`.
+    pub(super) fn webhook_variable(&self, told: &Told<'_>) -> Value {
+        let mut webhook = json!({ "uri": told.uri });
+        if let Some(secret) = &told.secret {
             webhook["secret"] = secret.clone();
-            input["webhookSecret"] = secret;
         }
-        let mut variables = Vec::new();
-        if let Some(state) = &state {
-            input["state"] = state.clone();
-            variables.push(("state", state));
+        if self.journal_at(told.uri).is_some() {
+            webhook["account"] = self.account.as_deref().into();
         }
-        let journal = journal::key_of(uri).and_then(|key| self.connector().global_webhook(key)?.journal.as_ref());
-        let Some(journal) = journal else {
-            variables.push(("webhook", &webhook));
-            return self.value_of(which(hook), &variables, input, name).await;
-        };
-        webhook["account"] = self.account.as_deref().into();
-        input["account"] = self.account.as_deref().into();
-        input["fields"] = self.names_by_collection();
-        variables.push(("webhook", &webhook));
-        let app = self.as_app(journal).await?;
-        app.value_of(which(hook), &variables, input, name).await.map_err(journal::as_app)
+        webhook
+    }
+    pub(super) fn journal_at(&self, place: &str) -> Option<&Journal> {
+        self.connector().global_webhook(journal::key_of(place)?)?.journal.as_ref()
     }
     /// The names that each collection's requests ask for, as far as they are known.
-    fn names_by_collection(&self) -> Value {
+    pub(super) fn names_by_collection(&self) -> Value {
         let named = self.connector().collections.iter().filter_map(|c| {
             let known = self.known_fields(c)?;
             Some((c.key.clone(), known.fields.asked().collect::<Vec<_>>().into()))

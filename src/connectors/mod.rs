@@ -59,6 +59,7 @@ pub mod schemas;
 pub mod script;
 mod session;
 pub mod spec;
+mod subscriptions;
 mod template;
 mod testing;
 pub mod trial;

@@ -36,6 +36,7 @@ pub(super) const BODY_VARIABLES: &[&str] = &[
     "each",
     "webhook",
     "state",
+    "subscription",
     "baseUri",
     "fields",
     "object",

@@ -19,6 +19,7 @@ pub const VARIABLES: &[&str] = &[
     "each",
     "webhook",
     "state",
+    "subscription",
     "journal",
     "baseUri",
     "connection",

@@ -71,7 +71,7 @@ fn a_journal_that_could_not_be_chosen_or_read_on_names_its_field() {
 #[test]
 fn calls_that_belong_to_no_journal_are_refused() {
     let error = said("", PARAMETERS, &["subscribe.js"]);
-    assert!(error.ends_with("global-webhooks/app/subscribe.js: it belongs to a journal"), "{error}");
+    assert!(error.ends_with("what is made at the app for each account belongs to a journal"), "{error}");
     let error = said(JOURNAL, PARAMETERS, &["unsubscribe.js"]);
     assert!(error.contains("global-webhooks/app/unsubscribe: subscribe is missing beside it"), "{error}");
 }

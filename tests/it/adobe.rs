@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value, json};
 use tidemill::api;
 
-use crate::support::adobe::{Adobe, CLIENT, KEYS, ORGANISATION, RECIPIENT, Signer, event, order};
+use crate::support::adobe::{Adobe, CLIENT, KEYS, ORGANISATION, PROJECT, RECIPIENT, Signer, event, order};
 use crate::support::api::{Answer, Node};
 use crate::support::browser::Browser;
 use crate::support::receiver::{Received, Receiver};
@@ -40,7 +40,8 @@ impl Desk {
         let node = Node::start_with(&[("TIDEMILL__SERVER__PUBLIC_URL", PUBLIC)], api::configure).await;
         let shop = Adobe::start();
         node.post(&at("users"), json!({"username": "ada"})).await.ok();
-        let parameters = json!({"ioKeysUri": shop.url, "imsTokenUri": format!("{}/ims/token/v3", shop.url)});
+        let parameters = json!({"ioKeysUri": shop.url, "ioApiUri": shop.url,
+            "imsTokenUri": format!("{}/ims/token/v3", shop.url)});
         let body = json!({"connector": "adobe-commerce", "parameters": parameters});
         let made = node.post(&at("integrations"), body).await.ok();
         let integration = text(&made["integration"]["integrationId"]);
@@ -233,6 +234,133 @@ async fn signed_io_events_tell_at_once_and_twice_is_once() {
     desk.node.stop().await;
 }
 
+/// One version of a record, as the lists show it.
+fn version(kind: &str, id: u64, n: u64) -> Value {
+    match kind {
+        "orders" => order(id, if n == 0 { "new" } else { "complete" }),
+        "customers" => json!({"id": id, "firstname": format!("Eve {n}"), "lastname": "L", "email": "e@example.com"}),
+        "products" => {
+            json!({"id": id, "sku": format!("SKU-{id}"), "name": format!("Tee {n}"), "price": 29, "status": 1,
+            "type_id": "simple"})
+        }
+        _ => json!({"entity_id": id, "order_id": 1, "items": [], "tracks": [{"track_number": format!("T{n}")}]}),
+    }
+}
+
+/// Each collection: its topic, the event of a save, and that of a deletion, where the shop has one.
+const ALL: [(&str, &str, &str, Option<&str>); 4] = [
+    ("orders", "commerce/orders", "sales_order_save_commit_after", None),
+    ("customers", "commerce/customers", "customer_save_commit_after", Some("customer_delete_commit_after")),
+    ("products", "commerce/products", "catalog_product_save_commit_after", Some("catalog_product_delete_commit_after")),
+    ("shipments", "commerce/fulfillments", "sales_order_shipment_save_after", None),
+];
+
+#[actix::test]
+async fn each_collection_is_created_updated_and_deleted_by_poll_in_both_versions() {
+    let desk = Desk::new().await;
+    let connection = desk.connect(four_keys(), json!({})).await;
+    let topics: Vec<&str> = ALL.iter().map(|(_, topic, ..)| *topic).collect();
+    for (n, kind) in ["created", "updated", "deleted"].into_iter().enumerate() {
+        for (name, ..) in ALL {
+            match kind {
+                "deleted" => desk.shop.delete(name, 13),
+                _ => desk.shop.put(name, 13, version(name, 13, n as u64)),
+            }
+        }
+        desk.sync(&connection, if kind == "deleted" { "full" } else { "incremental" }).await;
+        let came = desk.came(4 * (n + 1)).await;
+        let mut told: Vec<&str> = came[4 * n..].iter().map(|(topic, ..)| topic.as_str()).collect();
+        told.sort_unstable_by_key(|topic| topics.iter().position(|known| known == topic));
+        assert_eq!(told, topics, "{kind}");
+        assert!(came[4 * n..].iter().all(|(_, update, body)| update == kind && body["remoteId"] == "13"), "{came:?}");
+    }
+    desk.node.stop().await;
+}
+
+#[actix::test]
+async fn each_collection_is_created_updated_and_deleted_by_io_events_in_both_versions() {
+    let desk = Desk::new().await;
+    let connection = desk.connect(four_keys(), json!({"ioClientId": RECIPIENT})).await;
+    let (one, two) = (desk.shop.signer("one").await, desk.shop.signer("two").await);
+    let mut count = 0;
+    for (name, topic, saved, deleted) in ALL {
+        let id_name = if name == "customers" { "id" } else { "entity_id" };
+        for (n, kind) in ["created", "updated", "deleted"].into_iter().enumerate() {
+            let code = match (kind, deleted) {
+                ("deleted", None) => continue,
+                ("deleted", Some(code)) => code,
+                _ => saved,
+            };
+            match kind {
+                "deleted" => desk.shop.delete(name, 13),
+                _ => desk.shop.put(name, 13, version(name, 13, n as u64)),
+            }
+            let mut value = json!({"_isNew": kind == "created"});
+            value[id_name] = json!(13);
+            let body = event(code, &value).to_string();
+            let answer = desk.send(&connection, &signed(&one, &two, &body), &body).await;
+            assert_eq!(answer.status, 200, "{}", answer.text);
+            count += 1;
+            let came = desk.came(count).await;
+            let (told, update, payload) = &came[count - 1];
+            assert_eq!((told.as_str(), update.as_str(), &payload["remoteId"]), (topic, kind, &json!("13")));
+        }
+    }
+    assert_eq!(count, 10);
+    desk.node.stop().await;
+}
+
+#[actix::test]
+async fn a_node_that_may_registers_its_address_at_adobe_anew_when_disabled_and_not_for_ever() {
+    let desk = Desk::new().await;
+    desk.shop.has_registration_of_another();
+    let mut parameters = Map::from_iter([("ioClientId".to_owned(), Value::from(RECIPIENT))]);
+    parameters.extend(PROJECT.map(|(name, value)| (name.to_owned(), value.into())));
+    let connection = desk.connect(four_keys(), Value::Object(parameters)).await;
+    assert_eq!(connection["parameters"]["ioClientSecret"], "***");
+    let ours = || {
+        let all = desk.shop.registrations();
+        assert!(all.iter().any(|one| one["registration_id"] == "other"), "another's stays: {all:?}");
+        all.into_iter().filter(|one| one["registration_id"] != "other").collect::<Vec<_>>()
+    };
+    let made = ours();
+    assert_eq!(made.len(), 1, "{made:?}");
+    assert_eq!(made[0]["webhook_url"], connection["webhookUri"]);
+    let codes: Vec<String> = made[0]["events_of_interest"]
+        .as_array()
+        .expect("events")
+        .iter()
+        .map(|event| text(&event["event_code"]).replace("com.adobe.commerce.", ""))
+        .collect();
+    let mut subscribed = desk.shop.subscribed();
+    subscribed.retain(|name| codes.contains(name));
+    assert_eq!((subscribed.len(), codes.len()), (6, 6), "what leaves the shop is what is registered: {codes:?}");
+
+    // A day later: nothing is made twice; what was disabled is made anew, and the former goes.
+    for (days, disabled, wanted) in [(1, false, "registration-1"), (2, true, "registration-2")] {
+        if disabled {
+            desk.shop.disable_registrations();
+        }
+        let before = desk.shop.count("/events/");
+        let now = desk.node.state.clock.now();
+        desk.node.state.clock.raise(now.after(Duration::from_secs(days * 25 * 3600)));
+        let end = Instant::now() + Duration::from_secs(30);
+        while desk.shop.count("/events/") == before || ours().iter().any(|one| one["registration_id"] != wanted) {
+            assert!(Instant::now() < end, "{:?}", ours());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert_eq!(ours().len(), 1);
+    }
+    let id = text(&connection["connectionId"]);
+    desk.node.call("DELETE", &at(&format!("connections/{id}")), None).await.ok();
+    let end = Instant::now() + Duration::from_secs(20);
+    while !ours().is_empty() {
+        assert!(Instant::now() < end, "{:?}", ours());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    desk.node.stop().await;
+}
+
 #[actix::test]
 async fn one_right_signature_is_enough_and_a_foreign_recipient_or_key_is_refused() {
     let desk = Desk::new().await;
@@ -380,7 +508,7 @@ async fn where_keys_and_tokens_come_from_is_an_admins_to_say() {
     let key = desk.node.post(&at("keys"), json!({"name": "w", "scopes": ["write"]})).await.ok();
     let key = text(&key["key"]["apiKey"]);
     let path = at(&format!("integrations/{}", desk.integration));
-    for name in ["ioKeysUri", "imsTokenUri"] {
+    for name in ["ioKeysUri", "ioApiUri", "imsTokenUri"] {
         let body = json!({"parameters": {name: "https://evil.example"}});
         let told = desk.node.call_as(&key, "PATCH", &path, Some(body)).await.refused(403, "forbidden");
         assert!(told.contains(name), "{told}");

@@ -214,12 +214,16 @@ async fn seen(deps: &Deps, account: &Arc<Account>, held: Held<'_>, row: Registra
 
 async fn renew(deps: &Deps, account: &Arc<Account>, held: Held<'_>, row: Registration) -> Result<Option<Millis>> {
     let renews = account.hook().is_some_and(OwnWebhook::renews);
-    let state = state(deps, account)?;
-    let answer = if renews {
-        account.call(deps, || account.session.refresh_webhook(held.uri, state.expose())).await?
-    } else {
-        let secret = Secret::new(random_text()?);
-        account.call(deps, || account.session.subscribe(held.uri, secret.expose())).await?
+    let answer = match prepared(deps, account, held.uri).await? {
+        Ok(()) if renews => {
+            let state = state(deps, account)?;
+            account.call(deps, || account.session.refresh_webhook(held.uri, state.expose())).await?
+        }
+        Ok(()) => {
+            let secret = Secret::new(random_text()?);
+            account.call(deps, || account.session.subscribe(held.uri, secret.expose())).await?
+        }
+        Err(error) => Err(error),
     };
     match answer {
         Ok(subscribed) => registered(deps, account, held.uri, subscribed).await,

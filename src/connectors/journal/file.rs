@@ -15,7 +15,7 @@ use crate::connectors::folder::SpecError;
 use crate::connectors::mapping::path::Path;
 use crate::connectors::pick::Picker;
 use crate::connectors::rest::CallRest;
-use crate::connectors::spec::{Method, OwnWebhook};
+use crate::connectors::spec::{Life, Method, OwnWebhook};
 use crate::connectors::template::Template;
 use crate::connectors::{Connector, auth};
 
@@ -65,7 +65,8 @@ pub fn compile(
     let Some(file) = file else {
         return match account {
             None => Ok(None),
-            Some(_) => Err(SpecError::in_file(format!("{dir}/subscribe.js"), "it belongs to a journal")),
+            Some(_) => Err(SpecError::in_file(path, "what is made at the app for each account belongs to a journal")
+                .field("journal")),
         };
     };
     let wrong = |field: &str, message: &str| Err(SpecError::in_file(path.clone(), message).field(field));
@@ -96,14 +97,11 @@ pub fn compile(
 
 /// What is made at the app for each account: the calls of a connection's own webhook, without what comes in.
 fn account(builder: &Builder<'_>, dir: &str, name: &str) -> Result<Option<OwnWebhook>, SpecError> {
-    let call = |method: &str| builder.call(&format!("{dir}/{method}"));
-    let [subscribe, check, refresh, unsubscribe] =
-        [call("subscribe")?, call("check")?, call("refresh")?, call("unsubscribe")?];
-    if !subscribe.is_there() {
-        let others = [("check", &check), ("refresh", &refresh), ("unsubscribe", &unsubscribe)];
-        return match others.into_iter().find(|(_, method)| method.is_there()) {
+    let life = Life::read(builder, dir)?;
+    if !life.makes() {
+        return match life.calls().find(|(_, call)| call.is_there()) {
             None => Ok(None),
-            Some((method, _)) => Err(SpecError::in_file(format!("{dir}/{method}"), "subscribe is missing beside it")),
+            Some((name, _)) => Err(SpecError::in_file(format!("{dir}/{name}"), "subscribe is missing beside it")),
         };
     }
     Ok(Some(OwnWebhook {
@@ -115,11 +113,8 @@ fn account(builder: &Builder<'_>, dir: &str, name: &str) -> Result<Option<OwnWeb
         lifetime: None,
         instructions: None,
         needs: Vec::new(),
-        subscribe,
-        check,
         handle: Method::Missing,
-        refresh,
-        unsubscribe,
+        life,
     }))
 }
 

@@ -48,7 +48,7 @@ pub struct Journal {
     /// What is made at the app for each account, so that the journal tells of it.
     pub(super) account: Option<OwnWebhook>,
     when: WhenFile,
-    token: OAuth2File,
+    pub(super) token: OAuth2File,
     first: CallRest,
     next: CallRest,
     latest: Option<CallRest>,
@@ -232,21 +232,28 @@ impl Session {
     ///
     /// # Errors
     /// The app's failure. A refused client is `Refused`: the account's own credentials have nothing to do with it.
-    pub(super) async fn as_app(&self, journal: &Journal) -> Result<Session, CallError> {
-        let credentials = self.app_token(journal).await?;
-        Ok(Session { caller: self.caller.opened_by(credentials), fields: fields::Kept::default(), account: None })
+    pub(super) async fn as_app(&self, token: &OAuth2File, at: Option<&Template>) -> Result<Session, CallError> {
+        let mut caller = self.caller.opened_by(self.app_token(token).await?);
+        if let Some(at) = at {
+            let variables = self.caller.variables();
+            let url = at.render_url(&Env::of(&variables)).and_then(|address| Url::parse(&address).ok());
+            caller.moves_to(url.ok_or_else(|| {
+                CallError::NotSupported("the address of the app's own calls is no URL; see its parameters".to_owned())
+            })?);
+        }
+        Ok(Session { caller, fields: fields::Kept::default(), account: None })
     }
 
     /// A fresh token of the integration's own client.
-    async fn app_token(&self, journal: &Journal) -> Result<Credentials, CallError> {
+    async fn app_token(&self, token: &OAuth2File) -> Result<Credentials, CallError> {
         let variables = self.caller.variables();
-        let scope = journal.token.scope(&Env::of(&variables));
+        let scope = token.scope(&Env::of(&variables));
         let mut form = vec![("grant_type".to_owned(), "client_credentials".to_owned())];
         if !scope.is_empty() {
             form.push(("scope".to_owned(), scope));
         }
         let sent_at = self.caller.clock.now();
-        let answer = ask_token(&self.caller, &journal.token, form).await.map_err(as_app)?;
+        let answer = ask_token(&self.caller, token, form).await.map_err(as_app)?;
         Ok(Credentials::Token(read_token(&answer, sent_at).map_err(as_app)?))
     }
 
@@ -299,7 +306,7 @@ impl Session {
                 answer => return answer.map(|incoming| incoming.body),
             }
         }
-        self.adopt(self.app_token(journal).await.map_err(CallFailure::silent)?);
+        self.adopt(self.app_token(&journal.token).await.map_err(CallFailure::silent)?);
         self.caller.call(outgoing).await.map(|incoming| incoming.body)
     }
 

@@ -143,7 +143,7 @@ pub(super) fn eval<'a>(expr: &'a Expr, env: &Env<'a>) -> Made<'a> {
 }
 
 /// Null, false and empty lists are not; everything else is. 0 and "" are true: apps mean different things by them.
-pub(super) fn truthy(value: &Json<'_>) -> bool {
+pub fn truthy(value: &Json<'_>) -> bool {
     match value {
         Json::Null | Json::Bool(false) => false,
         Json::List(items) => !items.is_empty(),

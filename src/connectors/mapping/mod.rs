@@ -17,7 +17,7 @@ use path::Path;
 use serde_json::Value;
 use zones::Times;
 
-pub use eval::{Env, written};
+pub use eval::{Env, truthy, written};
 
 use super::folder::SpecError;
 use super::template::Template;

@@ -20,6 +20,7 @@ use super::compile_parts::{EventFile, GlobalWebhookFile, WebhookFile};
 use super::fields::FieldsFile;
 use super::files::{CallFile, CollectionFile, ConnectorFile, FetchFile, ListFile};
 use super::graphql::{QueryCallFile, QueryFetchFile, QueryListFile};
+use super::subscriptions::SubscriptionsFile;
 use super::testing::TestFile;
 
 /// Where `connector new` puts them, beside the files; hidden folders are no part of a connector.
@@ -57,6 +58,12 @@ const KINDS: &[Kind] = &[
             "global-webhooks/*/refresh.rest.yml",
             "global-webhooks/*/check.rest.yml",
             "global-webhooks/*/unsubscribe.rest.yml",
+            "webhook/subscriptions/*/list.rest.yml",
+            "webhook/subscriptions/*/make.rest.yml",
+            "webhook/subscriptions/*/remove.rest.yml",
+            "global-webhooks/*/subscriptions/*/list.rest.yml",
+            "global-webhooks/*/subscriptions/*/make.rest.yml",
+            "global-webhooks/*/subscriptions/*/remove.rest.yml",
         ],
         make: of::<CallFile>,
     },
@@ -132,6 +139,12 @@ const KINDS: &[Kind] = &[
             "global-webhooks/*/refresh.graphql.yml",
             "global-webhooks/*/check.graphql.yml",
             "global-webhooks/*/unsubscribe.graphql.yml",
+            "webhook/subscriptions/*/list.graphql.yml",
+            "webhook/subscriptions/*/make.graphql.yml",
+            "webhook/subscriptions/*/remove.graphql.yml",
+            "global-webhooks/*/subscriptions/*/list.graphql.yml",
+            "global-webhooks/*/subscriptions/*/make.graphql.yml",
+            "global-webhooks/*/subscriptions/*/remove.graphql.yml",
         ],
         make: of::<QueryCallFile>,
     },
@@ -151,6 +164,12 @@ const KINDS: &[Kind] = &[
             "data/*/ties.graphql.yml",
         ],
         make: of::<QueryListFile>,
+    },
+    Kind {
+        name: "subscriptions",
+        title: "What an app must have so that it tells of changes",
+        files: &["webhook/subscriptions/*/spec.yml", "global-webhooks/*/subscriptions/*/spec.yml"],
+        make: of::<SubscriptionsFile>,
     },
     Kind { name: "tests", title: "Tests of a connector", files: &["tests/*.yml"], make: of::<TestFile> },
     Kind {

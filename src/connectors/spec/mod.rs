@@ -15,6 +15,7 @@ use serde_json::Value;
 use url::Url;
 
 pub use self::hooks::{GlobalWebhook, OwnWebhook};
+pub(super) use self::hooks::{Life, lacking};
 use super::auth_files::AuthFile;
 use super::budget::BudgetSpec;
 use super::bulk::{BulkCalls, BulkSpec};

@@ -25,6 +25,14 @@ pub const CLIENT: (&str, &str) = ("ims-client", "ims-secret");
 pub const ORGANISATION: &str = "0123456789ABCDEF@AdobeOrg";
 /// The client that events are for.
 pub const RECIPIENT: &str = "io-client-1";
+/// The rest of what a node needs to register an address by itself.
+pub const PROJECT: [(&str, &str); 5] = [
+    ("ioClientSecret", "io-secret"),
+    ("ioConsumerId", "105979"),
+    ("ioProjectId", "4566206088344615922"),
+    ("ioWorkspaceId", "4566206088344617035"),
+    ("ioProviderId", "2c9bd2a1-provider"),
+];
 const KINDS: [(&str, &str, &str); 4] = [
     ("orders", "/V1/orders", "entity_id"),
     ("customers", "/V1/customers/search", "id"),
@@ -39,6 +47,9 @@ struct World {
     has_module: bool,
     /// Tokens of IMS that are good.
     tokens: Vec<String>,
+    /// Addresses that events go to, by id.
+    registrations: BTreeMap<String, Value>,
+    registered: usize,
     /// Path to PEM.
     keys: BTreeMap<String, String>,
     keys_down: bool,
@@ -110,6 +121,19 @@ impl Adobe {
     }
     pub fn take_module_away(&self) {
         self.world().has_module = false;
+    }
+    /// Where events go, by the Registration API.
+    pub fn registrations(&self) -> Vec<Value> {
+        self.world().registrations.values().cloned().collect()
+    }
+    /// A registration of another address.
+    pub fn has_registration_of_another(&self) {
+        let other = json!({"registration_id": "other", "webhook_url": "https://other.example/", "enabled": true});
+        self.world().registrations.insert("other".to_owned(), other);
+    }
+    /// Adobe gives up on addresses that fail too often.
+    pub fn disable_registrations(&self) {
+        self.world().registrations.values_mut().for_each(|one| one["enabled"] = json!(false));
     }
     pub fn keys_down(&self, down: bool) {
         self.world().keys_down = down;
@@ -206,6 +230,7 @@ async fn serve(request: HttpRequest, body: web::Bytes, world: web::Data<Mutex<Wo
     }
     let Said(status, answer) = match path.as_str() {
         "/ims/token/v3" => ims(&mut world, &body),
+        path if path.starts_with("/events/") => registrations(&mut world, &request, &body),
         _ => shop(&mut world, &request, &body),
     };
     HttpResponse::build(status.try_into().expect("a status")).json(answer)
@@ -222,15 +247,65 @@ fn fields(text: &[u8]) -> BTreeMap<String, String> {
 fn ims(world: &mut World, body: &[u8]) -> Said {
     let form = fields(body);
     let is = |name: &str, value: &str| form.get(name).is_some_and(|given| given == value);
-    if !is("grant_type", "client_credentials") || !is("client_id", CLIENT.0) || !is("client_secret", CLIENT.1) {
+    let clients = [(CLIENT.0, CLIENT.1, "commerce.accs"), (RECIPIENT, PROJECT[0].1, "adobeio_api")];
+    let client = clients.iter().find(|(id, secret, _)| is("client_id", id) && is("client_secret", secret));
+    let Some((id, _, scope)) = client.filter(|_| is("grant_type", "client_credentials")) else {
         return Said(401, json!({"error": "invalid_client"}));
-    }
-    if !form.get("scope").is_some_and(|scope| scope.split(',').any(|one| one == "commerce.accs")) {
+    };
+    if !form.get("scope").is_some_and(|scopes| scopes.split(',').any(|one| one == *scope)) {
         return Said(400, json!({"error": "invalid_scope"}));
     }
-    let token = format!("ims-{}", world.tokens.len());
+    let token = format!("{id}-{}", world.tokens.len());
     world.tokens.push(token.clone());
     Said(200, json!({"access_token": token, "token_type": "bearer", "expires_in": 86399}))
+}
+
+/// The Registration API of `api.adobe.io`.
+fn registrations(world: &mut World, request: &HttpRequest, body: &[u8]) -> Said {
+    let header = |name: &str| {
+        let values = request.headers().get_all(name).filter_map(|value| value.to_str().ok());
+        values.collect::<Vec<_>>().join(", ")
+    };
+    let token = header("authorization").strip_prefix("Bearer ").map(str::to_owned).unwrap_or_default();
+    if !world.tokens.contains(&token) || !token.starts_with(RECIPIENT) || header("x-api-key") != RECIPIENT {
+        return Said(403, json!({"error_code": "403003", "message": "Api Key is invalid"}));
+    }
+    let of = |n: usize| PROJECT[n].1;
+    let folder = format!("/events/{}/{}/{}/registrations", of(1), of(2), of(3));
+    let Some(rest) = request.path().strip_prefix(folder.as_str()) else {
+        return Said(404, json!({"message": "no such workspace"}));
+    };
+    match (request.method().as_str(), rest.trim_start_matches('/')) {
+        ("GET", "") => {
+            let all: Vec<&Value> = world.registrations.values().collect();
+            Said(200, json!({"_embedded": {"registrations": all}, "page": {"totalElements": all.len()}}))
+        }
+        ("POST", "") => {
+            let mut made: Value = serde_json::from_slice(body).unwrap_or_default();
+            let events = made["events_of_interest"].as_array().cloned().unwrap_or_default();
+            let is_whole = made["client_id"] == RECIPIENT
+                && made["name"].as_str().is_some_and(|name| !name.is_empty())
+                && ["webhook", "webhook_batch"].iter().any(|kind| made["delivery_type"] == *kind)
+                && !events.is_empty()
+                && events.iter().all(|event| event["provider_id"] == of(4));
+            if !is_whole {
+                return Said(400, json!({"message": "the registration is not whole"}));
+            }
+            world.registered += 1;
+            let id = format!("registration-{}", world.registered);
+            (made["registration_id"], made["enabled"]) = (json!(id), json!(true));
+            for event in made["events_of_interest"].as_array_mut().into_iter().flatten() {
+                event["provider_label"] = json!("Shop");
+            }
+            world.registrations.insert(id, made.clone());
+            Said(201, made)
+        }
+        ("DELETE", id) => match world.registrations.remove(id) {
+            Some(_) => Said(204, Value::Null),
+            None => Said(404, json!({"message": "no such registration"})),
+        },
+        _ => Said(405, json!({"message": "not allowed"})),
+    }
 }
 
 fn shop(world: &mut World, request: &HttpRequest, body: &[u8]) -> Said {
