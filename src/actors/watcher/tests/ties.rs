@@ -136,7 +136,7 @@ async fn a_crash_inside_a_tie_and_polls_from_every_timestamp_lose_nothing_and_te
     desk.pull("things").await;
     assert_same(&desk, &app);
     assert_eq!(desk.told().len(), 2_000, "each is told once");
-    for timestamp in (0..400).step_by(9) {
+    for timestamp in 0..400 {
         let cursor = Some(Cursor { time: Millis(1_000_000 + timestamp), ..Cursor::default() });
         desk.set_state("things", CollectionState { cursor, ..desk.state("things") }).await;
         desk.pull("things").await;
