@@ -38,6 +38,7 @@ const PARAMETERS_BYTES_MAX: u64 = 1 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
     Pull,
+    Touched,
     Scan,
     Deleted,
     Fetch,
@@ -49,11 +50,12 @@ impl FromStr for Method {
     fn from_str(text: &str) -> std::result::Result<Self, String> {
         Ok(match text {
             "pull" => Self::Pull,
+            "touched" => Self::Touched,
             "scan" => Self::Scan,
             "deleted" => Self::Deleted,
             "fetch" => Self::Fetch,
             "account" => Self::Account,
-            _ => return Err("there are pull, scan, deleted, fetch and account".to_owned()),
+            _ => return Err("there are pull, touched, scan, deleted, fetch and account".to_owned()),
         })
     }
 }
@@ -310,6 +312,7 @@ fn asks<'c>(wish: &Wish, connector: &'c Connector) -> std::result::Result<Vec<(O
             None => (c.scans(), Ask::Scan),
             Some(Method::Pull) => (c.pulls(), Ask::Pull { since }),
             Some(Method::Scan) => (c.scans(), Ask::Scan),
+            Some(Method::Touched) => (c.lists_touched(), Ask::Touched { since }),
             Some(Method::Deleted) => (c.lists_deleted(), Ask::Deleted { since }),
             Some(Method::Fetch) => (c.fetches(), Ask::Fetch { id: wish.id.clone().unwrap_or_default() }),
             Some(Method::Account) => (true, Ask::Account),
@@ -320,10 +323,7 @@ fn asks<'c>(wish: &Wish, connector: &'c Connector) -> std::result::Result<Vec<(O
             false => return Err(format!("the collection {} has no {}", c.key, ask.name())),
         }
     }
-    match asks.is_empty() {
-        true => Err("no collection has this method".to_owned()),
-        false => Ok(asks),
-    }
+    (!asks.is_empty()).then_some(asks).ok_or_else(|| "no collection has this method".to_owned())
 }
 
 /// A record as it is shown.

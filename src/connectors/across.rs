@@ -31,6 +31,9 @@ pub fn across(connector: &Connector) -> Result<(), SpecError> {
         if let Some(why) = loose_ties(collection) {
             return Err(SpecError::in_file(format!("data/{}/ties", collection.key), why));
         }
+        if let Some(why) = loose_touched(collection) {
+            return Err(SpecError::in_file(format!("data/{}/touched", collection.key), why));
+        }
     }
     for collection in &connector.collections {
         let partial = matches!(&collection.pull, Method::Rest(list) if list.partial);
@@ -70,6 +73,23 @@ fn loose_ties(collection: &Collection) -> Option<&'static str> {
         true if !collection.cursor.incremental => Some("ties belong to a pull that takes `since` and shows updatedAt"),
         true if collection.cursor.breaks_ties => Some("cursor.breaksTies says that pull itself goes on after an id"),
         _ => None,
+    }
+}
+
+/// Why a list of touched records would lose some, or never be asked for.
+fn loose_touched(collection: &Collection) -> Option<&'static str> {
+    let sorted_by_parts = match &collection.touched {
+        Method::Rest(list) => list.is_nested() && list.is_bounded(),
+        Method::Script(_) => false,
+        Method::Map(_) | Method::NotSupported(_) | Method::Missing => return None,
+    };
+    match sorted_by_parts {
+        _ if !collection.cursor.incremental => Some("it belongs to a pull that takes `since` and shows updatedAt"),
+        _ if collection.each.is_some() => Some("a collection that is walked for each of some values cannot have it"),
+        false => {
+            Some("it is a list of parts since a time: with `item` for what it is sorted by, and the records inside")
+        }
+        true => None,
     }
 }
 

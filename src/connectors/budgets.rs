@@ -15,7 +15,8 @@ pub fn known(connector: &Connector) -> Result<(), SpecError> {
         Some(name) => Err(SpecError::in_file(path, format!("spec.yml has no budget {name:?}")).field("budget")),
     };
     for c in &connector.collections {
-        for (method, list) in [("pull", &c.pull), ("ties", &c.ties), ("scan", &c.scan), ("deleted", &c.deleted)] {
+        let lists = [("pull", &c.pull), ("ties", &c.ties), ("touched", &c.touched), ("scan", &c.scan)];
+        for (method, list) in lists.into_iter().chain([("deleted", &c.deleted)]) {
             check(format!("data/{}/{method}.rest.yml", c.key), spent(list))?;
         }
         check(format!("data/{}/fetch.rest.yml", c.key), spent(&c.fetch))?;

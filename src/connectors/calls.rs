@@ -71,6 +71,22 @@ impl CallError {
             Self::NotSupported(_) => "not-supported",
         }
     }
+    /// Whether the app's other lists may be well all the same.
+    pub fn is_of_one_collection(&self) -> bool {
+        match self {
+            Self::Unauthorized(_) | Self::RateLimited { .. } | Self::Unavailable { .. } | Self::AddressForbidden(_) => {
+                false
+            }
+            Self::Refused { .. }
+            | Self::BadAnswer(_)
+            | Self::PageExpired(_)
+            | Self::TooCostly(_)
+            | Self::FieldsChanged(_)
+            | Self::ColumnMissing { .. }
+            | Self::Script(_)
+            | Self::NotSupported(_) => true,
+        }
+    }
     /// How long to wait at least, where the app says so.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

@@ -69,6 +69,7 @@ fn collection(builder: &Builder<'_>, key: &str, templated: bool) -> Result<Colle
         joins: file.joins.iter().map(|join| Join::new(&path, join, &record)).collect::<Result<_, _>>()?,
         bulk: bulk::collection(builder, &dir)?,
         ties: a_list("ties")?,
+        touched: a_list("touched")?,
         scan: a_list("scan")?,
         deleted,
         fetch: match builder.method_or_query(&at("fetch"), &fetch, &|found| graphql::fetch(builder, found))? {

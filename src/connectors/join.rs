@@ -5,6 +5,7 @@
 //! requests and of items per page is bounded. Not here: the wire.
 
 use std::collections::HashMap;
+use std::num::NonZeroUsize;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -28,7 +29,7 @@ const ITEMS_MAX: usize = 100_000;
 
 /// `join:` of a list file.
 #[derive(Clone, Debug, Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct JoinFile {
     /// Where an item names the record that it belongs to.
     key: Path,
@@ -39,6 +40,8 @@ pub struct JoinFile {
     /// Statuses that say that the account may not see them: its records come without.
     #[serde(default)]
     optional: Vec<u16>,
+    /// Records that one request is for; all of a page's where it is not said.
+    at_once: Option<NonZeroUsize>,
 }
 
 /// The same, compiled.
@@ -48,6 +51,7 @@ pub struct Join {
     into: String,
     list: Box<ListRest>,
     optional: Vec<u16>,
+    at_once: usize,
 }
 
 impl Join {
@@ -61,7 +65,8 @@ impl Join {
             return wrong("join.list.paging.kind", "after-id needs the ids of records; use another kind");
         }
         let list = Box::new(ListRest::new(file, &join.list, record)?);
-        Ok(Self { key: join.key.clone(), into: join.into.clone(), list, optional: join.optional.clone() })
+        let at_once = join.at_once.map_or(usize::MAX, NonZeroUsize::get);
+        Ok(Self { key: join.key.clone(), into: join.into.clone(), list, optional: join.optional.clone(), at_once })
     }
     fn add(&self, items: Vec<&RawValue>, to: &mut HashMap<String, Vec<Value>>) -> Result<(), CallError> {
         for item in items {
@@ -83,7 +88,7 @@ impl Session {
     /// Gives records what the collection's `joins` find, however the records were read.
     pub(super) async fn complete(&self, c: &Collection, records: &mut [AppRecord]) -> Result<(), CallError> {
         for join in &c.joins {
-            self.join(join, &c.key, records).await?;
+            self.join(join, c, &c.key, records).await?;
         }
         Ok(())
     }
@@ -95,61 +100,86 @@ impl Session {
         Ok(page)
     }
     /// Gives records what belongs to them. `list`: the name of what they were read by.
-    pub(super) async fn join(&self, join: &Join, list: &str, records: &mut [AppRecord]) -> Result<(), CallError> {
+    pub(super) async fn join(
+        &self,
+        join: &Join,
+        c: &Collection,
+        list: &str,
+        records: &mut [AppRecord],
+    ) -> Result<(), CallError> {
         let mut found: HashMap<String, Vec<Value>> =
             records.iter().map(|record| (record.remote_id.clone(), Vec::new())).collect();
-        if found.is_empty() {
-            return Ok(());
+        let ids: Vec<&str> = records.iter().map(|record| record.remote_id.as_str()).collect();
+        let asking = Asking { join, c, name: format!("{list}/{}", join.into), fields: self.fields_variable(c).await? };
+        let mut left = (PAGES_MAX, ITEMS_MAX);
+        for ids in ids.chunks(join.at_once) {
+            self.join_some(&asking, ids, &mut left, &mut found).await?;
         }
-        let ids: Value = records.iter().map(|record| record.remote_id.as_str()).collect();
-        let name = format!("{list}/{}", join.into);
-        let (mut mark, mut items) = (None::<PageMark>, 0);
-        for _ in 0..PAGES_MAX {
+        records.iter_mut().try_for_each(|record| put(record, &join.into, &mut found))
+    }
+    /// The same for as many as one request may be for. `left`: pages and items that this page's records may still cost.
+    async fn join_some(
+        &self,
+        asking: &Asking<'_>,
+        ids: &[&str],
+        left: &mut (usize, usize),
+        found: &mut HashMap<String, Vec<Value>>,
+    ) -> Result<(), CallError> {
+        let (join, ids) = (asking.join, ids.iter().copied().collect::<Value>());
+        let mut mark = None::<PageMark>;
+        loop {
+            left.0 = left.0.checked_sub(1).ok_or_else(|| too_many(join, "requests"))?;
             let position = join.list.paging.position(mark.as_ref())?;
-            mark = match self.joining(join, &name, &ids, &position).await? {
-                None => None,
-                Some(incoming) => {
-                    let raw = join.list.raw_page(&incoming, &position, &self.caller.base)?;
-                    items += raw.items.len();
-                    if items > ITEMS_MAX {
-                        let message = format!("more than {ITEMS_MAX} of {} for one page", join.into);
-                        return Err(CallError::BadAnswer(message));
-                    }
-                    join.add(raw.items, &mut found)?;
-                    raw.next
-                }
-            };
+            let Some(incoming) = self.joining(asking, &ids, &position).await? else { return Ok(()) };
+            let raw = join.list.raw_page(&incoming, &position, &self.caller.base)?;
+            left.1 = left.1.checked_sub(raw.items.len()).ok_or_else(|| too_many(join, "items"))?;
+            join.add(raw.items, found)?;
+            mark = raw.next;
             if mark.is_none() {
-                return records.iter_mut().try_for_each(|record| put(record, &join.into, &mut found));
+                return Ok(());
             }
         }
-        Err(CallError::BadAnswer(format!("the list of {} does not end", join.into)))
     }
     /// One request of a join, made again without columns that the account lacks. None: it may not see these.
     async fn joining(
         &self,
-        join: &Join,
-        list: &str,
+        asking: &Asking<'_>,
         ids: &Value,
         position: &Position,
     ) -> Result<Option<Incoming>, CallError> {
-        let page = join.list.paging.variable(position);
+        let Asking { join, c, name, fields } = asking;
+        let (page, object) = (join.list.paging.variable(position), self.object_of(c));
         loop {
-            let lacks = self.lacks(list);
+            let lacks = self.lacks(name);
             let mut variables = self.caller.variables();
             variables.extend([("page", &page), ("records", ids), ("lacks", &lacks)]);
+            variables.extend([("fields", fields), ("object", &object)]);
             let outgoing = join.list.request_at(&Env::of(&variables), position)?;
             match self.caller.call(outgoing).await {
                 Ok(incoming) => return Ok(Some(incoming)),
-                Err(failure) if self.learns(list, &failure.error) => {}
+                Err(failure) if join.list.names_columns() && self.learns(name, &failure.error) => {}
                 Err(failure) if failure.status.is_some_and(|status| join.optional.contains(&status)) => {
-                    tracing::info!(list, error = %failure.error, "the account may not see what belongs to its records");
+                    let error = &failure.error;
+                    tracing::info!(list = name, %error, "the account may not see what belongs to its records");
                     return Ok(None);
                 }
                 Err(failure) => return Err(failure.error),
             }
         }
     }
+}
+
+/// Who asks for what belongs to records.
+struct Asking<'a> {
+    join: &'a Join,
+    c: &'a Collection,
+    name: String,
+    fields: Value,
+}
+
+fn too_many(join: &Join, what: &str) -> CallError {
+    let most = if what == "items" { ITEMS_MAX } else { PAGES_MAX };
+    CallError::BadAnswer(format!("{} of one page's records need more than {most} {what}", join.into))
 }
 
 fn put(record: &mut AppRecord, into: &str, found: &mut HashMap<String, Vec<Value>>) -> Result<(), CallError> {

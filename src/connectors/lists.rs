@@ -64,7 +64,7 @@ impl Session {
                 Err(CallError::TooCostly(why)) if paging.adapts() && habits.shrink(&name, size) => {
                     tracing::info!(collection = ask.c.key, size, why, "a page is too large for the app: half of it");
                 }
-                Err(error) if self.learns(&name, &error) => {}
+                Err(error) if list.names_columns() && self.learns(&name, &error) => {}
                 // An empty page would be the last one: this is only one of other kinds of records.
                 Ok(page) if list.skips_others && page.records.is_empty() && page.next.is_some() => {
                     skipped += 1;
@@ -107,7 +107,7 @@ impl Session {
         let shown = Shown { body: &incoming.body, links: &incoming.links() };
         let mut page = list.page(paging, shown, &position, &self.caller.base, reader)?;
         if let Some(join) = &list.join {
-            self.join(join, name, &mut page.records).await?;
+            self.join(join, ask.c, name, &mut page.records).await?;
         }
         page.records = self.whole(list, ask.c, page.records).await?;
         Ok(page)

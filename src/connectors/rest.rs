@@ -55,6 +55,8 @@ pub struct Rest {
     headers: Pairs,
     body: Option<Mapping>,
     budget: Option<String>,
+    /// Columns that the account lacks can be left out.
+    names_columns: bool,
 }
 
 /// The value of a query parameter: a text with holes, or an expression.
@@ -139,7 +141,9 @@ impl Rest {
     ) -> Result<Self, SpecError> {
         let query = Filled::all(file, query)?;
         let body = body(file, of_body)?;
-        Ok(Self { method, path: path.clone(), query, headers: headers.clone(), body, budget: None })
+        let in_query = query.iter().any(|(_, value)| value.names_columns());
+        let names_columns = in_query || body.as_ref().is_some_and(Mapping::names_columns);
+        Ok(Self { method, path: path.clone(), query, headers: headers.clone(), body, budget: None, names_columns })
     }
     /// The request.
     pub(super) fn outgoing(&self, env: &Env<'_>) -> Result<Outgoing, CallError> {
@@ -185,6 +189,9 @@ impl Filled {
                 other => Some(other.to_string()),
             },
         }
+    }
+    fn names_columns(&self) -> bool {
+        matches!(self, Self::Expression(expression) if expression.names_columns())
     }
     /// Whether it may depend on a lower bound.
     fn may_use_since(&self) -> bool {
@@ -256,6 +263,10 @@ impl ListRest {
             picker: Picker::new(&paths),
             records: list.records.to_string(),
         })
+    }
+    /// Whether columns that the account lacks can be left out of it.
+    pub fn names_columns(&self) -> bool {
+        self.rest.names_columns
     }
     /// Whether its records are inside its items.
     pub fn unwinds(&self) -> bool {

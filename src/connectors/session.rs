@@ -4,6 +4,7 @@
 //! is a [`CallError`]. Not here: which call is due (the watcher decides), how a record is diffed (`domain::snapshot`),
 //! webhooks (`connectors::hooks`), tokens (`connectors::refresh`).
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -133,6 +134,22 @@ impl Session {
         query: &PullQuery,
     ) -> Result<Page, CallError> {
         self.complete_page(c, self.list(&c.ties, c, part, query, None).await?).await
+    }
+    /// One page of the records whose parts changed, each once.
+    ///
+    /// # Errors
+    /// The app's or the script's failure.
+    pub async fn touched_page(
+        &self,
+        c: &Collection,
+        query: &PullQuery,
+        mark: Option<&PageMark>,
+    ) -> Result<Page, CallError> {
+        let mut page = self.list(&c.touched, c, None, query, mark).await?;
+        // It shows a record once for each of its parts.
+        let mut known = HashSet::new();
+        page.records.retain(|record| known.insert(record.remote_id.clone()));
+        self.complete_page(c, page).await
     }
     /// One page of a walk over all records: `scan`, or `pull` without bounds.
     ///

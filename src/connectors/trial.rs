@@ -19,6 +19,9 @@ pub enum Ask {
     Pull {
         since: Option<Millis>,
     },
+    Touched {
+        since: Option<Millis>,
+    },
     Scan,
     Deleted {
         since: Option<Millis>,
@@ -35,6 +38,7 @@ impl Ask {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Pull { .. } => "pull",
+            Self::Touched { .. } => "touched",
             Self::Scan => "scan",
             Self::Deleted { .. } => "deleted",
             Self::Fetch { .. } => "fetch",
@@ -44,7 +48,7 @@ impl Ask {
     /// The lower bound.
     pub fn since(&self) -> Option<Millis> {
         match self {
-            Self::Pull { since } | Self::Deleted { since } => *since,
+            Self::Pull { since } | Self::Touched { since } | Self::Deleted { since } => *since,
             _ => None,
         }
     }
@@ -137,6 +141,7 @@ impl<'a> Trial<'a> {
         let query = PullQuery { since: ask.since().map(|since| (since, None)), until: None };
         match ask {
             Ask::Deleted { .. } => self.session.deleted_page(c, &query, mark).await,
+            Ask::Touched { .. } => self.session.touched_page(c, &query, mark).await,
             Ask::Scan => self.session.scan_page(c, mark).await,
             _ => self.session.pull_page(c, &query, mark).await,
         }

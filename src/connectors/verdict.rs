@@ -36,6 +36,8 @@ pub struct ErrorRule {
     pub wait: Option<Span>,
     /// Where that part names the column, for `column-missing`.
     pub column: Option<Between>,
+    /// What a person may do about it, said behind the app's own words.
+    pub hint: Option<String>,
 }
 
 /// A name inside a text: what stands between these two.
@@ -118,7 +120,10 @@ pub fn judge(connector: &Connector, answer: Answer, now: Millis) -> Result<Incom
     }
     let meaning = rule.map_or_else(|| usual(status), |rule| rule.means);
     let wait = told_wait.or_else(|| rule.and_then(|rule| rule.wait).map(|wait| wait.0));
-    let message = message(connector, &body);
+    let message = match rule.and_then(|rule| rule.hint.as_ref()) {
+        None => message(connector, &body),
+        Some(hint) => format!("{} ({hint})", message(connector, &body)),
+    };
     if let Some(column) = rule.filter(|rule| rule.means == Meaning::ColumnMissing).and_then(|rule| rule.names(&body)) {
         return Err(fail(CallError::ColumnMissing { column, message }, false, body));
     }

@@ -225,6 +225,22 @@ fn ties_need_a_list_of_changes_that_cannot_do_it_by_itself() {
 }
 
 #[test]
+fn a_list_of_parts_that_changed_is_sorted_by_them_and_begins_at_a_time() {
+    let path = "data/contacts/touched.rest.yml";
+    let list =
+        "path: /notes\nsince: {since: \"{{since.time}}\"}\nrecords: $[*].contact\nitem: {id: $.id, updatedAt: $.at}\n";
+    assert_eq!(said(&[(path, Some(list))]), "it is accepted");
+    let needed = "data/contacts/touched: it is a list of parts since a time";
+    for part in ["since: {since: \"{{since.time}}\"}\n", "item: {id: $.id, updatedAt: $.at}\n"] {
+        let error = said(&[(path, Some(&list.replace(part, "")))]);
+        assert!(error.contains(needed), "without {part}: {error}");
+    }
+    let spec = edited("data/contacts/spec.yml", "cursor:", "each: {in: [a], as: site}\ncursor:");
+    let error = said(&[(path, Some(list)), ("data/contacts/spec.yml", Some(&spec))]);
+    assert!(error.contains("walked for each of some values cannot have it"), "{error}");
+}
+
+#[test]
 fn an_event_that_needs_parameters_is_not_switched_on_by_itself() {
     let event = "name: Changed\nkey: changed\nimplementationType: global-webhook\ndefault: true\nparametersSchema:\n  \
                  properties: {board: {type: string}}\n  required: [board]\n";

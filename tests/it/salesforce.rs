@@ -10,6 +10,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tidemill::api;
+use tidemill::domain::id::ConnectionId;
+use tidemill::domain::time::Millis;
 
 use crate::support::api::{Answer, Node};
 use crate::support::browser::Browser;
@@ -109,6 +111,15 @@ impl Desk {
     }
 }
 
+/// Waits until both receivers were told this and no more, in whatever order; sorted.
+async fn both(receivers: [&Receiver; 2], expected: &[(String, String, String)]) {
+    for receiver in receivers {
+        let mut came = told(&receiver.wait(expected.len()).await);
+        came.sort();
+        assert_eq!(came, expected);
+    }
+}
+
 fn told(came: &[Received]) -> Vec<(String, String, String)> {
     let one = |one: &Received| {
         let body = one.json();
@@ -146,7 +157,7 @@ async fn an_org_is_connected_in_the_browser_and_every_change_arrives_in_both_bod
     let id = text(&listed["connections"][0]["connectionId"]);
     let connection = desk.baseline(&id).await;
     assert_eq!(connection["status"], "active", "{connection}");
-    assert_eq!(connection["collections"].as_array().expect("a list").len(), 8);
+    assert_eq!(connection["collections"].as_array().expect("a list").len(), 10);
     let accounts = desk.records("crm/accounts", &id).await;
     assert_eq!(accounts[0]["customFields"], json!({"Tier__c": "gold", "Revenue__c": null}));
     assert_eq!(desk.records("crm/stages", &id).await.len(), 1);
@@ -197,23 +208,37 @@ async fn an_org_is_connected_in_the_browser_and_every_change_arrives_in_both_bod
     desk.node.stop().await;
 }
 
-#[actix::test]
-async fn every_collection_tells_what_is_new_what_changed_and_what_went() {
-    let desk = Desk::new().await;
-    let kinds = [
+/// A collection, its object, the fields of a new record, and what changes of it.
+type Kind = (&'static str, &'static str, Value, Value);
+
+fn kinds() -> [Kind; 10] {
+    [
         ("accounts", "Account", json!({"Name": "Acme"}), json!({"Phone": "1"})),
         ("contacts", "Contact", json!({"LastName": "Lee"}), json!({"Email": "lee@acme.example"})),
         ("leads", "Lead", json!({"LastName": "Moe", "Company": "Moe"}), json!({"Status": "Working"})),
         ("notes", "Note", json!({"Title": "Called"}), json!({"Body": "Wants a price"})),
         ("opportunities", "Opportunity", json!({"Name": "Mill"}), json!({"Amount": 7.5})),
+        ("orders", "Order", json!({"OrderNumber": "00000101"}), json!({"Status": "Activated"})),
+        ("products", "Product2", json!({"Name": "Mug"}), json!({"ProductCode": "MUG-1"})),
         ("stages", "OpportunityStage", json!({"MasterLabel": "Won"}), json!({"MasterLabel": "Closed Won"})),
         ("tasks", "Task", json!({"Subject": "Call"}), json!({"Status": "Completed"})),
         ("users", "User", json!({"Name": "Ann", "IsActive": true}), json!({"Email": "ann@acme.example"})),
-    ];
+    ]
+}
+
+fn event(key: &str, update_type: &str, id: &str) -> (String, String, String) {
+    let category = if matches!(key, "orders" | "products") { "commerce" } else { "crm" };
+    (format!("{category}/{key}"), update_type.to_owned(), id.to_owned())
+}
+
+#[actix::test]
+async fn every_collection_tells_what_is_new_what_changed_and_what_went() {
+    let desk = Desk::new().await;
+    let kinds = kinds();
     let connection = desk.connect(&kinds.each_ref().map(|(key, ..)| *key)).await;
     let id = text(&connection["connectionId"]);
-    let (new, old) =
-        (desk.subscribe("2024-03", json!(["crm/*"])).await, desk.subscribe("2023-12", json!(["crm/*"])).await);
+    let all = json!(["crm/*", "commerce/*"]);
+    let (new, old) = (desk.subscribe("2024-03", all.clone()).await, desk.subscribe("2023-12", all).await);
     let ids = kinds.each_ref().map(|(_, object, fields, _)| desk.app.put(object, fields.clone(), 0));
     let mut expected = Vec::new();
     for kind in ["created", "updated", "deleted"] {
@@ -226,17 +251,194 @@ async fn every_collection_tells_what_is_new_what_changed_and_what_went() {
                 (_, "stages") => desk.app.purge(object, one),
                 _ => desk.app.delete(object, one),
             }
-            expected.push((format!("crm/{key}"), kind.to_owned(), one.clone()));
+            expected.push(event(key, kind, one));
         }
         let pull = desk.sync(&id, "incremental").await;
         assert_eq!(pull["outcome"], "completed", "{pull}");
         expected.sort();
-        for receiver in [&new, &old] {
-            let mut came = told(&receiver.wait(expected.len()).await);
-            came.sort();
-            assert_eq!(came, expected);
-        }
+        both([&new, &old], &expected).await;
     }
+    desk.node.stop().await;
+}
+
+/// A shop in an org: its standard price book and another one, a mug at a price in each, and an order of two mugs. Their
+/// ids, in this order: both entries, the product, the order, its item.
+fn shop(app: &Salesforce) -> [String; 5] {
+    let book = |standard: bool| app.put("Pricebook2", json!({"Name": "Book", "IsStandard": standard}), 9_000);
+    let (standard, other) = (book(true), book(false));
+    let mug = app.put("Product2", json!({"Name": "Mug", "ProductCode": "MUG-1", "IsActive": true}), 9_000);
+    let entry = |book: &str, price: f64| {
+        let fields = json!({"Product2Id": mug, "Pricebook2Id": book, "UnitPrice": price, "IsActive": true});
+        app.put("PricebookEntry", fields, 9_000)
+    };
+    let entries = (entry(&standard, 9.5), entry(&other, 7.25));
+    let order = app.put("Order", json!({"OrderNumber": "00000101", "Status": "Draft", "Channel__c": "web"}), 9_000);
+    let item = json!({"OrderId": order, "Product2Id": mug, "Quantity": 2.0, "UnitPrice": 9.5});
+    let item = app.put("OrderItem", item, 9_000);
+    // The last changes, which every look reads again.
+    app.put("Order", json!({"OrderNumber": "00000102"}), 1_000);
+    app.put("Product2", json!({"Name": "Cup"}), 1_000);
+    [entries.0, entries.1, mug, order, item]
+}
+
+#[actix::test]
+async fn a_change_of_a_part_is_a_change_of_its_record_though_the_records_own_stamp_stays() {
+    let desk = Desk::new().await;
+    let [price, other_price, mug, order, item] = shop(&desk.app);
+    let connection = desk.connect(&["orders", "products"]).await;
+    let id = text(&connection["connectionId"]);
+    let stored = async |topic: &str, one: &str| {
+        let all = desk.records(topic, &id).await;
+        all.into_iter().find(|record| record["remoteId"] == one).expect("a record")
+    };
+    let product = stored("commerce/products", &mug).await;
+    let stored = stored("commerce/orders", &order).await;
+    assert_eq!(stored["customFields"], json!({"Channel__c": "web"}));
+    assert_eq!((&stored["lineItems"][0]["title"], &stored["lineItems"][0]["sku"]), (&json!("Mug"), &json!("MUG-1")));
+    assert_eq!(product["variants"][0]["price"], 9.5);
+    assert_eq!(desk.app.asked("FROM OrderItem WHERE SystemModstamp >= ").len(), 1, "only what is new since");
+    assert_eq!(desk.app.asked("FROM OrderItem ORDER BY").len(), 0, "the first sync read them with their orders");
+    let topics = json!(["commerce/*"]);
+    let (new, old) = (desk.subscribe("2024-03", topics.clone()).await, desk.subscribe("2023-12", topics).await);
+    desk.app.change("OrderItem", &item, json!({"Quantity": 3.0}));
+    desk.app.change("PricebookEntry", &price, json!({"UnitPrice": 10.75}));
+    // The price in another book is not the product's.
+    desk.app.change("PricebookEntry", &other_price, json!({"UnitPrice": 1.0}));
+    for _ in 0..2 {
+        // Looked at again, what was told stays told.
+        assert_eq!(desk.sync(&id, "incremental").await["outcome"], "completed");
+    }
+    let mut expected = vec![event("orders", "updated", &order), event("products", "updated", &mug)];
+    for receiver in [&new, &old] {
+        let mut came = receiver.wait(2).await;
+        came.sort_by_key(|one| one.header("x-alloy-topic").to_owned());
+        assert_eq!(told(&came), expected);
+        let payload = |at: usize| came[at].json()["dataPayload"].clone();
+        assert_eq!(
+            (&payload(0)["lineItems"][0]["quantity"], &payload(1)["variants"][0]["price"]),
+            (&json!(3), &json!(10.75))
+        );
+    }
+    let changed: Vec<Value> = new.so_far().iter().map(|one| one.json()["changedFields"].clone()).collect();
+    for only in ["lineItems.0.quantity", "variants.0.price"] {
+        assert!(changed.contains(&json!([only])), "{changed:?}");
+    }
+
+    // One more, then one less, then a price that holds no more.
+    let line_items = async |count: usize| {
+        let last = new.wait(count).await.pop().expect("some").json()["dataPayload"].clone();
+        last["lineItems"].as_array().expect("items").iter().map(|item| text(&item["lineItemId"])).collect::<Vec<_>>()
+    };
+    let more = desk.app.put("OrderItem", json!({"OrderId": order, "Quantity": 1.0, "UnitPrice": 4.0}), 0);
+    desk.sync(&id, "incremental").await;
+    assert_eq!(line_items(3).await, [item.clone(), more.clone()]);
+    desk.app.delete("OrderItem", &item);
+    desk.app.change("OrderItem", &more, json!({"UnitPrice": 4.5}));
+    // Two products of one order are one order. Nothing is new of the last order, the last product, and the last price's.
+    let pull = desk.sync(&id, "incremental").await;
+    assert_eq!((&pull["updated"], &pull["unchanged"]), (&json!(1), &json!(3)), "{pull}");
+    assert_eq!(line_items(4).await, std::slice::from_ref(&more));
+    desk.app.change("PricebookEntry", &price, json!({"IsActive": false}));
+    desk.sync(&id, "incremental").await;
+    let last = new.wait(5).await.pop().expect("five").json()["dataPayload"].clone();
+    assert_eq!((&last["remoteId"], &last["variants"][0]["price"]), (&json!(mug), &Value::Null));
+
+    // By outbound message, about the part.
+    desk.app.change("OrderItem", &more, json!({"Quantity": 5.0}));
+    let part = vec![("Id", more.as_str()), ("OrderId", order.as_str())];
+    desk.message(&connection, &Salesforce::message_with(ORG, "OrderItem", &[part])).await;
+    assert_eq!(line_items(6).await, [more]);
+    // An order that goes takes its products along, and is told once.
+    desk.app.delete("Order", &order);
+    desk.sync(&id, "incremental").await;
+    expected.extend(["orders", "orders", "orders"].map(|key| event(key, "updated", &order)));
+    expected.extend([event("products", "updated", &mug), event("orders", "deleted", &order)]);
+    expected.sort();
+    both([&new, &old], &expected).await;
+    desk.node.stop().await;
+}
+
+#[actix::test]
+async fn many_orders_with_many_fields_fit_the_addresses_that_ask_for_them() {
+    let desk = Desk::new().await;
+    desk.app.use_currencies();
+    for n in 0..500 {
+        desk.app.add_field("Order", &format!("A_field_of_this_account_{n:03}__c"));
+    }
+    let orders: Vec<String> =
+        (0..700).map(|_| desk.app.put("Order", json!({"CurrencyIsoCode": "EUR"}), 9_000)).collect();
+    for order in &orders {
+        // Longer ago than the list of changed items begins.
+        desk.app.put("OrderItem", json!({"OrderId": order, "Quantity": 1.0, "UnitPrice": 2.0}), 100_000);
+    }
+    let connection = desk.connect(&["orders"]).await;
+    let id = text(&connection["connectionId"]);
+    let first = desk.records("commerce/orders", &id).await.remove(0);
+    assert_eq!(first["lineItems"][0]["currency"], "EUR");
+    assert_eq!(connection["collections"][0]["records"], 700);
+    assert_eq!(desk.app.asked("FROM OrderItem WHERE OrderId IN").len(), 3);
+    // All of one bulk change, on one stamp, whose border is inside a page.
+    desk.app.turn(|knobs| knobs.page = 100);
+    let receiver = desk.subscribe("2024-03", json!(["commerce/orders"])).await;
+    let items: Vec<String> = orders[..250]
+        .iter()
+        .map(|order| desk.app.put("OrderItem", json!({"OrderId": order, "Quantity": 2.0}), 0))
+        .collect();
+    let pull = desk.sync(&id, "incremental").await;
+    assert_eq!((&pull["outcome"], &pull["updated"]), (&json!("completed"), &json!(items.len())), "{pull}");
+    let mut came: Vec<String> = told(&receiver.wait(250).await).into_iter().map(|(_, _, id)| id).collect();
+    came.sort();
+    assert_eq!(came, orders[..250]);
+    desk.node.stop().await;
+}
+
+#[actix::test]
+async fn an_org_without_orders_costs_that_collection_alone_and_is_told_of_once() {
+    let desk = Desk::new().await;
+    let off = desk.app.switch_off("Order");
+    let (access, refresh) = desk.app.grant();
+    let body = json!({"userId": "ada", "integrationId": desk.integration, "parameters": {"baseUri": desk.app.url},
+        "credentials": {"accessToken": access, "refreshToken": refresh}, "collections": ["accounts", "orders", "users"]});
+    let id = text(&desk.node.post(&at("connections"), body).await.ok()["connection"]["connectionId"]);
+    let path = format!("connections/{id}");
+    let of = |answer: &Value, topic: &str| {
+        let all = answer["connection"]["collections"].as_array().expect("collections").clone();
+        all.into_iter().find(|c| c["topic"] == topic).expect("a collection")
+    };
+    let others =
+        |answer: &Value| ["crm/accounts", "crm/users"].iter().all(|topic| of(answer, topic)["baselineAt"].is_string());
+    desk.until(&path, others).await;
+    let failed = desk.until(&path, |answer| of(answer, "commerce/orders")["error"].is_string()).await;
+    let error = text(&of(&failed, "commerce/orders")["error"]);
+    assert!(error.contains("Switch it on in Setup, as orders in Order Settings"), "{error}");
+    assert_eq!(failed["connection"]["status"], "active");
+    // Tried again with growing waits, it is told once that it failed, and once that it stays so.
+    for _ in 0..8 {
+        let shown = desk.node.get(&at(&path)).await.ok();
+        let next = text(&of(&shown, "commerce/orders")["nextPullAt"]);
+        let next = Millis::parse_rfc3339(&next).expect("a time");
+        desk.node.state.clock.raise(next.after(Duration::from_millis(1)));
+        desk.node.engine.rings.owner(id.parse::<ConnectionId>().expect("an id").0);
+        desk.until(&path, |answer| {
+            of(answer, "commerce/orders")["nextPullAt"] != of(&shown, "commerce/orders")["nextPullAt"]
+        })
+        .await;
+    }
+    assert_eq!((desk.count("sync/failed").await, desk.count("poller/stalled").await), (1, 1));
+    // A sync that is asked for goes on after it.
+    let account = desk.app.put("Account", json!({"Name": "Acme"}), 0);
+    let user = desk.app.put("User", json!({"Name": "Ida"}), 0);
+    let receiver = desk.subscribe("2024-03", json!(["crm/*"])).await;
+    let pull = desk.sync(&id, "incremental").await;
+    assert_eq!((&pull["outcome"], &pull["created"]), (&json!("failed"), &json!(2)), "{pull}");
+    assert!(text(&pull["error"]).starts_with("orders: the app refused with status 404"), "{pull}");
+    let came: Vec<String> = told(&receiver.wait(2).await).into_iter().map(|(_, _, id)| id).collect();
+    assert_eq!(came, [account, user]);
+    // Switched on, they are read at the next look.
+    desk.app.switch_on("Order", off);
+    desk.app.put("Order", json!({"OrderNumber": "1"}), 0);
+    assert_eq!(desk.sync(&id, "incremental").await["outcome"], "completed");
+    assert_eq!(desk.records("commerce/orders", &id).await.len(), 1);
     desk.node.stop().await;
 }
 

@@ -22,8 +22,18 @@ pub struct Asking<'a> {
     pub part: Option<&'a Part>,
     /// Most records will have to be mapped.
     pub maps: bool,
-    /// All records, not changes.
-    pub everything: bool,
+    pub list: List,
+}
+
+/// Which of a collection's lists is walked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum List {
+    /// What changed.
+    Changes,
+    /// Records whose parts changed.
+    Touched,
+    /// All records.
+    Everything,
 }
 
 impl Asking<'_> {
@@ -41,15 +51,20 @@ impl Asking<'_> {
         Ok(if goes_on { Some(self.page(query, mark).await?) } else { None })
     }
 
-    /// A page of everything, of the list of changes, or of one tick's records by id; its records made ready.
+    /// A page of the list, or of one tick's records by id; its records made ready.
     async fn page(&self, query: &Query, mark: Option<&PageMark>) -> Result<Answered> {
-        let Self { deps, account, c, part, maps, everything } = *self;
+        let Self { deps, account, c, part, maps, list } = *self;
         let (sent_at, mapping, session) = (deps.clock.now(), account.mapping_of(c), &account.session);
         let asked = PullQuery { since: query.since.clone(), until: query.until };
-        let answer = match (everything, query.ties) {
-            (true, _) => fields::call(deps, account, c, || session.scan_page_of(c, part, &asked, mark)).await?,
-            (false, true) => fields::call(deps, account, c, || session.ties_page_of(c, part, &asked)).await?,
-            (false, false) => fields::call(deps, account, c, || session.pull_page_of(c, part, &asked, mark)).await?,
+        let answer = match (list, query.ties) {
+            (List::Everything, _) => {
+                fields::call(deps, account, c, || session.scan_page_of(c, part, &asked, mark)).await?
+            }
+            (List::Touched, _) => fields::call(deps, account, c, || session.touched_page(c, &asked, mark)).await?,
+            (List::Changes, true) => fields::call(deps, account, c, || session.ties_page_of(c, part, &asked)).await?,
+            (List::Changes, false) => {
+                fields::call(deps, account, c, || session.pull_page_of(c, part, &asked, mark)).await?
+            }
         };
         Answered::new(deps, account, c, (sent_at, mapping), answer, maps).await
     }

@@ -59,14 +59,17 @@ pub async fn call<T, F: Future<Output = std::result::Result<T, CallError>>>(
     call: impl Fn() -> F,
 ) -> Result<std::result::Result<T, CallError>> {
     match account.call(deps, &call).await? {
-        Err(CallError::FieldsChanged(message)) if c.discovers_fields() => match read(deps, account, c).await? {
-            Ok(()) => account.call(deps, call).await,
-            Err(error) => {
-                let connection = account.connection.id;
-                tracing::info!(%connection, collection = c.key, message, "the app does not know a field any more");
-                Ok(Err(error))
+        // A column that could have been left out of the query was.
+        Err(CallError::FieldsChanged(message) | CallError::ColumnMissing { message, .. }) if c.discovers_fields() => {
+            match read(deps, account, c).await? {
+                Ok(()) => account.call(deps, call).await,
+                Err(error) => {
+                    let connection = account.connection.id;
+                    tracing::info!(%connection, collection = c.key, message, "the app does not know a field any more");
+                    Ok(Err(error))
+                }
             }
-        },
+        }
         answer => Ok(answer),
     }
 }

@@ -181,8 +181,11 @@ async fn asked(deps: &Deps, account: &Arc<Account>, request: SyncRequest) -> Res
             (false, true) => one(&mut run, c, Task::Pull, full, false).await?,
             (false, false) => one(&mut run, c, Task::Scan, false, approve).await?,
         };
-        if !matches!(ended, Ended::Done) {
-            return Ok(ended);
+        match ended {
+            Ended::Done => {}
+            Ended::Failed(_) if run.goes_on() && run.left > 0 => {}
+            Ended::Failed(_) if run.goes_on() => return run.close_now().await,
+            other => return Ok(other),
         }
     }
     Ok(Ended::Done)

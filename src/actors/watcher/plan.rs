@@ -7,6 +7,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::account::Account;
+use super::asking::List;
 use super::standing::tells;
 use crate::actors::Deps;
 use crate::actors::options::Polling;
@@ -65,8 +66,8 @@ pub fn waits(polling: &Polling) -> Waits {
     }
 }
 
-/// What a walk over the collection's changes must know.
-pub fn rules(c: &Collection) -> Rules {
+/// What a walk over one of the collection's lists of changes must know.
+pub fn rules(c: &Collection, list: List) -> Rules {
     use crate::connectors::spec;
     Rules {
         order: match c.cursor.order {
@@ -78,8 +79,8 @@ pub fn rules(c: &Collection) -> Rules {
         lookback: c.cursor.lookback,
         ceiling: c.cursor.ceiling,
         breaks_ties: c.cursor.breaks_ties,
-        lists_ties: c.lists_ties(),
-        takes_until: c.cursor.takes_until,
+        lists_ties: c.lists_ties() && list == List::Changes,
+        takes_until: c.cursor.takes_until && list == List::Changes,
         pages_max: PAGES_MAX,
     }
 }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::asking::Asking;
+use super::asking::{Asking, List};
 use super::changes::{Seen as Sight, Sighting, Tally};
 use super::commit::{Commit, Standing};
 use super::fresh::Fresh;
@@ -20,9 +20,14 @@ use crate::domain::pull::{SamePage, Task};
 use crate::domain::record::record_id;
 use crate::domain::time::Millis;
 use crate::error::Result;
+use crate::store::{Tx, Wait};
 
 /// How far back the app's list of deleted records is read beyond the last pull, since its clock is not ours.
 const DELETED_OVERLAP: Duration = Duration::from_secs(600);
+/// The name of the cursor of the list of records whose parts changed.
+const TOUCHED: &str = "touched";
+/// How long before the first pull that list begins, since the app's clock is not ours.
+const TOUCHED_OVERLAP: Duration = Duration::from_secs(24 * 3600);
 /// Ids of one list of deleted records.
 const DELETED_IDS_MAX: usize = 1_000_000;
 
@@ -36,6 +41,9 @@ pub async fn pull(run: &mut Run<'_>, c: &Collection, whole: bool) -> Result<Ende
     };
     run.fresh = Fresh::begin(&run.deps.store, run.account, c)?;
     let mut sum = Tally::default();
+    if c.lists_touched() {
+        await_touched(run, c).await?;
+    }
     if !whole && let Some(ended) = Box::pin(bulk::first(run, c, &state, &mut sum)).await? {
         return Ok(ended);
     }
@@ -43,8 +51,14 @@ pub async fn pull(run: &mut Run<'_>, c: &Collection, whole: bool) -> Result<Ende
     let state = run.deps.store.collection_state(run.account.connection.id, &c.key)?;
     let lists_deleted = c.lists_deleted() && state.last_pull_at.is_some();
     for (at, part) in parts.iter().enumerate() {
-        let ends = at + 1 == parts.len() && !lists_deleted;
-        let bit = Bit { part: part.as_ref(), whole, ends };
+        let ends = at + 1 == parts.len() && !lists_deleted && !c.lists_touched();
+        let bit = Bit { part: part.as_ref(), list: List::Changes, whole, ends };
+        if let Some(ended) = Box::pin(changed(run, c, bit, &mut sum)).await? {
+            return Ok(ended);
+        }
+    }
+    if c.lists_touched() {
+        let bit = Bit { part: None, list: List::Touched, whole: false, ends: !lists_deleted };
         if let Some(ended) = Box::pin(changed(run, c, bit, &mut sum)).await? {
             return Ok(ended);
         }
@@ -60,12 +74,28 @@ pub async fn pull(run: &mut Run<'_>, c: &Collection, whole: bool) -> Result<Ende
         return Ok(if none.await? == Standing::Gone { Ended::Stop } else { Ended::Done });
     }
     for (at, part) in parts.iter().enumerate() {
-        let bit = Bit { part: part.as_ref(), whole, ends: at + 1 == parts.len() };
+        let bit = Bit { part: part.as_ref(), list: List::Changes, whole, ends: at + 1 == parts.len() };
         if let Some(ended) = Box::pin(deleted(run, c, &mut gone, bit, &mut sum)).await? {
             return Ok(ended);
         }
     }
     Ok(Ended::Done)
+}
+
+/// From its first pull on a collection's touched records are listed: what that reads has its parts as they are.
+async fn await_touched(run: &Run<'_>, c: &Collection) -> Result<()> {
+    let (connection, workspace) = (run.account.connection.id, run.account.connection.workspace);
+    if run.deps.store.part_cursor(connection, &c.key, TOUCHED)?.is_some() {
+        return Ok(());
+    }
+    let (key, time) = (c.key.clone(), run.deps.clock.now().before(TOUCHED_OVERLAP));
+    let cursor = Cursor { time, ..Cursor::default() };
+    let begin = move |tx: &mut Tx<'_>| match tx.connection(workspace, connection)? {
+        Some(_) => tx.put_part_cursor(connection, &key, TOUCHED, &cursor),
+        // It was deleted meanwhile, and so were its rows.
+        None => Ok(()),
+    };
+    run.deps.store.append(Wait::Applied, begin).await
 }
 
 /// What is asked of the app's lists of deleted records.
@@ -97,6 +127,7 @@ impl Gone {
 /// One walk of a pull.
 struct Bit<'a> {
     part: Option<&'a Part>,
+    list: List,
     whole: bool,
     /// With it the pull is finished.
     ends: bool,
@@ -106,18 +137,20 @@ impl Bit<'_> {
     /// Where this walk begins.
     fn cursor(&self, run: &Run<'_>, c: &Collection) -> Result<Option<Cursor>> {
         let (rows, connection) = (&run.deps.store, run.account.connection.id);
-        Ok(match self.part {
+        Ok(match (self.list, self.part) {
             _ if self.whole => None,
-            None => rows.collection_state(connection, &c.key)?.cursor,
-            Some(part) => rows.part_cursor(connection, &c.key, &part.value)?,
+            (List::Touched, _) => rows.part_cursor(connection, &c.key, TOUCHED)?,
+            (_, None) => rows.collection_state(connection, &c.key)?.cursor,
+            (_, Some(part)) => rows.part_cursor(connection, &c.key, &part.value)?,
         })
     }
     /// Puts the cursor that a page allows into its commit. What the collection shows is the latest of any value.
     fn keep(&self, c: &Collection, cursor: Option<Cursor>, state: &mut CollectionState, commit: &mut Commit) {
         let Some(cursor) = cursor else { return };
-        match self.part {
-            None => state.cursor = Some(cursor),
-            Some(part) => {
+        match (self.list, self.part) {
+            (List::Touched, _) => commit.part = Some((c.key.clone(), TOUCHED.to_owned(), cursor)),
+            (_, None) => state.cursor = Some(cursor),
+            (_, Some(part)) => {
                 let shown = state.cursor.as_ref().map(|cursor| cursor.time).unwrap_or_default();
                 state.cursor = Some(Cursor { time: shown.max(cursor.time), ..Cursor::default() });
                 commit.part = Some((c.key.clone(), part.value.clone(), cursor));
@@ -130,10 +163,10 @@ impl Bit<'_> {
 async fn changed(run: &mut Run<'_>, c: &Collection, bit: Bit<'_>, sum: &mut Tally) -> Result<Option<Ended>> {
     let started = run.deps.clock.now();
     let cursor = bit.cursor(run, c)?;
-    let mut walk = Walk::start(plan::rules(c), cursor.as_ref(), started);
+    let mut walk = Walk::start(plan::rules(c, bit.list), cursor.as_ref(), started);
     let (deps, account) = (run.deps, run.account);
     let maps = run.maps(c)? || bit.whole;
-    let asking = Asking { deps, account, c, part: bit.part, maps, everything: false };
+    let asking = Asking { deps, account, c, part: bit.part, maps, list: bit.list };
     let (mut query, mut mark, mut expired) = (walk.query(), None::<PageMark>, false);
     let mut ahead = None;
     loop {

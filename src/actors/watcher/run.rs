@@ -56,6 +56,8 @@ pub struct Run<'a> {
     /// The last scan showed ids alone.
     pub ids_only: bool,
     held: u64,
+    /// What collections failed of that the run went on after.
+    failed: Vec<String>,
     /// The version of the mapping when the task at hand began.
     pub mapping: [u8; 16],
     pub rng: fastrand::Rng,
@@ -112,6 +114,7 @@ impl<'a> Run<'a> {
             left: 0,
             ids_only: false,
             held: 0,
+            failed: Vec::new(),
             mapping: account.mapping,
             rng,
             fresh: None,
@@ -209,9 +212,14 @@ impl<'a> Run<'a> {
 
     fn close(&mut self, commit: &mut Commit, now: Millis) {
         self.pull.ended_at = Some(now);
-        self.pull.outcome = if self.held > 0 { "held" } else { "completed" }.to_owned();
-        self.pull.error = self.notices();
-        if self.noisy {
+        self.pull.outcome = match self.failed.is_empty() {
+            false => "failed",
+            true if self.held > 0 => "held",
+            true => "completed",
+        }
+        .to_owned();
+        self.pull.error = if self.failed.is_empty() { self.notices() } else { self.failures() };
+        if self.noisy && (self.failed.is_empty() || !self.counts.is_empty()) {
             let what = SystemEvent::SyncCompleted {
                 pull: self.shown(),
                 collections: std::mem::take(&mut self.counts),
@@ -222,6 +230,15 @@ impl<'a> Run<'a> {
         }
         commit.pull = Some(self.pull.clone());
         commit.done = self.asked.take();
+    }
+
+    fn failures(&self) -> String {
+        self.failed.join("; ").chars().take(NOTICE_CHARS_MAX).collect()
+    }
+
+    /// Whether the run goes on after one of its collections has failed: others were asked for too, and they may be well.
+    pub fn goes_on(&self) -> bool {
+        self.asked.is_some()
     }
 
     /// What a pull that went well has to say: what of its collections the account does not show.
@@ -253,9 +270,13 @@ impl<'a> Run<'a> {
             Task::Scan => state.next_scan_at = Some(retry),
         }
         let mut commit = Commit::default();
-        self.pull.ended_at = Some(now);
-        self.pull.outcome = "failed".to_owned();
-        self.pull.error = state.error.clone();
+        self.failed.push(format!("{}: {}", c.key, state.error));
+        let goes_on = self.left > 0 && self.asked.is_some() && error.is_of_one_collection();
+        if !goes_on {
+            self.pull.ended_at = Some(now);
+            self.pull.outcome = "failed".to_owned();
+            self.pull.error = if self.failed.len() > 1 { self.failures() } else { state.error.clone() };
+        }
         if self.asked.is_some() || (state.failures == 1 && !told_to_wait) {
             let what = SystemEvent::SyncFailed {
                 pull: self.shown(),
@@ -275,7 +296,9 @@ impl<'a> Run<'a> {
             commit.told.push((self.event(&what), None));
         }
         commit.pull = Some(self.pull.clone());
-        commit.done = self.asked.take();
+        if !goes_on {
+            commit.done = self.asked.take();
+        }
         commit.collections.push((c.key.clone(), super::changes::Judged::default(), state));
         commit.run(self.deps, self.account).await?;
         tracing::info!(connection = %self.account.connection.id, collection = c.key, %error, "a pull failed");

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use super::asking::Asking;
+use super::asking::{Asking, List};
 use super::changes::{Seen as Sight, Sighting, Tally};
 use super::commit::{Commit, RECORDS_MAX, Standing};
 use super::fresh::Fresh;
@@ -75,7 +75,7 @@ async fn walk(run: &mut Run<'_>, c: &Collection, part: Option<&Part>, walked: &m
     let mut windows = begin(run, c, walked);
     let (mut query, mut mark, mut expired) = (windows.query(), None::<PageMark>, false);
     let (deps, account) = (run.deps, run.account);
-    let asking = Asking { deps, account, c, part, maps: run.maps(c)?, everything: true };
+    let asking = Asking { deps, account, c, part, maps: run.maps(c)?, list: List::Everything };
     let mut ahead = None;
     // Of parts inside others the walk knows only the others.
     let mut inside: Option<Vec<[u8; 16]>> = None;

@@ -187,7 +187,7 @@ impl Compiler<'_> {
         Ok(Expr::Lookup {
             list: fields.expr("in")?,
             key: fields.path("key")?,
-            equals: fields.text("equals")?.to_owned(),
+            equals: fields.expr("equals")?,
             value: fields.path("value")?,
         })
     }

@@ -124,11 +124,17 @@ pub(super) fn eval<'a>(expr: &'a Expr, env: &Env<'a>) -> Made<'a> {
             let time = local.and_then(|local| local.read(written(&eval(value, env))?, None));
             time.map_or(null(), |time| text(time.rfc3339_millis()))
         }
-        Expr::Lookup { list, key, equals, value } => part(eval(list, env), |list| {
-            let hit =
-                list.as_list()?.iter().find(|item| key.find_in(item).and_then(text_of).is_some_and(|k| k == equals));
-            value.find_in(hit?)
-        }),
+        Expr::Lookup { list, key, equals, value } => {
+            let wanted = eval(equals, env);
+            let wanted = text_of(&wanted);
+            part(eval(list, env), |list| {
+                let is_it = |item: &&Json<'_>| {
+                    let found = key.find_in(item).and_then(text_of);
+                    found.is_some() && found == wanted
+                };
+                value.find_in(list.as_list()?.iter().find(is_it)?)
+            })
+        }
         Expr::Pairs { list, key, value, except } => pairs(eval(list, env), key, value, except),
         Expr::Omit { from, keys, .. } => omit(eval(from, env), keys),
         Expr::Merge(items) => merge(items.iter().map(|item| eval(item, env))),

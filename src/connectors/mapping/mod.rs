@@ -114,7 +114,7 @@ enum Expr {
     Lookup {
         list: Box<Expr>,
         key: Path,
-        equals: String,
+        equals: Box<Expr>,
         value: Path,
     },
     /// A list of objects with key and value, as one object.

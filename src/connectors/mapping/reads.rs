@@ -16,6 +16,11 @@ impl Mapping {
         found
     }
 
+    /// Whether columns that the account lacks can be left out of what it makes.
+    pub fn names_columns(&self) -> bool {
+        has_columns(&self.0)
+    }
+
     /// Fills in each `$omit` that leaves out what is mapped: what the whole mapping reads, and these besides.
     #[must_use]
     pub fn closed(mut self, besides: &[&Path]) -> Self {
@@ -35,6 +40,16 @@ pub fn member<'p>(path: &'p Path, below: Option<&str>) -> Option<&'p str> {
     match steps.next() {
         Some(Step::Key(key)) => Some(key),
         _ => None,
+    }
+}
+
+fn has_columns(expr: &Expr) -> bool {
+    match expr {
+        Expr::Columns(_) => true,
+        Expr::Iterate(Walk { list, only, item }) | Expr::Sum(Walk { list, only, item }) => {
+            [list, item].into_iter().chain(only).any(|part| has_columns(part))
+        }
+        other => parts(other).into_iter().any(has_columns),
     }
 }
 
@@ -78,7 +93,8 @@ fn parts(expr: &Expr) -> Vec<&Expr> {
             cases.iter().flat_map(|(when, value)| [when, value]).chain([&**default]).collect()
         }
         Expr::Codes { value, to, default } => to.iter().map(|(_, value)| value).chain([&**value, &**default]).collect(),
-        Expr::Lookup { list, .. } | Expr::Pairs { list, .. } => vec![list],
+        Expr::Lookup { list, equals, .. } => vec![list, equals],
+        Expr::Pairs { list, .. } => vec![list],
         Expr::Omit { from, .. } | Expr::Columns(from) => vec![from],
     }
 }

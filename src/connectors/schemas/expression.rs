@@ -71,7 +71,7 @@ fn operators(any: &Value, time: &Value) -> Vec<(&'static str, Value)> {
         ("$iterate", walk.clone()),
         ("$join", all(&[("items", any), ("with", &text)])),
         ("$literal", json!(true)),
-        ("$lookup", all(&[("in", any), ("key", &path), ("equals", &text), ("value", &path)])),
+        ("$lookup", all(&[("in", any), ("key", &path), ("equals", any), ("value", &path)])),
         ("$merge", list.clone()),
         ("$omit", map(&[("from", any), ("keys", &texts), ("mapped", &flag)], &["from", "keys"])),
         ("$or", list),

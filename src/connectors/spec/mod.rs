@@ -146,6 +146,8 @@ pub struct Collection {
     pub(super) request_time: Times,
     pub(super) pull: Method<ListRest>,
     pub(super) ties: Method<ListRest>,
+    /// Records whose parts changed, by the times of the parts.
+    pub(super) touched: Method<ListRest>,
     pub(super) scan: Method<ListRest>,
     pub(super) deleted: Method<ListRest>,
     pub(super) fetch: Method<FetchRest>,
@@ -166,6 +168,10 @@ impl Collection {
     /// Whether one tick's records can be listed by id.
     pub fn lists_ties(&self) -> bool {
         self.ties.is_there()
+    }
+    /// Whether records whose parts changed are listed apart.
+    pub fn lists_touched(&self) -> bool {
+        self.touched.is_there()
     }
     /// Whether there is a walk over all records: `scan`, or a `pull` without a lower bound.
     pub fn scans(&self) -> bool {

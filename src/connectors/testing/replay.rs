@@ -23,6 +23,7 @@ const PAGES_MAX: u32 = 1_000;
 #[serde(rename_all = "kebab-case")]
 pub(in crate::connectors) enum CaseMethod {
     Pull,
+    Touched,
     Scan,
     Deleted,
     Fetch,
@@ -78,6 +79,7 @@ fn ask(case: &Case, method: CaseMethod) -> Result<Ask, String> {
     };
     Ok(match method {
         CaseMethod::Pull => Ask::Pull { since },
+        CaseMethod::Touched => Ask::Touched { since },
         CaseMethod::Scan => Ask::Scan,
         CaseMethod::Deleted => Ask::Deleted { since },
         CaseMethod::Fetch => Ask::Fetch { id: case.id.clone().ok_or("a case of fetch needs the record's id")? },

@@ -2,7 +2,8 @@
 //!
 //! Behaves as developer.salesforce.com says, traps included: no `expires_in`; equal stamps in bulk, to the second; a 401 in
 //! the middle of a walk; refresh tokens that rotate or die; locators that end; hidden fields that are errors; a bin that is
-//! purged. Always true: everything is bounded, and ends with its test. Not here: SOQL itself (`soql`).
+//! purged; objects that the org has switched off; parts that change while their record does not. Always true: everything is
+//! bounded, and ends with its test. Not here: SOQL itself (`soql`).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
@@ -13,7 +14,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::soql::Query;
+use super::soql::{self, Query};
 
 /// The org's id, and the other org's.
 pub const ORG: &str = "00Dx0000000BV7zEAG";
@@ -21,9 +22,10 @@ pub const STRANGER: &str = "00Dx0000000ZZZZEAG";
 pub const CLIENT: (&str, &str) = ("consumer-key", "consumer-secret");
 const RECORDS_MAX: usize = 100_000;
 const LOCATORS_MAX: usize = 1_000;
+const ADDRESS_BYTES_MAX: usize = 16_000;
 
 /// What an object's records have beside their own: name, type, custom.
-type Fields = Vec<(String, &'static str, bool)>;
+pub type Fields = Vec<(String, &'static str, bool)>;
 
 #[derive(Default)]
 struct Org {
@@ -132,7 +134,50 @@ fn seed() -> BTreeMap<String, Fields> {
         ),
         ("Task", own(&[("Subject", "string"), ("Status", "picklist"), ("WhoId", "reference")])),
         ("Note", own(&[("Title", "string"), ("Body", "textarea"), ("ParentId", "reference")])),
+        ("ContentNote", own(&[("Title", "string"), ("TextPreview", "string"), ("Content", "base64")])),
         ("User", own(&[("Name", "string"), ("Email", "email"), ("IsActive", "boolean")])),
+        (
+            "Order",
+            own(&[
+                ("AccountId", "reference"),
+                ("OrderNumber", "string"),
+                ("Status", "picklist"),
+                ("TotalAmount", "currency"),
+                ("BillingStreet", "textarea"),
+                ("BillingCity", "string"),
+                ("BillingAddress", "address"),
+                ("Channel__c", "string"),
+            ]),
+        ),
+        (
+            "OrderItem",
+            own(&[
+                ("OrderId", "reference"),
+                ("Product2Id", "reference"),
+                ("Quantity", "double"),
+                ("UnitPrice", "currency"),
+            ]),
+        ),
+        (
+            "Product2",
+            own(&[
+                ("Name", "string"),
+                ("ProductCode", "string"),
+                ("StockKeepingUnit", "string"),
+                ("IsActive", "boolean"),
+                ("Brand__c", "string"),
+            ]),
+        ),
+        (
+            "PricebookEntry",
+            own(&[
+                ("Product2Id", "reference"),
+                ("Pricebook2Id", "reference"),
+                ("UnitPrice", "currency"),
+                ("IsActive", "boolean"),
+            ]),
+        ),
+        ("Pricebook2", own(&[("Name", "string"), ("IsStandard", "boolean")])),
         ("Organization", vec![("Id".to_owned(), "id", false)]),
     ];
     let mut all: BTreeMap<String, Fields> = all.into_iter().map(|(name, fields)| (name.to_owned(), fields)).collect();
@@ -151,6 +196,12 @@ fn prefix(object: &str) -> &'static str {
         "Opportunity" => "006",
         "Lead" => "00Q",
         "Task" => "00T",
+        "Order" => "801",
+        "OrderItem" => "802",
+        "ContentNote" => "069",
+        "Pricebook2" => "01s",
+        "Product2" => "01t",
+        "PricebookEntry" => "01u",
         _ => "01J",
     }
 }
@@ -212,9 +263,15 @@ impl Salesforce {
         record.extend(fields.as_object().expect("an object").clone());
         record.insert("SystemModstamp".to_owned(), stamp(0).into());
     }
-    /// Into the bin.
+    /// Into the bin; an order takes its products along.
     pub fn delete(&self, object: &str, id: &str) {
         self.change(object, id, json!({"IsDeleted": true}));
+        let of = |org: &Org| -> Vec<String> {
+            let items = org.records.get("OrderItem").into_iter().flatten();
+            items.filter(|(_, item)| object == "Order" && item["OrderId"] == id).map(|(id, _)| id.clone()).collect()
+        };
+        let items = of(&self.org());
+        items.iter().for_each(|item| self.change("OrderItem", item, json!({"IsDeleted": true})));
     }
     /// Out of the bin: only `/deleted/` tells of it.
     pub fn purge(&self, object: &str, id: &str) {
@@ -224,6 +281,20 @@ impl Salesforce {
     }
     pub fn add_field(&self, object: &str, name: &str) {
         self.org().objects.get_mut(object).expect("an object").push((name.to_owned(), "string", true));
+    }
+    /// Several currencies are switched on: records of money have one each.
+    pub fn use_currencies(&self) {
+        for object in ["Opportunity", "Order", "OrderItem", "Product2", "PricebookEntry"] {
+            let field = ("CurrencyIsoCode".to_owned(), "picklist", false);
+            self.org().objects.get_mut(object).expect("an object").push(field);
+        }
+    }
+    /// The org has the object switched off; the fields that come back with [`Self::switch_on`].
+    pub fn switch_off(&self, object: &str) -> Fields {
+        self.org().objects.remove(object).expect("an object")
+    }
+    pub fn switch_on(&self, object: &str, fields: Fields) {
+        self.org().objects.insert(object.to_owned(), fields);
     }
     /// Field-level security hides it from the account.
     pub fn hide(&self, object: &str, name: &str) {
@@ -235,13 +306,18 @@ impl Salesforce {
     }
     /// An outbound message of an organisation.
     pub fn message(organisation: &str, object: &str, ids: &[&str]) -> String {
-        let notification = |(at, id): (usize, &&str)| {
+        Self::message_with(organisation, object, &ids.iter().map(|id| vec![("Id", *id)]).collect::<Vec<_>>())
+    }
+    /// The same, with these fields of each record.
+    pub fn message_with(organisation: &str, object: &str, records: &[Vec<(&str, &str)>]) -> String {
+        let notification = |(at, fields): (usize, &Vec<(&str, &str)>)| {
+            let fields: String = fields.iter().map(|(name, value)| format!("<sf:{name}>{value}</sf:{name}>")).collect();
             format!(
                 "<Notification><Id>04l{at:012}AAA</Id><sObject xsi:type=\"sf:{object}\" \
-                 xmlns:sf=\"urn:sobject.enterprise.soap.sforce.com\"><sf:Id>{id}</sf:Id></sObject></Notification>"
+                 xmlns:sf=\"urn:sobject.enterprise.soap.sforce.com\">{fields}</sObject></Notification>"
             )
         };
-        let all: String = ids.iter().enumerate().map(notification).collect();
+        let all: String = records.iter().enumerate().map(notification).collect();
         format!(
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?><soapenv:Envelope \
              xmlns:soapenv=\"http://schemas.xmlsoap.org/soap/envelope/\" \
@@ -285,7 +361,13 @@ impl Org {
         Ok(())
     }
     fn shown(&self, object: &str) -> Result<Vec<&(String, &'static str, bool)>, HttpResponse> {
-        let unknown = || wrong(400, "INVALID_TYPE", &format!("sObject type '{object}' is not supported."));
+        let unknown = || {
+            let message = format!(
+                "sObject type '{object}' is not supported. If you are attempting to use a custom object, be sure to \
+                 append the '__c' after the entity name."
+            );
+            wrong(400, "INVALID_TYPE", &message)
+        };
         let fields = self.objects.get(object).ok_or_else(unknown)?;
         Ok(fields.iter().filter(|f| !self.hidden.contains(&(object.to_owned(), f.0.clone()))).collect())
     }
@@ -293,21 +375,44 @@ impl Org {
         let label = |name: &str| name.trim_end_matches("__c").replace('_', " ");
         let field =
             |f: &&(String, &'static str, bool)| json!({"name": f.0, "type": f.1, "custom": f.2, "label": label(&f.0)});
-        let fields: Vec<Value> = self.shown(object)?.iter().map(field).collect();
+        let missing = |_| wrong(404, "NOT_FOUND", "The requested resource does not exist");
+        let fields: Vec<Value> = self.shown(object).map_err(missing)?.iter().map(field).collect();
         Ok(HttpResponse::Ok().json(json!({"name": object, "fields": fields})))
     }
     fn query(&mut self, soql: &str, all: bool, version: &str) -> Answer {
         let query = Query::read(soql).map_err(|message| wrong(400, "MALFORMED_QUERY", &message))?;
-        let shown: BTreeSet<&str> = self.shown(&query.object)?.iter().map(|f| f.0.as_str()).collect();
-        if let Some(name) = query.named().iter().find(|name| !shown.contains(name.as_str())) {
-            let message = format!("No such column '{name}' on entity '{}'.", query.object);
-            return Err(wrong(400, "INVALID_FIELD", &message));
+        for name in query.named() {
+            let (object, column) = name.split_once('.').unwrap_or((&query.object, &name));
+            if !self.shown(object)?.iter().any(|field| field.0 == column) {
+                let message = format!(
+                    "\nSELECT {name} FROM {}\n       ^\nERROR at Row:1:Column:8\nNo such column '{column}' on entity \
+                     '{object}'. If you are attempting to use a custom field, be sure to append the '__c' after the \
+                     custom field name.",
+                    query.object
+                );
+                return Err(wrong(400, "INVALID_FIELD", &message));
+            }
         }
-        let none = BTreeMap::new();
+        let (none, parents) = (BTreeMap::new(), query.parents());
         let records = self.records.get(&query.object).unwrap_or(&none).values();
         let live = |record: &&Map<String, Value>| all || record.get("IsDeleted") != Some(&Value::Bool(true));
-        let found = query.carried_out(records.filter(live));
+        let found = if parents.is_empty() {
+            query.carried_out(records.filter(live))
+        } else {
+            let whole = |record: &Map<String, Value>| self.with_parents(record, &parents);
+            query.carried_out(records.filter(live).map(whole).collect::<Vec<_>>().iter())
+        };
         self.page(query, found, 0, all, version)
+    }
+    /// A record with its parents in it: `Order` by `OrderId`.
+    fn with_parents(&self, record: &Map<String, Value>, parents: &BTreeSet<String>) -> Map<String, Value> {
+        let mut whole = record.clone();
+        for parent in parents {
+            let id = record.get(&format!("{parent}Id")).and_then(Value::as_str).unwrap_or_default();
+            let found = self.records.get(parent).and_then(|all| all.get(id)).cloned();
+            whole.insert(parent.clone(), found.map_or(Value::Null, Value::Object));
+        }
+        whole
     }
     fn page(&mut self, query: Query, found: Vec<Map<String, Value>>, from: usize, all: bool, version: &str) -> Answer {
         let (total, end) = (found.len(), (from + self.knobs.page).min(found.len()));
@@ -316,7 +421,19 @@ impl Org {
             let url = format!("/services/data/v{version}/sobjects/{}/{id}", query.object);
             let mut shown = Map::from_iter([("attributes".to_owned(), json!({"type": query.object, "url": url}))]);
             for name in &query.fields {
-                shown.insert(name.clone(), record.get(name).cloned().unwrap_or(Value::Null));
+                let value = soql::field(record, name).clone();
+                match name.split_once('.') {
+                    None => {
+                        shown.insert(name.clone(), value);
+                    }
+                    Some((parent, _)) if record[parent].is_null() => {
+                        shown.insert(parent.to_owned(), Value::Null);
+                    }
+                    Some((parent, name)) => {
+                        let of = json!({"attributes": {"type": parent}});
+                        shown.entry(parent.to_owned()).or_insert(of)[name] = value;
+                    }
+                }
             }
             Value::Object(shown)
         };
@@ -466,6 +583,10 @@ async fn answer(request: HttpRequest, body: web::Bytes, org: web::Data<Mutex<Org
     let pairs = |bytes: &[u8]| -> HashMap<String, String> { url::form_urlencoded::parse(bytes).into_owned().collect() };
     let query = pairs(request.query_string().as_bytes());
     let mut org = org.lock().expect("no panic");
+    // "The combined length of the URI and headers" (app limits cheat sheet).
+    if request.uri().to_string().len() > ADDRESS_BYTES_MAX {
+        return HttpResponse::build(actix_web::http::StatusCode::URI_TOO_LONG).finish();
+    }
     let path = request.path().trim_end_matches('/').to_owned();
     let shown = query.get("q").cloned().unwrap_or_else(|| request.query_string().to_owned());
     org.log.push(format!("{} {path}?{shown}", request.method()));

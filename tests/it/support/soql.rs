@@ -1,8 +1,10 @@
-//! The part of SOQL that connectors send: `SELECT … FROM … [WHERE …] [ORDER BY …] [LIMIT n]`, read and carried out.
+//! The part of SOQL that connectors send: `SELECT … FROM … [WHERE …] [ORDER BY …] [LIMIT n]`, read and carried out; fields of
+//! a parent as `Order.Name`.
 //!
 //! Always true: what is not understood is an error, as at Salesforce, never a guess. Not here: records (`salesforce`).
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
@@ -21,6 +23,7 @@ enum Condition {
     And(Box<Condition>, Box<Condition>),
     Or(Box<Condition>, Box<Condition>),
     Compare(String, String, Literal),
+    In(String, Vec<String>),
 }
 
 #[derive(Clone, Debug)]
@@ -104,7 +107,18 @@ impl Tokens {
             self.needs(")")?;
             return Ok(inner);
         }
-        let (field, operator, literal) = (self.next(), self.next(), self.next());
+        let (field, operator) = (self.next(), self.next());
+        if operator.eq_ignore_ascii_case("IN") {
+            self.needs("(")?;
+            let texts = self.names();
+            self.needs(")")?;
+            let bare = |text: &String| {
+                let bare = text.strip_prefix('\'').and_then(|text| text.strip_suffix('\''));
+                bare.map(str::to_owned).ok_or_else(|| format!("unexpected token: '{text}'"))
+            };
+            return Ok(Condition::In(field, texts.iter().map(bare).collect::<Result<_, _>>()?));
+        }
+        let literal = self.next();
         let literal = match literal.as_str() {
             "true" | "false" => Literal::Flag(literal == "true"),
             text if text.starts_with('\'') => Literal::Text(text.trim_matches('\'').to_owned()),
@@ -118,13 +132,22 @@ impl Tokens {
     }
 }
 
+/// A field of a record, or of a parent that stands in it.
+pub fn field<'r>(record: &'r Map<String, Value>, name: &str) -> &'r Value {
+    match name.split_once('.') {
+        None => record.get(name).unwrap_or(&Value::Null),
+        Some((parent, name)) => record.get(parent).and_then(|parent| parent.get(name)).unwrap_or(&Value::Null),
+    }
+}
+
 impl Condition {
     fn holds(&self, record: &Map<String, Value>) -> bool {
         match self {
             Self::And(a, b) => a.holds(record) && b.holds(record),
             Self::Or(a, b) => a.holds(record) || b.holds(record),
-            Self::Compare(field, operator, literal) => {
-                let value = record.get(field).unwrap_or(&Value::Null);
+            Self::In(name, texts) => field(record, name).as_str().is_some_and(|id| texts.iter().any(|text| text == id)),
+            Self::Compare(name, operator, literal) => {
+                let value = field(record, name);
                 let ordering = match (literal, value) {
                     (Literal::Flag(flag), Value::Bool(value)) => Some(value.cmp(flag)),
                     (Literal::Text(text), Value::String(value)) => Some(value.as_str().cmp(text)),
@@ -151,7 +174,7 @@ impl Condition {
                 a.fields(into);
                 b.fields(into);
             }
-            Self::Compare(field, _, _) => into.push(field.clone()),
+            Self::Compare(field, _, _) | Self::In(field, _) => into.push(field.clone()),
         }
     }
 }
@@ -182,6 +205,10 @@ impl Query {
             condition.fields(&mut all);
         }
         all
+    }
+    /// The parents whose fields it names.
+    pub fn parents(&self) -> BTreeSet<String> {
+        self.named().iter().filter_map(|name| Some(name.split_once('.')?.0.to_owned())).collect()
     }
     /// The records that fit, in the query's order, whole.
     pub fn carried_out<'r>(&self, records: impl Iterator<Item = &'r Map<String, Value>>) -> Vec<Map<String, Value>> {

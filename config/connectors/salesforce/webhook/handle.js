@@ -2,8 +2,10 @@
 // hint to fetch the record; the message's own fields may be fewer and older.
 const COLLECTIONS = {
   Account: 'accounts', Contact: 'contacts', Lead: 'leads', Note: 'notes', ContentNote: 'notes',
-  Opportunity: 'opportunities', Task: 'tasks', User: 'users',
+  Opportunity: 'opportunities', Order: 'orders', Product2: 'products', Task: 'tasks', User: 'users',
 }
+// What is a part of a record, and the field that names it; without that field such a message tells nothing.
+const PARTS = { OrderItem: ['orders', 'OrderId'], PricebookEntry: ['products', 'Product2Id'] }
 const soap = (status, body) => ({
   status,
   headers: { 'content-type': 'text/xml; charset=utf-8' },
@@ -38,8 +40,11 @@ export default async function handle({ rawBody, account }) {
   }
   const events = []
   for (const { sObject } of [message.Notification ?? []].flat()) {
-    const collection = COLLECTIONS[String(sObject?.['@type']).split(':').pop()]
-    if (collection) events.push({ collection, type: 'changed', id: id18(sObject.Id) })
+    const object = String(sObject?.['@type']).split(':').pop()
+    const [collection, name] = PARTS[object] ?? [COLLECTIONS[object], 'Id']
+    if (!collection) continue
+    if (PARTS[object] && !sObject[name]) console.log(`left alone: a message about ${object} without its field ${name}`)
+    else events.push({ collection, type: 'changed', id: id18(sObject[name]) })
   }
   return { events, response: ACK }
 }
