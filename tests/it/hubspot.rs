@@ -412,6 +412,131 @@ async fn every_collection_of_objects_tells_what_is_new_what_changed_and_what_wen
     desk.node.stop().await;
 }
 
+/// An object that webhooks tell of: collection, object, the noun of its legacy subscriptions, its type, a property and two
+/// values of it.
+type Kind =
+    (&'static str, &'static str, Option<&'static str>, &'static str, (&'static str, &'static str, &'static str));
+
+const KINDS: [Kind; 8] = [
+    ("accounts", "companies", Some("company"), "0-2", ("name", "Ada & Co", "Ada Ltd")),
+    ("contacts", "contacts", Some("contact"), "0-1", ("firstname", "Ada", "Bela")),
+    ("leads", "leads", None, "0-136", ("hs_lead_name", "Ada", "Bela")),
+    ("notes", "notes", None, "0-46", ("hs_note_body", "Called.", "Called twice.")),
+    ("opportunities", "deals", Some("deal"), "0-3", ("dealname", "Mill", "Large mill")),
+    ("orders", "orders", None, "0-123", ("hs_order_name", "#1001", "#1002")),
+    ("products", "products", Some("product"), "0-7", ("name", "Mug", "Large mug")),
+    ("tasks", "tasks", None, "0-27", ("hs_task_subject", "Call", "Call again")),
+];
+
+/// Two records of one kind, and how the app names the kind.
+struct Told {
+    kind: Kind,
+    legacy: Option<&'static str>,
+    one: u64,
+    other: u64,
+}
+
+impl Told {
+    fn hint(&self, verb: &str, id: u64, more: Value) -> Value {
+        match self.legacy {
+            Some(noun) => hint(111, &format!("{noun}.{verb}"), id, more),
+            None => {
+                let mut item = hint(111, &format!("object.{verb}"), id, more);
+                item["objectTypeId"] = self.kind.3.into();
+                item
+            }
+        }
+    }
+    fn event(&self, update_type: &str, id: u64) -> (String, String, String) {
+        let category = if matches!(self.kind.0, "orders" | "products") { "commerce" } else { "crm" };
+        (format!("{category}/{}", self.kind.0), update_type.to_owned(), id.to_string())
+    }
+}
+
+/// What both receivers got from that place on, sorted.
+async fn got(receivers: &[(&'static str, Receiver); 2], from: usize, count: usize) -> Vec<(String, String, String)> {
+    let mut all = Vec::new();
+    for (version, receiver) in receivers {
+        let one = |one: &Received| {
+            let body = one.json();
+            let (name, other) = if *version == "2023-12" { ("name", "app") } else { ("app", "name") };
+            assert_eq!((body[name].as_str(), body.get(other)), (Some("HubSpot"), None), "{body}");
+            let record = &body["dataPayload"];
+            assert_eq!(record.get("createdTimestamp").is_some(), *version == "2023-12", "{record}");
+            assert_eq!(record.get("remoteDeleted").is_some(), *version == "2024-03", "{record}");
+            (one.header("x-alloy-topic").to_owned(), text(&body["updateType"]), text(&record["remoteId"]))
+        };
+        let mut came: Vec<_> = receiver.wait(from + count).await[from..].iter().map(one).collect();
+        came.sort();
+        all.push(came);
+    }
+    assert_eq!(all[0], all[1], "both versions tell the same");
+    all.swap_remove(0)
+}
+
+#[actix::test]
+async fn every_object_that_webhooks_tell_of_is_created_changed_merged_deleted_and_restored_by_them() {
+    let desk = Desk::new().await;
+    let ann = desk.connect("ann", token(111), &KINDS.map(|(key, ..)| key)).await;
+    let receivers = receivers(&desk).await;
+    let legacy = KINDS.iter().filter(|kind| kind.2.is_some()).map(|kind| (*kind, kind.2));
+    let all: Vec<Told> = legacy
+        .chain(KINDS.map(|kind| (kind, None)))
+        .map(|(kind, legacy)| {
+            let make = || desk.hub.make(111, kind.1, &[(kind.4.0, kind.4.1)]);
+            Told { kind, legacy, one: make(), other: make() }
+        })
+        .collect();
+    let hub = &desk.hub;
+    type Does<'a> = &'a dyn Fn(&Told) -> (Vec<Value>, Vec<(String, String, String)>);
+    let steps: [(&str, Does<'_>); 5] = [
+        ("creation", &|told| {
+            let of = |id: u64| told.hint("creation", id, json!({"changeFlag": "NEW"}));
+            (
+                vec![of(told.one), of(told.other)],
+                vec![told.event("created", told.one), told.event("created", told.other)],
+            )
+        }),
+        ("propertyChange", &|told| {
+            let (name, _, value) = told.kind.4;
+            hub.change(111, told.kind.1, told.one, &[(name, value)]);
+            let more = json!({"propertyName": name, "propertyValue": value});
+            (vec![told.hint("propertyChange", told.one, more)], vec![told.event("updated", told.one)])
+        }),
+        ("merge", &|told| {
+            hub.merge(111, told.kind.1, told.other, told.one);
+            hub.change(111, told.kind.1, told.one, &[(told.kind.4.0, "Merged")]);
+            let more = json!({"primaryObjectId": told.one, "mergedObjectIds": [told.other], "newObjectId": told.one});
+            let events = vec![told.event("updated", told.one), told.event("deleted", told.other)];
+            (vec![told.hint("merge", told.one, more)], events)
+        }),
+        ("deletion", &|told| {
+            hub.archive(111, told.kind.1, told.one);
+            (vec![told.hint("deletion", told.one, json!({}))], vec![told.event("deleted", told.one)])
+        }),
+        ("restore", &|told| {
+            hub.restore(111, told.kind.1, told.one);
+            (vec![told.hint("restore", told.one, json!({}))], vec![told.event("created", told.one)])
+        }),
+    ];
+    let mut from = 0;
+    for (verb, does) in steps {
+        let (mut items, mut expected) = (Vec::new(), Vec::new());
+        for (hints, events) in all.iter().map(does) {
+            items.extend(hints);
+            expected.extend(events);
+        }
+        expected.sort();
+        assert_eq!(desk.send(&items).await.status, 200, "{verb}");
+        assert_eq!(got(&receivers, from, expected.len()).await, expected, "{verb}");
+        from += expected.len();
+    }
+    // The search and the archive have nothing to add.
+    assert_eq!(desk.sync(&ann, "incremental").await["outcome"], "completed");
+    assert_eq!(desk.told(&ann).await.len(), from);
+    desk.node.stop().await;
+}
+
 /// The one record of a topic that a connection has.
 async fn only(desk: &Desk, connection: &str, topic: &str) -> Value {
     let answer = desk.node.get(&at(&format!("{topic}?connectionId={connection}"))).await.ok();
