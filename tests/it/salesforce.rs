@@ -232,6 +232,44 @@ fn event(key: &str, update_type: &str, id: &str) -> (String, String, String) {
 }
 
 #[actix::test]
+async fn every_object_is_created_and_changed_by_outbound_message_and_goes_by_poll() {
+    for (note, more) in [("Note", json!({})), ("ContentNote", json!({"noteObject": "ContentNote"}))] {
+        let desk = Desk::with(more).await;
+        // Stages are no records that a flow could tell of.
+        let kinds: Vec<Kind> = kinds().into_iter().filter(|(key, ..)| *key != "stages").collect();
+        let object = |kind: &Kind| if kind.0 == "notes" { note } else { kind.1 };
+        let keys: Vec<&str> = kinds.iter().map(|(key, ..)| *key).collect();
+        let connection = desk.connect(&keys).await;
+        let all = json!(["crm/*", "commerce/*"]);
+        let (new, old) = (desk.subscribe("2024-03", all.clone()).await, desk.subscribe("2023-12", all).await);
+        let ids: Vec<String> = kinds.iter().map(|kind| desk.app.put(object(kind), kind.2.clone(), 0)).collect();
+        let mut expected = Vec::new();
+        for update_type in ["created", "updated", "deleted"] {
+            for (kind, one) in kinds.iter().zip(&ids) {
+                match (update_type, kind.0) {
+                    ("deleted", "users") => continue,
+                    ("deleted", _) => desk.app.delete(object(kind), one),
+                    ("updated", "notes") => desk.app.change(note, one, json!({"Title": "Called twice"})),
+                    ("updated", _) => desk.app.change(object(kind), one, kind.3.clone()),
+                    _ => {}
+                }
+                if update_type != "deleted" {
+                    let message = Salesforce::message(ORG, object(kind), &[one, &one[..15]]);
+                    assert_eq!(desk.message(&connection, &message).await.status, 200, "{}", kind.1);
+                }
+                expected.push(event(kind.0, update_type, one));
+            }
+            if update_type == "deleted" {
+                desk.sync(&text(&connection["connectionId"]), "incremental").await;
+            }
+            expected.sort();
+            both([&new, &old], &expected).await;
+        }
+        desk.node.stop().await;
+    }
+}
+
+#[actix::test]
 async fn every_collection_tells_what_is_new_what_changed_and_what_went() {
     let desk = Desk::new().await;
     let kinds = kinds();
