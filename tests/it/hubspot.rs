@@ -8,7 +8,7 @@ use tidemill::api;
 use crate::support::api::{Answer, Node};
 use crate::support::browser::Browser;
 use crate::support::clients;
-use crate::support::hubspot::{CLIENT, HubSpot, hint, sign};
+use crate::support::hubspot::{CLIENT, HubSpot, hint, sign, stage};
 use crate::support::receiver::{Received, Receiver};
 
 /// Where HubSpot sees the node.
@@ -534,6 +534,42 @@ async fn every_object_that_webhooks_tell_of_is_created_changed_merged_deleted_an
     // The search and the archive have nothing to add.
     assert_eq!(desk.sync(&ann, "incremental").await["outcome"], "completed");
     assert_eq!(desk.told(&ann).await.len(), from);
+    desk.node.stop().await;
+}
+
+#[actix::test]
+async fn stages_and_owners_come_by_the_scans_that_read_them_whole() {
+    let desk = Desk::new().await;
+    let ann = desk.connect("ann", token(111), &["stages", "users"]).await;
+    let receivers = receivers(&desk).await;
+    let owner = |id: &str, name: &str| {
+        json!({"id": id, "userId": 7, "email": "bo@example.com", "type": "PERSON", "firstName": name, "lastName": "Bo",
+            "createdAt": "2026-01-02T03:04:05.678Z", "updatedAt": "2026-01-02T03:04:05.678Z", "archived": false})
+    };
+    // A second pipeline, and one that has no stage yet.
+    desk.hub.pipelines(|all| {
+        all.push(json!({"id": "77", "label": "Partners", "stages": [stage("771", "Asked", 0, "0.1", "false")]}));
+        all.push(json!({"id": "78", "label": "Empty", "stages": []}));
+    });
+    desk.hub.owners(|all| all.push(owner("7", "Bo")));
+    let events = |kind: &str| {
+        [("crm/stages", "771"), ("crm/users", "7")]
+            .map(|(topic, id)| (topic.to_owned(), kind.to_owned(), id.to_owned()))
+    };
+    assert_eq!(desk.sync(&ann, "incremental").await["outcome"], "completed");
+    assert_eq!(got(&receivers, 0, 2).await, events("created"));
+    desk.hub.pipelines(|all| all[1]["stages"][0]["label"] = "Asked twice".into());
+    desk.hub.owners(|all| all[1] = owner("7", "Boris"));
+    desk.sync(&ann, "incremental").await;
+    assert_eq!(got(&receivers, 2, 2).await, events("updated"));
+    let told = receivers[1].1.so_far().into_iter().map(|one| one.json()["dataPayload"].clone());
+    let told = told.filter(|record| record["remoteId"] == "771");
+    let told: Vec<_> = told.map(|record| (text(&record["pipeline"]), text(&record["stageName"]))).collect();
+    assert_eq!(told, ["Asked", "Asked twice"].map(|name| ("Partners".to_owned(), name.to_owned())));
+    desk.hub.pipelines(|all| all[1]["stages"] = json!([]));
+    desk.hub.owners(|all| all.truncate(1));
+    desk.sync(&ann, "incremental").await;
+    assert_eq!(got(&receivers, 4, 2).await, events("deleted"));
     desk.node.stop().await;
 }
 

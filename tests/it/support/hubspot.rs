@@ -174,6 +174,16 @@ impl HubSpot {
         self.world().merged.insert((portal, object.to_owned(), loser), winner);
     }
 
+    /// Changes the pipelines of deals, in every portal.
+    pub fn pipelines(&self, change: impl FnOnce(&mut Vec<Value>)) {
+        change(&mut self.world().pipelines);
+    }
+
+    /// Changes the owners, in every portal.
+    pub fn owners(&self, change: impl FnOnce(&mut Vec<Value>)) {
+        change(&mut self.world().owners);
+    }
+
     /// Makes a property of the portal's own.
     pub fn define(&self, portal: u64, object: &str, name: &str, label: &str) {
         let own = (name.to_owned(), label.to_owned(), "string".to_owned());
@@ -273,12 +283,14 @@ pub fn hint(portal: u64, kind: &str, id: u64, more: Value) -> Value {
     item
 }
 
+/// A stage, as old as the app's own.
+pub fn stage(id: &str, label: &str, order: u32, probability: &str, closed: &str) -> Value {
+    json!({"id": id, "label": label, "displayOrder": order, "archived": false,
+        "metadata": {"isClosed": closed, "probability": probability},
+        "createdAt": "1970-01-01T00:00:00Z", "updatedAt": "1970-01-01T00:00:00Z"})
+}
+
 fn pipeline() -> Value {
-    let stage = |id: &str, label: &str, order: u32, probability: &str, closed: &str| {
-        json!({"id": id, "label": label, "displayOrder": order, "archived": false,
-            "metadata": {"isClosed": closed, "probability": probability},
-            "createdAt": "1970-01-01T00:00:00Z", "updatedAt": "1970-01-01T00:00:00Z"})
-    };
     json!({"id": "default", "label": "Sales Pipeline", "displayOrder": 0, "archived": false,
     "createdAt": "1970-01-01T00:00:00Z", "updatedAt": "1970-01-01T00:00:00Z", "stages": [
         stage("appointmentscheduled", "Appointment Scheduled", 0, "0.2", "false"),
