@@ -3,9 +3,11 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Map, json};
+use tidemill::clock::Clock;
 use tidemill::connectors::{CallError, ChangeKind, Connector, Of, WebhookRequest};
 use tidemill::domain::time::Millis;
 
@@ -91,9 +93,12 @@ async fn an_own_webhook_is_registered_renewed_and_taken_away() {
     .await;
     let session = app.session(&chat, json!({}), json!({"accessToken": "t"}));
     let uri = "https://hooks.example/in/c/x";
+    let (clock, day) = (Clock::start(Millis(0)), Duration::from_secs(24 * 3600));
+    let asked_at = clock.now();
     let subscribed = session.subscribe(uri, "whisper").await.unwrap();
     assert_eq!(subscribed.state, r#"{"id":"h 1","secret":"whisper"}"#);
-    assert!(subscribed.refresh_at.is_some(), "by half of its lifetime");
+    let half = subscribed.refresh_at.expect("a time");
+    assert!(half >= asked_at.after(day) && half <= clock.now().after(day), "by half of its lifetime: {half:?}");
     assert_eq!(app.requests()[0].body, r#"{"url":"https://hooks.example/in/c/x","secret":"whisper"}"#);
     let renewed = session.refresh_webhook(uri, &subscribed.state).await.unwrap();
     assert_eq!(renewed.state, r#"{"id":"h 1","secret":"whisper","round":2}"#);

@@ -39,6 +39,7 @@ mod hooks;
 mod hubspot;
 mod hubspot_journal;
 mod isolation;
+mod leftovers;
 mod listen;
 mod metrics;
 mod model;

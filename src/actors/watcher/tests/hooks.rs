@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::desk::{Desk, FAR};
+use crate::actors::watcher::standing::day_of;
 use crate::actors::watcher::{Watchers, farewell, look, pasted};
 use crate::domain::connection::{
     CONFIRM_WITHIN, Confirmation, Connection, EventSwitch, Farewell, Registration, WebhookState,
@@ -162,6 +163,43 @@ async fn the_app_is_asked_daily_and_a_webhook_that_it_dropped_is_made_anew() {
     assert_ne!(desk.hook_id().await, first);
     assert!(matches!(desk.connection().webhook, WebhookState::Registered { .. }));
     assert!(desk.deps.rings.owners_version() > version, "the door must learn of the new secret");
+    desk.stop().await;
+}
+
+/// What the sandbox gives a webhook.
+const LIFE: Duration = DAY;
+
+/// When the webhook ends, as the app itself says.
+async fn ends(desk: &Desk) -> Millis {
+    let all = desk.call("GET", "/api/webhooks", None).await;
+    Millis::parse_rfc3339(all["data"][0]["expires_at"].as_str().expect("a time")).expect("a time")
+}
+
+#[tokio::test]
+async fn a_webhook_is_renewed_when_half_of_its_life_is_over_and_not_before() {
+    let desk = registered().await;
+    let (first, minute) = (desk.hook_id().await, Duration::from_secs(60));
+    for _ in 0..3 {
+        let (end, due) = (ends(&desk).await, desk.registration().due_at.expect("something is due"));
+        let half = end.before(LIFE / 2);
+        assert!(due >= half && due < half.after(minute), "{due:?} is not half of the way to {end:?}");
+        desk.deps.clock.raise(due.before(minute));
+        let next = desk.look().await.expect("something is due");
+        assert!(next <= due && ends(&desk).await == end, "not before its time");
+        desk.deps.clock.raise(due);
+        desk.look().await;
+        assert!(ends(&desk).await >= due.after(LIFE), "renewed for a whole life");
+        assert_eq!((desk.hook_id().await, desk.registration().failures), (first.clone(), 0));
+    }
+    // Without an end it is asked for once a day, a little earlier for each connection.
+    desk.renew_never().await;
+    let seen = desk.registration().seen_at.expect("just renewed");
+    desk.deps.clock.raise(seen.after(day_of(desk.id)).before(minute));
+    desk.look().await;
+    assert_eq!(desk.registration().seen_at, Some(seen));
+    desk.deps.clock.raise(seen.after(day_of(desk.id)));
+    desk.look().await;
+    assert!(desk.registration().seen_at > Some(seen));
     desk.stop().await;
 }
 
