@@ -126,6 +126,10 @@ impl FieldsRest {
             length_max: fields.length_max.unwrap_or(LENGTH_MAX),
         })
     }
+    /// The members of a variable that its requests use.
+    pub fn names(&self, variable: &str) -> BTreeSet<String> {
+        self.rest.names(variable)
+    }
     fn request(&self, env: &Env<'_>) -> Result<Outgoing, CallError> {
         self.rest.outgoing(env)
     }
@@ -291,8 +295,9 @@ impl Session {
         let fields = match &c.fields {
             Method::Rest(rest) => settled(self.fields_of(rest, c).await?, &rest.always, rest.length_max),
             Method::Script(script) => {
-                let input = json!({ "object": self.object_of(c) });
-                let made = super::session::parse(&self.run(script, input).await?)?;
+                let mut input = Map::new();
+                self.told(c).put(&mut input);
+                let made = super::session::parse(&self.run(script, input.into()).await?)?;
                 let made =
                     of_script(made).ok_or_else(|| CallError::Script("the script returned no fields".to_owned()))?;
                 settled(made, &[], LENGTH_MAX)
@@ -307,13 +312,14 @@ impl Session {
         Ok(fields)
     }
     async fn fields_of(&self, rest: &FieldsRest, c: &Collection) -> Result<Vec<AppField>, CallError> {
-        let object = self.object_of(c);
+        let told = self.told(c);
         let (mut all, mut mark) = (Vec::new(), None::<PageMark>);
         for _ in 0..PAGES_MAX {
             let position = rest.paging.position(mark.as_ref())?;
             let page = rest.paging.variable(&position);
             let mut variables = self.caller.variables();
-            variables.extend([("page", &page), ("object", &object)]);
+            variables.push(("page", &page));
+            variables.extend(told.variables());
             let mut outgoing = rest.request(&Env::of(&variables))?;
             if let Position::Address(address) = &position {
                 outgoing = Outgoing { path: address.clone(), from_root: true, query: Vec::new(), ..outgoing };
@@ -342,27 +348,12 @@ impl Session {
         }
         Ok(self.known_fields(c).map(|known| known.variable.clone()).unwrap_or_default())
     }
-    /// What requests see as `object`.
-    pub(super) fn object_of(&self, c: &Collection) -> Value {
-        let variables = self.caller.variables();
-        let made = c.object.as_ref().and_then(|object| object.render(&Env::of(&variables)));
-        made.map_or(Value::Null, Value::from)
-    }
 }
 
 impl Known {
     /// The version of a mapping that is fed with these fields.
     pub fn version(&self, mapping: &[u8; 16]) -> [u8; 16] {
         raw_hash(mapping, &self.variable["names"].to_string())
-    }
-}
-
-/// Both variables of a collection, as scripts get them.
-pub(super) fn put(input: &mut Map<String, Value>, fields: Value, object: Value) {
-    for (name, value) in [("fields", fields), ("object", object)] {
-        if !value.is_null() {
-            input.insert(name.to_owned(), value);
-        }
     }
 }
 

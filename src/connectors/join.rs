@@ -4,7 +4,8 @@
 //! Always true: a page's records get what belongs to them, in the order in which it came, or the page fails; the number of
 //! requests and of items per page is bounded. Not here: the wire.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::num::NonZeroU32;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -13,11 +14,13 @@ use serde_json::value::RawValue;
 use super::caller::Incoming;
 use super::files::{ListFile, PagingKind};
 use super::folder::SpecError;
-use super::mapping::Env;
 use super::mapping::path::Path;
+use super::mapping::{Env, Mapping};
 use super::paging::Position;
 use super::record::{RecordSpec, id_text};
 use super::rest::ListRest;
+use super::values::{self, Told};
+use super::yaml::Placed;
 use super::{AppRecord, CallError, Collection, Page, PageMark, Session};
 use crate::domain::json::Json;
 
@@ -28,7 +31,7 @@ const ITEMS_MAX: usize = 100_000;
 
 /// `join:` of a list file.
 #[derive(Clone, Debug, Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct JoinFile {
     /// Where an item names the record that it belongs to.
     key: Path,
@@ -39,6 +42,11 @@ pub struct JoinFile {
     /// Statuses that say that the account may not see them: its records come without.
     #[serde(default)]
     optional: Vec<u16>,
+    /// An expression over `$parameters` and `$values`: where it does not hold, nothing is asked.
+    #[schemars(with = "Option<super::schemas::Expression>")]
+    when: Option<Placed>,
+    /// How many records a page of the list has at most, so that one request can name them all.
+    page_size: Option<NonZeroU32>,
 }
 
 /// The same, compiled.
@@ -48,6 +56,8 @@ pub struct Join {
     into: String,
     list: Box<ListRest>,
     optional: Vec<u16>,
+    when: Option<Mapping>,
+    page_size: Option<NonZeroU32>,
 }
 
 impl Join {
@@ -61,7 +71,26 @@ impl Join {
             return wrong("join.list.paging.kind", "after-id needs the ids of records; use another kind");
         }
         let list = Box::new(ListRest::new(file, &join.list, record)?);
-        Ok(Self { key: join.key.clone(), into: join.into.clone(), list, optional: join.optional.clone() })
+        let when = join.when.as_ref().map(|when| Mapping::compile(file, when, &["parameters", values::NAME]));
+        Ok(Self {
+            key: join.key.clone(),
+            into: join.into.clone(),
+            list,
+            optional: join.optional.clone(),
+            when: when.transpose().map_err(|error| error.field("join.when"))?,
+            page_size: join.page_size,
+        })
+    }
+    /// The same for one of a collection's `joins`, which are asked for whatever list the records came by.
+    pub fn beside(file: &str, join: &JoinFile, record: &RecordSpec) -> Result<Self, SpecError> {
+        match join.page_size {
+            None => Self::new(file, join, record),
+            Some(_) => Err(SpecError::in_file(file, "it is for the join of one list").field("joins.pageSize")),
+        }
+    }
+    /// The members of a variable that it uses.
+    pub fn names(&self, variable: &str) -> BTreeSet<String> {
+        self.when.iter().flat_map(|when| when.names(variable)).chain(self.list.names(variable)).collect()
     }
     fn add(&self, items: Vec<&RawValue>, to: &mut HashMap<String, Vec<Value>>) -> Result<(), CallError> {
         for item in items {
@@ -83,7 +112,7 @@ impl Session {
     /// Gives records what the collection's `joins` find, however the records were read.
     pub(super) async fn complete(&self, c: &Collection, records: &mut [AppRecord]) -> Result<(), CallError> {
         for join in &c.joins {
-            self.join(join, &c.key, records).await?;
+            self.join(join, c, &c.key, records).await?;
         }
         Ok(())
     }
@@ -94,8 +123,28 @@ impl Session {
         }
         Ok(page)
     }
+    /// How many records a page of a list has.
+    pub(super) fn page_size(&self, list: &ListRest, c: &Collection) -> u32 {
+        let most = list.join.as_ref().filter(|join| self.joins(join, &self.told(c))).and_then(|join| join.page_size);
+        most.map_or(list.paging.size, |most| list.paging.size.min(most.get()))
+    }
+    fn joins(&self, join: &Join, told: &Told) -> bool {
+        let mut variables = self.caller.variables();
+        variables.extend(told.variables());
+        join.when.as_ref().is_none_or(|when| when.holds(&Env::of(&variables)))
+    }
     /// Gives records what belongs to them. `list`: the name of what they were read by.
-    pub(super) async fn join(&self, join: &Join, list: &str, records: &mut [AppRecord]) -> Result<(), CallError> {
+    pub(super) async fn join(
+        &self,
+        join: &Join,
+        c: &Collection,
+        list: &str,
+        records: &mut [AppRecord],
+    ) -> Result<(), CallError> {
+        let told = self.told(c);
+        if !self.joins(join, &told) {
+            return Ok(());
+        }
         let mut found: HashMap<String, Vec<Value>> =
             records.iter().map(|record| (record.remote_id.clone(), Vec::new())).collect();
         if found.is_empty() {
@@ -106,7 +155,7 @@ impl Session {
         let (mut mark, mut items) = (None::<PageMark>, 0);
         for _ in 0..PAGES_MAX {
             let position = join.list.paging.position(mark.as_ref())?;
-            mark = match self.joining(join, &name, &ids, &position).await? {
+            mark = match self.joining(join, (&name, &told), &ids, &position).await? {
                 None => None,
                 Some(incoming) => {
                     let raw = join.list.raw_page(&incoming, &position, &self.caller.base)?;
@@ -129,7 +178,7 @@ impl Session {
     async fn joining(
         &self,
         join: &Join,
-        list: &str,
+        (list, told): (&str, &Told),
         ids: &Value,
         position: &Position,
     ) -> Result<Option<Incoming>, CallError> {
@@ -138,6 +187,7 @@ impl Session {
             let lacks = self.lacks(list);
             let mut variables = self.caller.variables();
             variables.extend([("page", &page), ("records", ids), ("lacks", &lacks)]);
+            variables.extend(told.variables());
             let outgoing = join.list.request_at(&Env::of(&variables), position)?;
             match self.caller.call(outgoing).await {
                 Ok(incoming) => return Ok(Some(incoming)),

@@ -20,7 +20,7 @@ use super::rest::{ListRest, not_json};
 use super::script::Script;
 use super::session::unsupported;
 use super::spec::{Collection, Cursor, Method};
-use super::{CallError, Page, PageMark, Part, PullQuery, Session, fields};
+use super::{CallError, Page, PageMark, Part, PullQuery, Session};
 use crate::domain::time::Millis;
 
 /// Pages of a list of several kinds of records that hold none of the wanted kind.
@@ -54,7 +54,7 @@ impl Session {
     }
     pub(super) async fn list_rest(&self, list: &ListRest, ask: Ask<'_>) -> Result<Page, CallError> {
         let name = format!("{}/{}", ask.c.key, list.name);
-        let (habits, usual) = (&self.caller.budget().habits, list.paging.size);
+        let (habits, usual) = (&self.caller.budget().habits, self.page_size(list, ask.c));
         let (mut mark, mut skipped) = (ask.mark.cloned(), 0);
         loop {
             let size = if list.paging.adapts() { habits.size(&name, usual) } else { usual };
@@ -93,12 +93,12 @@ impl Session {
         let parameters = &self.caller.parameters;
         let local = ask.c.request_time.local(parameters).map_err(CallError::BadAnswer)?;
         let bounds = bounds(ask.query, &ask.c.cursor, &local);
-        let (fields, object) = (self.fields_variable(ask.c).await?, self.object_of(ask.c));
+        let (fields, told) = (self.fields_variable(ask.c).await?, self.told(ask.c));
         let lacks = self.lacks(name);
         let mut variables = self.caller.variables();
         variables.extend([("page", &page), ("since", &bounds.since), ("until", &bounds.until)]);
-        variables.extend([("each", &ask.each), ("record", &ask.record), ("fields", &fields), ("object", &object)]);
-        variables.push(("lacks", &lacks));
+        variables.extend([("each", &ask.each), ("record", &ask.record), ("fields", &fields), ("lacks", &lacks)]);
+        variables.extend(told.variables());
         let env = Env::of(&variables);
         let outgoing = list.request(&env, ask.query.since.is_some(), ask.query.until.is_some())?.at(&position);
         let seen_at = self.caller.clock.now();
@@ -107,7 +107,7 @@ impl Session {
         let shown = Shown { body: &incoming.body, links: &incoming.links() };
         let mut page = list.page(paging, shown, &position, &self.caller.base, reader)?;
         if let Some(join) = &list.join {
-            self.join(join, name, &mut page.records).await?;
+            self.join(join, ask.c, name, &mut page.records).await?;
         }
         page.records = self.whole(list, ask.c, page.records).await?;
         Ok(page)
@@ -130,7 +130,8 @@ impl Session {
                 page.ok_or_else(|| CallError::PageExpired("the stored page mark is of another kind".to_owned()))?,
             );
         }
-        fields::put(&mut input, self.fields_variable(ask.c).await?, self.object_of(ask.c));
+        put("fields", self.fields_variable(ask.c).await?);
+        self.told(ask.c).put(&mut input);
         let seen_at = self.caller.clock.now();
         let text = self.run(script, Value::Object(input)).await?;
         let record = ask.c.record.local(&self.caller.parameters, seen_at)?;

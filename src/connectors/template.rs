@@ -4,7 +4,10 @@
 //! hole is left out; a list of texts fills one with commas between. In a path, what fills a hole is percent-encoded (`{{parameters.prefix|raw}}` is not). Not here:
 //! conditions and arithmetic (`connectors::mapping` has them).
 
+use std::collections::BTreeSet;
+
 use super::mapping::path::{Path, Step};
+use super::mapping::reads::member;
 use super::mapping::{Env, written};
 use crate::domain::json::Json;
 
@@ -24,6 +27,7 @@ pub const VARIABLES: &[&str] = &[
     "connection",
     "fields",
     "object",
+    "values",
 ];
 
 /// A text with holes, read once.
@@ -116,6 +120,14 @@ impl Template {
             path.root == "parameters" && matches!(path.steps.first(), Some(Step::Key(key)) if key == name)
         };
         self.parts.iter().any(|part| matches!(part, Part::Hole { path, .. } if is(path)))
+    }
+    /// The members of a variable that its holes name.
+    pub fn names(&self, variable: &str) -> BTreeSet<String> {
+        self.holes()
+            .filter(|path| path.root == variable)
+            .filter_map(|path| member(path, None))
+            .map(str::to_owned)
+            .collect()
     }
     /// What its holes begin with.
     pub fn roots(&self) -> impl Iterator<Item = &str> {

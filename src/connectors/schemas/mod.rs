@@ -21,6 +21,7 @@ use super::fields::FieldsFile;
 use super::files::{CallFile, CollectionFile, ConnectorFile, FetchFile, ListFile};
 use super::graphql::{QueryCallFile, QueryFetchFile, QueryListFile};
 use super::testing::TestFile;
+use super::values::SharedFile;
 
 /// Where `connector new` puts them, beside the files; hidden folders are no part of a connector.
 pub const FOLDER: &str = ".schemas";
@@ -151,6 +152,12 @@ const KINDS: &[Kind] = &[
             "data/*/ties.graphql.yml",
         ],
         make: of::<QueryListFile>,
+    },
+    Kind {
+        name: "shared",
+        title: "What holds for each collection that does not say it",
+        files: &["shared/spec.yml"],
+        make: of::<SharedFile>,
     },
     Kind { name: "tests", title: "Tests of a connector", files: &["tests/*.yml"], make: of::<TestFile> },
     Kind {

@@ -33,6 +33,7 @@ use super::rest::{CallRest, FetchRest, ListRest};
 use super::schema::{GivenBy, Schema};
 use super::script::{self, Script};
 use super::template::Template;
+use super::values::Own;
 use super::verdict::ErrorRule;
 use super::{Absent, Credentials, Parameters, SpecError, auth};
 
@@ -140,6 +141,8 @@ pub struct Collection {
     pub(super) each: Option<Each>,
     /// What the app calls such records.
     pub(super) object: Option<Template>,
+    /// What shared files say differently for it.
+    pub(super) values: Own,
     pub(super) record: RecordSpec,
     /// How times are written in requests.
     pub(super) request_time: Times,
@@ -192,6 +195,16 @@ impl Collection {
 impl<R> Method<R> {
     pub(super) fn is_there(&self) -> bool {
         !matches!(self, Self::Missing | Self::NotSupported(_))
+    }
+    pub(super) fn is_script(&self) -> bool {
+        matches!(self, Self::Script(_))
+    }
+    /// The request, where it is written as one.
+    pub(super) fn rest(&self) -> Option<&R> {
+        match self {
+            Self::Rest(rest) => Some(rest),
+            _ => None,
+        }
     }
 }
 
