@@ -22,6 +22,8 @@ mod lines;
 mod magento;
 #[path = "connectors/replay.rs"]
 mod replay;
+#[path = "connectors/shared.rs"]
+mod shared;
 #[path = "connectors/tokens.rs"]
 mod tokens;
 

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::compile::{Builder, Found};
 use super::each::Each;
-use super::fields::FieldsRest;
+use super::fields_rest::FieldsRest;
 use super::files::{CollectionFile, CursorFile, ListFile, Span};
 use super::folder::SpecError;
 use super::join::Join;
@@ -69,7 +69,7 @@ fn collection(builder: &Builder<'_>, shared: &SharedFile, key: &str, templated: 
         poll: Poll { interval: said.poll.interval.map(|s| s.0), full_scan_interval: said.poll.full_scan.map(|s| s.0) },
         ignored_fields: file.ignored_fields,
         webhook_body: file.webhook_body,
-        each: file.each.as_ref().map(|each| Each::new(&path, each)).transpose()?,
+        each: file.each.as_ref().map(|each| Each::new(&path, each, &["parameters"])).transpose()?,
         request_time: said.cursor.format.unwrap_or_else(|| record.time().clone()),
         object: file.object,
         values: Own::default(),

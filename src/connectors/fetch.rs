@@ -71,6 +71,8 @@ impl Session {
             (other, _) => return Err(unsupported(other, c, "fetch")),
         };
         let spec = c.record.local(&self.caller.parameters, seen_at)?;
-        found.map(|raw| spec.read(&raw).map_err(CallError::BadAnswer)).transpose()
+        let mut record = found.map(|raw| spec.read(&raw).map_err(CallError::BadAnswer)).transpose()?;
+        self.type_values(c, record.as_mut_slice())?;
+        Ok(record)
     }
 }

@@ -109,6 +109,7 @@ impl Session {
         if let Some(join) = &list.join {
             self.join(join, ask.c, name, &mut page.records).await?;
         }
+        self.type_values(ask.c, &mut page.records)?;
         page.records = self.whole(list, ask.c, page.records).await?;
         Ok(page)
     }
@@ -135,7 +136,9 @@ impl Session {
         let seen_at = self.caller.clock.now();
         let text = self.run(script, Value::Object(input)).await?;
         let record = ask.c.record.local(&self.caller.parameters, seen_at)?;
-        script_page(&text, &record)
+        let mut page = script_page(&text, &record)?;
+        self.type_values(ask.c, &mut page.records)?;
+        Ok(page)
     }
 }
 

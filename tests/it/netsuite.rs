@@ -454,6 +454,190 @@ async fn columns_of_the_accounts_own_are_custom_fields_and_a_missing_one_is_said
     link.node.stop().await;
 }
 
+/// What `GET /one/metadata/fields` lists of the account's own: name, title, the app's type.
+async fn listed(link: &Link, topic: &str) -> Vec<(String, String, String)> {
+    let path =
+        format!("/2024-03/one/metadata/fields?topic={topic}&connectionId={}", text(&link.connection["connectionId"]));
+    let all = link.node.get(&path).await.ok()["fields"].as_array().expect("fields").clone();
+    let own = all.iter().filter(|field| field["custom"] == true && field["appType"].is_string());
+    own.map(|f| (text(&f["path"]).replace("customFields.", ""), text(&f["title"]), text(&f["appType"]))).collect()
+}
+
+#[actix::test]
+async fn fields_of_the_accounts_own_come_though_nobody_names_them() {
+    let clock = Clock::still(at("2026-06-01T12:00:00Z"));
+    let app = NetSuite::start(&clock, PACIFIC);
+    {
+        let mut books = app.books();
+        ledger(&mut books);
+        let own = json!({
+            "custentity_VIP": {"title": "VIP", "type": "boolean", "nullable": true},
+            "custentity_score": {"title": "Score", "type": "number", "format": "float", "nullable": true},
+            "custentity_visits": {"title": "Visits", "type": "integer", "format": "int64", "nullable": true},
+            "custentity_since_date": {"title": "Since", "type": "string", "format": "date", "nullable": true},
+            "custentity_tier": {"title": "Tier", "type": "object", "properties": {"id": {}, "refName": {}}},
+        });
+        books.catalogue.insert("customer", own);
+        let own = json!({
+            "custbody_region": {"title": "Region", "type": "string", "nullable": true},
+            "custbody_pickup_date": {"title": "Pickup", "type": "string", "format": "date-time", "nullable": true},
+        });
+        books.catalogue.insert("salesorder", own);
+        // Items of several kinds are one collection; the account has not got all of them.
+        books.catalogue.insert("inventoryitem", json!({"custitem_colour": {"title": "Colour", "type": "string"}}));
+        books.catalogue.insert("kititem", json!({"custitem_parts": {"title": "Parts", "type": "integer"}}));
+    }
+    let mut link = link(&clock, &app, &["customers", "orders", "items"], json!({})).await;
+    let three = |name: &str, title: &str, kind: &str| (name.to_owned(), title.to_owned(), kind.to_owned());
+    let expected = [
+        three("custentity_score", "Score", "number"),
+        three("custentity_since_date", "Since", "date"),
+        three("custentity_tier", "Tier", "object"),
+        three("custentity_vip", "VIP", "boolean"),
+        three("custentity_visits", "Visits", "integer"),
+    ];
+    assert_eq!(listed(&link, "commerce/customers").await, expected);
+    let expected = [three("custitem_colour", "Colour", "string"), three("custitem_parts", "Parts", "integer")];
+    assert_eq!(listed(&link, "accounting/items").await, expected);
+
+    let now = "2026-06-01T12:00:00Z";
+    let own = json!({
+        "custentity_vip": "T", "custentity_score": "12.50", "custentity_visits": "3", "custentity_tier": "7",
+        "custentity_since_date": "2026-05-01T03:00:00Z", "lastmodifieddate": now, "datecreated": now,
+    });
+    {
+        let mut books = app.books();
+        let mut fresh = books.table("customer")[0].clone();
+        fresh.extend(row(json!({"id": 90})));
+        fresh.extend(row(own.clone()));
+        books.table("customer").push(fresh);
+        books.change("customer", 1, own);
+        let own = json!({"custbody_region": "north", "custbody_pickup_date": "2026-06-02T01:30:00Z", "lastmodifieddate": now});
+        order(&mut books, 91, now);
+        books.change("transaction", 91, own.clone());
+        books.change("transaction", 16, own);
+        books.change("item", 5, json!({"custitem_colour": "red", "lastmodifieddate": now}));
+    }
+    clock.raise(at("2026-06-01T12:05:00Z"));
+    let pull = link.sync("incremental").await;
+    assert_eq!((&pull["outcome"], &pull["error"]), (&json!("completed"), &Value::Null), "{pull}");
+    let told = link.told(5).await;
+    let kinds: Vec<(&str, String)> = told.iter().map(|t| (t.kind.as_str(), text(&t.data["remoteId"]))).collect();
+    let expected = [("updated", "5"), ("updated", "1"), ("created", "90"), ("updated", "16"), ("created", "91")];
+    assert_eq!(kinds, expected.map(|(kind, id)| (kind, id.to_owned())));
+    assert_eq!(told[0].data["customFields"], json!({"custitem_colour": "red"}));
+    for customer in &told[1..3] {
+        for own in [&customer.data["customFields"], &customer.old["customFields"]] {
+            // The day is the account's: 2026-04-30, 20:00 there.
+            assert_eq!((&own["custentity_vip"], &own["custentity_since_date"]), (&json!(true), &json!("2026-04-30")));
+            assert_eq!(
+                (own["custentity_score"].to_string(), own["custentity_visits"].to_string()),
+                ("12.50".into(), "3".into())
+            );
+            assert_eq!((&own["custentity_tier"], &own["companyname"]), (&json!("7"), &json!("Acme")));
+        }
+    }
+    for order in &told[3..] {
+        let own = json!({"entityname": "Acme Corp", "custbody_region": "north", "custbody_pickup_date": "2026-06-02T01:30:00.000Z"});
+        assert_eq!(order.data["customFields"], own);
+        assert_eq!(order.data["orderNumber"], format!("SO{}", text(&order.data["remoteId"])));
+    }
+    let asked = app.books().queries();
+    assert!(asked.iter().all(|q| !q.contains("recmach")), "{asked:?}");
+    assert_eq!(app.books().catalogued.iter().filter(|record| *record == "customer").count(), 1, "once a day");
+    link.node.stop().await;
+}
+
+#[actix::test]
+async fn a_role_that_may_not_read_the_catalogue_sees_the_usual_columns_and_the_pull_says_so() {
+    for status in [403, 401] {
+        let clock = Clock::still(at("2026-06-01T12:00:00Z"));
+        let app = NetSuite::start(&clock, PACIFIC);
+        order(&mut app.books(), 1, "2026-05-30T12:00:00Z");
+        app.books().change("transaction", 1, json!({"custbody_region": "north"}));
+        app.books().catalogue.insert("salesorder", json!({"custbody_region": {"title": "Region", "type": "string"}}));
+        app.books().catalogue_closed = Some(status);
+        let mut link = link(&clock, &app, &["orders"], json!({})).await;
+        for n in 0..3 {
+            let (name, now) = (format!("SO1-{n}"), clock.now().rfc3339_millis());
+            app.books().change("transaction", 1, json!({"tranid": name, "lastmodifieddate": now}));
+            let pull = link.sync("incremental").await;
+            assert_eq!(pull["outcome"], "completed", "{pull}");
+            let said = text(&pull["error"]);
+            assert!(said.starts_with("orders: the account's own fields could not be listed: the app "), "{said}");
+            let told = link.told(1).await;
+            assert_eq!((told[0].kind.as_str(), &told[0].data["orderNumber"]), ("updated", &json!(name)));
+            assert_eq!(told[0].data["customFields"], json!({"entityname": "Acme Corp"}));
+        }
+        let shown = link.node.get(&link.path("")).await.ok();
+        assert_eq!(
+            (&shown["connection"]["status"], &shown["connection"]["error"]),
+            (&json!("active"), &Value::Null),
+            "{shown}"
+        );
+        assert_eq!(listed(&link, "commerce/orders").await, []);
+        // A refusal is believed for a day. When the role may read it, all is read again, silently.
+        if status == 403 {
+            assert_eq!(app.books().catalogued.len(), 1, "a refusal is believed for a day");
+        }
+        app.books().catalogue_closed = None;
+        clock.raise(Millis(clock.now().0 + 25 * 3_600_000));
+        let pull = link.sync("incremental").await;
+        assert_eq!((&pull["outcome"], &pull["error"]), (&json!("completed"), &Value::Null), "{pull}");
+        let path = format!("/2024-03/one/commerce/orders?connectionId={}", text(&link.connection["connectionId"]));
+        link.until(&path, |all| all["orders"][0]["customFields"]["custbody_region"] == "north").await;
+        link.nothing().await;
+        link.node.stop().await;
+    }
+}
+
+#[actix::test]
+async fn a_field_that_is_listed_and_is_no_column_is_left_out_and_said() {
+    let clock = Clock::still(at("2026-06-01T12:00:00Z"));
+    let app = NetSuite::start(&clock, PACIFIC);
+    contact(&mut app.books(), 1, "2026-05-20T12:00:00Z");
+    app.books().change("contact", 1, json!({"custentity_nick": "Annie", "custentity_secret": "x"}));
+    let own = json!({
+        "custentity_nick": {"title": "Nick", "type": "string"}, "custentity_secret": {"title": "Secret", "type": "string"},
+        "custentity_old_date": {"title": "Old", "type": "string", "format": "date"},
+    });
+    app.books().catalogue.insert("contact", own);
+    app.books().hidden.extend(["custentity_secret".to_owned(), "custentity_old_date".to_owned()]);
+    let mut link = link(&clock, &app, &["contacts"], json!({})).await;
+    app.books().change("contact", 1, json!({"lastname": "Smith", "lastmodifieddate": "2026-06-01T12:00:00Z"}));
+    let pull = link.sync("incremental").await;
+    assert_eq!(pull["outcome"], "completed", "{pull}");
+    let said = "contacts: left out, since the account does not show them: custentity_old_date, custentity_secret";
+    assert_eq!(pull["error"], said, "{pull}");
+    let told = link.told(1).await;
+    assert_eq!(
+        (&told[0].data["lastName"], &told[0].data["customFields"]),
+        (&json!("Smith"), &json!({"custentity_nick": "Annie"}))
+    );
+    let tried = app.books().queries().iter().filter(|q| q.contains("t.custentity_old_date")).count();
+    assert_eq!(tried, 1, "it is asked for once a day");
+    link.node.stop().await;
+}
+
+#[actix::test]
+async fn columns_that_a_person_names_are_the_columns_whatever_the_catalogue_lists() {
+    let clock = Clock::still(at("2026-06-01T12:00:00Z"));
+    let app = NetSuite::start(&clock, PACIFIC);
+    contact(&mut app.books(), 1, "2026-05-20T12:00:00Z");
+    app.books().change("contact", 1, json!({"custentity_nick": "Annie", "custentity_vip": "F"}));
+    let own = json!({"custentity_nick": {"title": "Nick", "type": "string"}, "custentity_vip": {"title": "VIP", "type": "boolean"}});
+    app.books().catalogue.insert("contact", own);
+    let columns = json!({"columns": {"contacts": "t.lastname, t.custentity_vip"}});
+    let mut link = link(&clock, &app, &["contacts"], columns).await;
+    app.books().change("contact", 1, json!({"lastname": "Smith", "lastmodifieddate": "2026-06-01T12:00:00Z"}));
+    assert_eq!(link.sync("incremental").await["outcome"], "completed");
+    let told = link.told(1).await;
+    assert_eq!((&told[0].data["lastName"], &told[0].data["firstName"]), (&json!("Smith"), &Value::Null));
+    assert_eq!(told[0].data["customFields"], json!({"custentity_vip": false}));
+    assert!(app.books().queries().iter().all(|q| !q.contains("custentity_nick")));
+    link.node.stop().await;
+}
+
 #[actix::test]
 async fn too_many_requests_at_once_are_waited_for() {
     let clock = Clock::still(at("2026-06-01T12:00:00Z"));

@@ -17,7 +17,7 @@ pub use self::expression::Expression;
 use super::SpecError;
 use super::bulk::BulkFileSpec;
 use super::compile_parts::{EventFile, GlobalWebhookFile, WebhookFile};
-use super::fields::FieldsFile;
+use super::fields_rest::FieldsFile;
 use super::files::{CallFile, CollectionFile, ConnectorFile, FetchFile, ListFile};
 use super::graphql::{QueryCallFile, QueryFetchFile, QueryListFile};
 use super::testing::TestFile;

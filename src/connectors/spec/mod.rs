@@ -19,7 +19,7 @@ use super::auth_files::AuthFile;
 use super::budget::BudgetSpec;
 use super::bulk::{BulkCalls, BulkSpec};
 use super::each::Each;
-use super::fields::FieldsRest;
+use super::fields_rest::FieldsRest;
 use super::files::Pairs;
 use super::folder::Folder;
 use super::graphql::{CostFile, GraphqlFile};
