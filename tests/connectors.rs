@@ -8,6 +8,8 @@ mod app;
 mod broken;
 #[path = "connectors/calls.rs"]
 mod calls;
+#[path = "connectors/doors.rs"]
+mod doors;
 #[path = "connectors/global.rs"]
 mod global;
 #[path = "connectors/graphql.rs"]

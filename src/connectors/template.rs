@@ -114,6 +114,13 @@ impl Template {
     pub fn uses(&self, variable: &str) -> bool {
         self.roots().any(|root| root == variable)
     }
+    /// What a hole that begins the text begins with: in an address, whoever fills it says which host that is.
+    pub fn begins_with(&self) -> Option<&str> {
+        match self.parts.first() {
+            Some(Part::Hole { path, .. }) => Some(&path.root),
+            _ => None,
+        }
+    }
     /// Whether a hole is that parameter.
     pub fn uses_parameter(&self, name: &str) -> bool {
         let is = |path: &Path| {

@@ -9,7 +9,7 @@ use tidemill::clock::Clock;
 use tidemill::domain::time::Millis;
 
 use crate::support::link::{Link, Told, text};
-use crate::support::netsuite::{ACCOUNT, Books, KEYS, NetSuite, row, signature};
+use crate::support::netsuite::{ACCOUNT, Books, KEYS, NetSuite, certificate, row, signature};
 
 const PACIFIC: &str = "America/Los_Angeles";
 const SECRET: &str = "a-secret-of-the-account";
@@ -32,20 +32,14 @@ async fn link(clock: &Clock, app: &NetSuite, collections: &[&str], more: Value) 
 
 #[actix::test]
 async fn a_certificate_opens_the_account_without_a_token_of_a_person() {
-    use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
-    use aws_lc_rs::signature::KeyPair;
-    use base64::Engine;
-
-    let pair = aws_lc_rs::signature::RsaKeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa3072).expect("a key");
-    let der = AsDer::<Pkcs8V1Der<'_>>::as_der(&pair).expect("PKCS#8");
-    let text = base64::engine::general_purpose::STANDARD.encode(der.as_ref());
+    let (public, pem) = certificate();
     let clock = Clock::still(at("2026-06-01T02:00:00Z"));
     let app = NetSuite::start(&clock, PACIFIC);
-    app.books().certificate = Some(pair.public_key().as_ref().to_vec());
+    app.books().certificate = Some(public);
     contact(&mut app.books(), 1, "2026-05-20T12:00:00Z");
     let parameters = json!({
         "accountId": "1234567-sb1", "timeZone": PACIFIC, "clientId": "client-of-the-account", "certificateId": "cert-7",
-        "privateKey": format!("-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n"),
+        "privateKey": pem,
     });
     let integration = json!({"baseUri": app.fake.url});
     let mut link = Link::open(&clock, "netsuite", integration, parameters, json!({}), &["contacts"]).await;
@@ -53,7 +47,7 @@ async fn a_certificate_opens_the_account_without_a_token_of_a_person() {
     assert_eq!(link.sync("incremental").await["outcome"], "completed");
     assert_eq!(link.told(1).await[0].data["lastName"], "Smith");
     let shown = link.node.get("/2024-03/one/connections").await.text;
-    assert!(!shown.contains(&text), "the key is shown");
+    assert!(!shown.contains(pem.lines().nth(1).expect("a line")), "the key is shown");
     link.node.stop().await;
 }
 

@@ -48,6 +48,7 @@ const KINDS: &[Kind] = &[
         title: "One call whose outcome is an expression",
         files: &[
             "account.rest.yml",
+            "check.rest.yml",
             "bulk/start.rest.yml",
             "bulk/status.rest.yml",
             "webhook/subscribe.rest.yml",
@@ -123,6 +124,7 @@ const KINDS: &[Kind] = &[
         title: "One query whose outcome is an expression",
         files: &[
             "account.graphql.yml",
+            "check.graphql.yml",
             "bulk/start.graphql.yml",
             "bulk/status.graphql.yml",
             "webhook/subscribe.graphql.yml",

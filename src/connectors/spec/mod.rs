@@ -72,6 +72,8 @@ pub struct Connector {
     pub(super) answer_bytes_max: usize,
     pub(super) auth: Vec<AuthFile>,
     pub(super) account: Account,
+    /// What only who may come in is answered to.
+    pub(super) check: Method<CallRest>,
     pub(super) headers: Pairs,
     pub(super) errors: Vec<ErrorRule>,
     /// Where queries go.

@@ -21,6 +21,7 @@ pub const KEYS: [&str; 4] = ["consumer-key", "consumer&secret", "token-id", "tok
 const TOKENS: &str = "/services/rest/auth/oauth2/v1/token";
 const TOKEN: &str = "a-token-of-an-hour";
 const PATH: &str = "/services/rest/query/v1/suiteql";
+const LIMITS: &str = "/services/rest/system/v1/governanceLimits";
 const CATALOGUE: &str = "/services/rest/record/v1/metadata-catalog/";
 /// Records that the catalogue has; which kinds of items there are differs between accounts.
 const RECORDS: &[&str] = &[
@@ -104,6 +105,19 @@ pub fn signature(method: &str, url: &str, fields: &[(String, String)], keys: [&s
     let key = format!("{}&{}", encode(keys[1]), encode(keys[3]));
     let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()), base.as_bytes());
     base64::engine::general_purpose::STANDARD.encode(tag)
+}
+
+/// A certificate's public key, and its private one as PEM.
+pub fn certificate() -> (Vec<u8>, String) {
+    use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+    use aws_lc_rs::signature::KeyPair;
+
+    let pair = aws_lc_rs::signature::RsaKeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa3072).expect("a key");
+    let der = AsDer::<Pkcs8V1Der<'_>>::as_der(&pair).expect("PKCS#8");
+    let text = base64::engine::general_purpose::STANDARD.encode(der.as_ref());
+    let lines: Vec<&str> = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).expect("text")).collect();
+    let pem = format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", lines.join("\n"));
+    (pair.public_key().as_ref().to_vec(), pem)
 }
 
 impl NetSuite {
@@ -192,6 +206,12 @@ impl Books {
         Reply::json(200, &json!({"type": "object", "properties": properties}))
     }
     fn answer(&mut self, asked: &Asked) -> Reply {
+        if asked.path == LIMITS {
+            return match self.check(asked) {
+                Ok(()) => error(403, "INSUFFICIENT_PERMISSION", "The role may not see the limits."),
+                Err(why) => error(401, "INVALID_LOGIN", &format!("Invalid login attempt. {why}")),
+            };
+        }
         if let Some(record) = asked.path.strip_prefix(CATALOGUE) {
             return self.describe(record, asked);
         }
