@@ -1,15 +1,23 @@
 //! NetSuite, connected to a node: SuiteQL in an account whose times are local, its list of deleted records, id scans, and a
 //! script in the account that tells of changes.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
+use tidemill::actors::watcher::plan::rules;
 use tidemill::clock::Clock;
+use tidemill::config::Config;
+use tidemill::connectors::{Budget, Credentials, PullQuery, Registry, Session};
+use tidemill::domain::pull::{End, Next, Seen, Walk};
 use tidemill::domain::time::Millis;
 
+use crate::support::fake::{Asked, Fake, Reply};
 use crate::support::link::{Link, Told, text};
 use crate::support::netsuite::{ACCOUNT, Books, KEYS, NetSuite, certificate, row, signature};
+use crate::support::node::client;
 
 const PACIFIC: &str = "America/Los_Angeles";
 const SECRET: &str = "a-secret-of-the-account";
@@ -638,11 +646,141 @@ async fn too_many_requests_at_once_are_waited_for() {
     let app = NetSuite::start(&clock, PACIFIC);
     contact(&mut app.books(), 1, "2026-05-20T12:00:00Z");
     let link = link(&clock, &app, &["contacts"], json!({})).await;
-    app.books().busy = 1;
-    assert_eq!(link.sync("incremental").await["outcome"], "failed");
+    // Without a word on how long, the looks that come by themselves wait longer each time.
+    for seconds in [10, 20, 40] {
+        app.refuse(1, None);
+        assert_eq!(link.sync("incremental").await["outcome"], "failed");
+        let (_, refused) = app.last();
+        let next = link.next_pull("contacts").await;
+        assert!(next.0 >= refused.0 + seconds * 1_000, "{} ms after the refusal", next.0 - refused.0);
+    }
     assert_eq!(link.sync("incremental").await["outcome"], "completed");
+
+    // With one, nothing is sent before, whoever asks for it.
+    app.refuse(1, Some(45));
+    assert_eq!(link.sync("incremental").await["outcome"], "failed");
+    let (count, refused) = app.last();
+    assert!(link.next_pull("contacts").await.0 >= refused.0 + 45_000);
+    clock.raise(Millis(refused.0 + 30_000));
+    let pull = link.sync("incremental").await;
+    assert_eq!((&pull["outcome"], app.last().0), (&json!("failed"), count), "{pull}");
+    assert!(text(&pull["error"]).contains("rate limit"), "{pull}");
+    // Seconds before the end, the call waits for it.
+    clock.raise(Millis(refused.0 + 43_500));
+    assert_eq!(link.sync("incremental").await["outcome"], "completed");
+    let next = app.books().times[count];
+    assert!(next.0 >= refused.0 + 45_000, "it was asked {} ms after the refusal", next.0 - refused.0);
     assert_eq!(link.node.get(&link.path("")).await.ok()["connection"]["status"], "active");
     link.node.stop().await;
+}
+
+/// Rows that are not kept but made: the second in which each was changed, in order.
+struct Crowd {
+    changed: Vec<u64>,
+    /// The largest offset that was asked for.
+    furthest: usize,
+}
+
+/// What a query shows at most.
+const ROWS_MAX: usize = 100_000;
+
+impl Crowd {
+    /// Answers the queries of the real folder: a bound of time, or of ids; no further than a query goes, as if that were all.
+    fn answer(&mut self, asked: &Asked) -> Reply {
+        let query = text(&asked.json()["q"]);
+        let number = |name: &str| asked.query(name).and_then(|n| n.parse::<usize>().ok()).expect("a number");
+        let (limit, offset) = (number("limit"), number("offset"));
+        self.furthest = self.furthest.max(offset);
+        let bound = |mark: &str| {
+            let (_, rest) = query.split_once(mark)?;
+            let time = rest.get(..19).expect("a time").replace(' ', "T");
+            Some(Millis::parse_rfc3339(&format!("{time}Z")).expect("a time").seconds())
+        };
+        let (low, high) = (bound(">= TO_TIMESTAMP('"), bound("<= TO_TIMESTAMP('"));
+        let ids = query.rsplit_once("t.id > ").and_then(|(_, rest)| rest.split(' ').next()?.parse::<usize>().ok());
+        let from = low.map_or(0, |low| self.changed.partition_point(|at| *at < low)).max(ids.unwrap_or(0));
+        let to = high.map_or(self.changed.len(), |high| self.changed.partition_point(|at| *at <= high));
+        let shown = from..to.min(from + ROWS_MAX);
+        let row = |n: usize| {
+            let changed = Millis(self.changed[n] * 1_000).rfc3339_millis().replace('T', " ");
+            json!({"id": (n + 1).to_string(), "lastmodified": &changed[..19]})
+        };
+        let page = shown.clone().skip(offset).take(limit);
+        let more = offset + page.len() < shown.len();
+        let items: Vec<Value> = page.map(row).collect();
+        Reply::json(200, &json!({"items": items, "hasMore": more, "totalResults": shown.len()}))
+    }
+}
+
+/// A walk over that many rows with the folder as it is shipped: the ids that it showed, how it ended, the furthest offset.
+async fn walked(changed: Vec<u64>, scans: bool) -> (BTreeSet<String>, Option<End>, usize) {
+    let crowd = Arc::new(Mutex::new(Crowd { changed, furthest: 0 }));
+    let answering = crowd.clone();
+    let fake = Fake::start(move |asked| match asked.path.contains("/metadata-catalog/") {
+        true => Reply::json(404, &json!({})),
+        false => answering.lock().expect("unpoisoned").answer(asked),
+    });
+    let config = Config::embedded().expect("the shipped configuration");
+    let registry = Registry::load(&config.connectors, &config.scripts).expect("connectors");
+    let connector = registry.get("netsuite").expect("it is there");
+    let parameters = json!({"accountId": ACCOUNT, "timeZone": "UTC", "baseUri": fake.url});
+    let parameters = connector.parameters.check(parameters.as_object().expect("an object")).expect("they fit");
+    let [key, secret, token, token_secret] = KEYS;
+    let credentials =
+        json!({"consumerKey": key, "consumerSecret": secret, "token": token, "tokenSecret": token_secret});
+    let credentials = Credentials::read(&credentials).expect("credentials");
+    let clock = Clock::still(at("2026-06-01T12:00:00Z"));
+    let (base, budget) = (fake.url.parse().expect("an address"), Arc::new(Budget::unlimited(clock.now())));
+    let session = Session::new(connector.clone(), &base, parameters, credentials, client(), budget, clock.clone())
+        .expect("a session");
+    let c = connector.collection("contacts").expect("contacts");
+    let (mut shown, mut mark) = (BTreeSet::new(), None);
+    if scans {
+        loop {
+            let page = session.scan_page(c, mark.as_ref()).await.expect("a page");
+            shown.extend(page.records.into_iter().map(|record| record.remote_id));
+            mark = page.next;
+            if mark.is_none() {
+                return (shown, None, crowd.lock().expect("unpoisoned").furthest);
+            }
+        }
+    }
+    let mut walk = Walk::start(rules(c), None, clock.now());
+    let mut query = walk.query();
+    loop {
+        let asked = PullQuery { since: query.since.clone(), until: query.until };
+        let page = session.pull_page(c, &asked, mark.as_ref()).await.expect("a page");
+        let seen: Vec<Seen<'_>> =
+            page.records.iter().map(|r| Seen { id: &r.remote_id, updated_at: r.updated_at }).collect();
+        let step = walk.page(&seen, page.next.is_some(), page.total).expect("it goes on");
+        shown.extend(page.records.iter().map(|record| record.remote_id.clone()));
+        match step.next {
+            Next::Page => mark = page.next,
+            Next::Query => (query, mark) = (walk.query(), None),
+            Next::Done(end) => return (shown, Some(end), crowd.lock().expect("unpoisoned").furthest),
+        }
+    }
+}
+
+#[actix::test]
+async fn more_rows_than_a_query_shows_are_walked_to_the_last_with_the_folder_as_it_is() {
+    let start = at("2026-05-01T00:00:00Z").seconds();
+    let many: Vec<u64> = (0..100_500).map(|n| start + n / 100).collect();
+    let (shown, end, furthest) = walked(many.clone(), false).await;
+    assert_eq!((shown.len(), end), (many.len(), Some(End::Complete)));
+    assert!(furthest < ROWS_MAX, "{furthest}");
+    let (shown, _, furthest) = walked(many.clone(), true).await;
+    assert_eq!((shown.len(), furthest), (many.len(), 0), "ids are asked for from the last one on");
+}
+
+#[actix::test]
+async fn more_rows_in_one_second_than_a_query_shows_do_not_hide_what_changed_after_it() {
+    let start = at("2026-05-01T00:00:00Z").seconds();
+    let crowded: Vec<u64> = (0..100_600).map(|n| if n < 100_500 { start } else { start + n }).collect();
+    let (shown, end, furthest) = walked(crowded, false).await;
+    assert_eq!(end, Some(End::Truncated), "a full scan finds the rest");
+    assert!((100_501..=100_600).all(|id| shown.contains(&id.to_string())), "{}", shown.len());
+    assert!(shown.len() >= ROWS_MAX && furthest < ROWS_MAX, "{} {furthest}", shown.len());
 }
 
 /// The virtual environment that `scripts/deps --tests` makes, if it is there with that module.

@@ -34,7 +34,7 @@ mod look;
 mod memory;
 mod partial;
 pub mod pasted;
-mod plan;
+pub mod plan;
 mod pulls;
 mod ready;
 mod request;

@@ -64,8 +64,11 @@ pub struct Books {
     pub catalogued: Vec<String>,
     /// The public key of the certificate, for OAuth 2.
     pub certificate: Option<Vec<u8>>,
-    /// So many of the next requests are told that there are too many at once.
+    /// So many of the next requests are told that there are too many at once, and to come back after so many seconds.
     pub busy: u32,
+    pub busy_for: Option<u64>,
+    /// When each of `requests` came.
+    pub times: Vec<Millis>,
     /// After so many good answers, one fails.
     pub fail_after: Option<u32>,
     /// All that was asked.
@@ -133,12 +136,24 @@ impl NetSuite {
             catalogued: Vec::new(),
             certificate: None,
             busy: 0,
+            busy_for: None,
+            times: Vec::new(),
             fail_after: None,
             requests: Vec::new(),
         }));
         let answering = books.clone();
         let fake = Fake::start(move |asked| answering.lock().expect("unpoisoned").answer(asked));
         Self { books, fake }
+    }
+    /// How many requests there were, and when the last one came.
+    pub fn last(&self) -> (usize, Millis) {
+        let books = self.books();
+        (books.times.len(), *books.times.last().expect("a request"))
+    }
+    /// The next requests, so many, are refused, and told after how many seconds to come back.
+    pub fn refuse(&self, busy: u32, seconds: Option<u64>) {
+        let mut books = self.books();
+        (books.busy, books.busy_for) = (busy, seconds);
     }
     pub fn books(&self) -> MutexGuard<'_, Books> {
         self.books.lock().expect("unpoisoned")
@@ -217,6 +232,7 @@ impl Books {
         }
         if self.requests.len() < 10_000 {
             self.requests.push(asked.clone());
+            self.times.push(self.clock.now());
         }
         if asked.path == TOKENS {
             return self.token(asked);
@@ -226,7 +242,10 @@ impl Books {
         }
         if self.busy > 0 {
             self.busy -= 1;
-            return error(429, "CONCURRENCY_LIMIT_EXCEEDED", "Concurrent request limit exceeded. Request blocked.");
+            let mut reply =
+                error(429, "CONCURRENCY_LIMIT_EXCEEDED", "Concurrent request limit exceeded. Request blocked.");
+            reply.headers.extend(self.busy_for.map(|seconds| ("retry-after", seconds.to_string())));
+            return reply;
         }
         if let Some(left) = self.fail_after.as_mut() {
             if *left == 0 {
