@@ -8,6 +8,8 @@ mod app;
 mod broken;
 #[path = "connectors/calls.rs"]
 mod calls;
+#[path = "connectors/doors.rs"]
+mod doors;
 #[path = "connectors/global.rs"]
 mod global;
 #[path = "connectors/graphql.rs"]
@@ -22,6 +24,8 @@ mod lines;
 mod magento;
 #[path = "connectors/replay.rs"]
 mod replay;
+#[path = "connectors/shared.rs"]
+mod shared;
 #[path = "connectors/subscriptions.rs"]
 mod subscriptions;
 #[path = "connectors/tokens.rs"]

@@ -15,7 +15,7 @@ use url::Url;
 use super::auth_files::{AuthFile, ClientAuth, Grant, OAuth2File, Pkce, RevokeMethod};
 use super::caller::{Caller, Outgoing};
 use super::mapping::Env;
-use super::refresh::{address, ask_token, client_id, is_set_up, missing, read_token, with_client};
+use super::refresh::{address, ask_token, client_id, missing, read_token, with_client};
 use super::spec::Connector;
 use super::{CallError, Credentials, Parameters, Session, auth};
 use crate::clock::Clock;
@@ -33,34 +33,6 @@ const OURS: &[&str] = &[
     "code_challenge_method",
     "client_secret",
 ];
-
-/// A way in, as a person meets it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Door {
-    /// The app's own consent page.
-    Consent,
-    ApiKey,
-    /// A token that the person made in the app.
-    Token,
-    Login,
-    OAuth1,
-    /// Nothing to give: the app needs none, or the integration's own client opens it.
-    Open,
-}
-
-impl Door {
-    /// The word for it in forms.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Consent => "oauth2",
-            Self::ApiKey => "apiKey",
-            Self::Token => "token",
-            Self::Login => "login",
-            Self::OAuth1 => "oauth1",
-            Self::Open => "open",
-        }
-    }
-}
 
 /// Where to send a person.
 #[derive(Debug)]
@@ -90,58 +62,11 @@ pub struct Granted {
 }
 
 impl Connector {
-    fn consents(&self) -> Option<&OAuth2File> {
+    pub(super) fn consents(&self) -> Option<&OAuth2File> {
         self.auth.iter().find_map(|way| match way {
             AuthFile::Oauth2(file) if file.authorizes() => Some(&**file),
             _ => None,
         })
-    }
-
-    /// The ways in, in the connector's order. `parameters` are the integration's, with defaults.
-    pub fn doors(&self, parameters: &Parameters) -> Vec<Door> {
-        let whole = Value::Object(parameters.clone());
-        let base = self.base_value(parameters);
-        let variables = [("parameters", &whole), ("baseUri", &base)];
-        let env = Env::of(&variables);
-        let mut doors = Vec::new();
-        for way in &self.auth {
-            let found = match way {
-                AuthFile::None => vec![Door::Open],
-                AuthFile::Bearer(_) => vec![Door::Token],
-                AuthFile::ApiKey(_) => vec![Door::ApiKey],
-                AuthFile::Basic | AuthFile::Login(_) => vec![Door::Login],
-                AuthFile::Oauth1(_) => vec![Door::OAuth1],
-                AuthFile::Oauth2(file) if !file.connect_page || !is_set_up(file, &env) => Vec::new(),
-                AuthFile::Oauth2(file) => {
-                    let own =
-                        file.opens_by_itself() && file.token_url.render_url(&env).is_some_and(|url| !url.is_empty());
-                    let consent = file.authorizes().then_some(Door::Consent);
-                    // Where nothing is said of grants, the consent page is what the app means.
-                    let own = (own && !(file.grants.is_empty() && consent.is_some())).then_some(Door::Open);
-                    consent.into_iter().chain(own).collect()
-                }
-            };
-            doors.extend(found.into_iter().filter(|door| !doors.contains(door)).collect::<Vec<_>>());
-        }
-        doors
-    }
-
-    /// Whether that way in brings this parameter, so that nobody need be asked for it.
-    pub fn door_brings(&self, door: Door, parameter: &str) -> bool {
-        match door {
-            Door::Consent => self
-                .consents()
-                .is_some_and(|file| file.brings().any(|name| name == parameter) && !self.leads_by(file, parameter)),
-            Door::Open => parameter == "baseUri" && self.oauth2s().any(|file| file.at.is_some()),
-            Door::ApiKey | Door::Token | Door::Login | Door::OAuth1 => false,
-        }
-    }
-
-    /// Whether the way to the consent page depends on this parameter.
-    fn leads_by(&self, file: &OAuth2File, parameter: &str) -> bool {
-        let url = file.authorize_url.as_ref();
-        let base = self.base_uri.default.as_ref().filter(|_| url.is_some_and(|url| url.uses("baseUri")));
-        [url, base].into_iter().flatten().any(|template| template.uses_parameter(parameter))
     }
 
     /// Where the app asks the person. `parameters` are all that are known, with defaults; `state` binds the redirect.
@@ -183,7 +108,7 @@ impl Connector {
     }
 
     /// The base URI as templates see it; null as long as it is not known.
-    fn base_value(&self, parameters: &Parameters) -> Value {
+    pub(super) fn base_value(&self, parameters: &Parameters) -> Value {
         let base = self.base_uri.choose(parameters).ok();
         base.map_or(Value::Null, |base| Value::from(base.as_str().trim_end_matches('/')))
     }
@@ -210,7 +135,7 @@ impl Connector {
         self.oauth2s().find_map(|file| self.wrong_oauth2(file).or_else(|| wrong_jwt(file)))
     }
 
-    fn oauth2s(&self) -> impl Iterator<Item = &OAuth2File> {
+    pub(super) fn oauth2s(&self) -> impl Iterator<Item = &OAuth2File> {
         self.auth.iter().filter_map(|way| match way {
             AuthFile::Oauth2(file) => Some(&**file),
             _ => None,

@@ -19,6 +19,7 @@ use super::mapping::Mapping;
 use super::schema::{GivenBy, Property, Schema};
 use super::script::{self, Script};
 use super::spec::{Account, BaseUri, Connector, Method};
+use super::template::Template;
 use super::{Parameters, absent, bulk, yaml};
 
 /// What every connector is compiled with.
@@ -104,13 +105,8 @@ fn with_parameters(source: &Arc<Folder>, parameters: &Parameters, common: &Commo
         budgets: spec.budgets.into_iter().map(|(name, budget)| (name, budget.into())).collect(),
         deadline: spec.deadline.map_or(common.deadline, |deadline| deadline.0),
         answer_bytes_max: common.answer_bytes_max,
-        account: match spec.account {
-            Some(template) => Account::Template(template),
-            None => match builder.call("account")? {
-                Method::Missing => Account::Unknown,
-                method => Account::Call(Box::new(method)),
-            },
-        },
+        account: account(&builder, spec.account)?,
+        check: builder.call("check")?,
         auth: spec.auth,
         headers: spec.headers,
         errors: spec.errors,
@@ -126,6 +122,16 @@ fn with_parameters(source: &Arc<Folder>, parameters: &Parameters, common: &Commo
         true => wrong("baseUri.default", "it is missing: an address that only the integration may change".to_owned()),
         false => Ok(connector),
     }
+}
+
+fn account(builder: &Builder<'_>, told: Option<Template>) -> Result<Account, SpecError> {
+    if let Some(template) = told {
+        return Ok(Account::Template(template));
+    }
+    Ok(match builder.call("account")? {
+        Method::Missing => Account::Unknown,
+        method => Account::Call(Box::new(method)),
+    })
 }
 
 /// The parameters, and `baseUri`.

@@ -4,8 +4,8 @@ use serde::Deserialize;
 
 use super::compile::{Builder, Found};
 use super::each::Each;
-use super::fields::FieldsRest;
-use super::files::{CollectionFile, ListFile, Span};
+use super::fields_rest::FieldsRest;
+use super::files::{CollectionFile, CursorFile, ListFile, Span};
 use super::folder::SpecError;
 use super::join::Join;
 use super::journal::JournalFile;
@@ -15,6 +15,7 @@ use super::record::RecordSpec;
 use super::rest::{FetchRest, ListRest};
 use super::schema::Schema;
 use super::spec::{Collection, ConnectorEvent, Cursor, GlobalWebhook, Life, Method, OfCollection, OwnWebhook, Poll};
+use super::values::{self, Own, SharedFile};
 use super::yaml::{Node, Placed};
 use super::{EVERYTHING, Handshake, Instructions, Parameters, bulk, graphql, journal, verify, yaml};
 use crate::domain::models::Catalogue;
@@ -25,14 +26,19 @@ const WEBHOOK_VARIABLES: &[&str] = &["parameters", "state", "query", "headers", 
 
 /// `data/*`.
 pub fn collections(builder: &Builder<'_>, templated: bool) -> Result<Vec<Collection>, SpecError> {
-    builder.folder.children("data").into_iter().map(|key| collection(builder, key, templated)).collect()
+    const SHARED: &str = "shared/spec.yml";
+    let shared = builder.folder.has(SHARED).then(|| builder.yaml::<SharedFile>(SHARED)).transpose()?;
+    let shared = shared.unwrap_or_default();
+    let keys = builder.folder.children("data").into_iter();
+    keys.map(|key| collection(builder, &shared, key, templated)).collect()
 }
 
-fn collection(builder: &Builder<'_>, key: &str, templated: bool) -> Result<Collection, SpecError> {
+fn collection(builder: &Builder<'_>, shared: &SharedFile, key: &str, templated: bool) -> Result<Collection, SpecError> {
     let dir = format!("data/{key}");
     let path = format!("{dir}/spec.yml");
     let file: CollectionFile = builder.yaml(&path)?;
-    let record = RecordSpec::new(&file.record);
+    let said = shared.settle(&path, &file)?;
+    let record = RecordSpec::new(&said.record);
     let list = |file: &str, text: &str| ListRest::new(file, &yaml::read::<ListFile>(file, text)?, &record);
     let fetch = |file: &str, text: &str| FetchRest::new(file, &yaml::read(file, text)?);
     let query = |found: &Found<'_>| graphql::list(builder, found, &record);
@@ -44,28 +50,29 @@ fn collection(builder: &Builder<'_>, key: &str, templated: bool) -> Result<Colle
         // A list of what was deleted may be one of several kinds of records.
         list.skips_others = true;
     }
-    let cursor = cursor(&file, &record, &pull);
+    let cursor = cursor(&said.cursor, &record, &pull);
     let map_path = format!("{dir}/record.map.yml");
-    let besides = [Some(&file.record.id), file.record.created_at.as_ref(), file.record.updated_at.as_ref()];
-    let besides: Vec<&Path> = besides.into_iter().chain([file.record.deleted.as_ref()]).flatten().collect();
+    let besides = [Some(&said.record.id), said.record.created_at.as_ref(), said.record.updated_at.as_ref()];
+    let besides: Vec<&Path> = besides.into_iter().chain([said.record.deleted.as_ref()]).flatten().collect();
     let map = Mapping::read(&map_path, builder.text(&map_path)?, &["parameters"])?.closed(&besides);
     let fields = |file: &str, text: &str| FieldsRest::new(file, &yaml::read(file, text)?, &map, &besides);
     let fields = builder.method(&at("fields"), Some(&fields), None)?;
     check_lists(&path, &pull)?;
     check_topic(&path, &file, templated)?;
     check_members(&map_path, &file.topic.value, &map)?;
-    Ok(Collection {
+    let mut made = Collection {
         key: key.to_owned(),
         name: file.name,
         topic: file.topic.value,
-        detects: file.detects,
+        detects: said.detects,
         cursor,
-        poll: Poll { interval: file.poll.interval.map(|s| s.0), full_scan_interval: file.poll.full_scan.map(|s| s.0) },
+        poll: Poll { interval: said.poll.interval.map(|s| s.0), full_scan_interval: said.poll.full_scan.map(|s| s.0) },
         ignored_fields: file.ignored_fields,
         webhook_body: file.webhook_body,
-        each: file.each.as_ref().map(|each| Each::new(&path, each)).transpose()?,
-        request_time: file.cursor.format.unwrap_or_else(|| record.time().clone()),
+        each: file.each.as_ref().map(|each| Each::new(&path, each, &["parameters"])).transpose()?,
+        request_time: said.cursor.format.unwrap_or_else(|| record.time().clone()),
         object: file.object,
+        values: Own::default(),
         joins: file.joins.iter().map(|join| Join::new(&path, join, &record)).collect::<Result<_, _>>()?,
         bulk: bulk::collection(builder, &dir)?,
         ties: a_list("ties")?,
@@ -80,10 +87,13 @@ fn collection(builder: &Builder<'_>, key: &str, templated: bool) -> Result<Colle
         fields,
         map,
         record,
-    })
+    };
+    let (used, has_script) = (made.names(values::NAME), made.has_script());
+    made.values = Own::new(&path, &file.values, &shared.values, &used, has_script)?;
+    Ok(made)
 }
 
-fn cursor(file: &CollectionFile, record: &RecordSpec, pull: &Method<ListRest>) -> Cursor {
+fn cursor(file: &CursorFile, record: &RecordSpec, pull: &Method<ListRest>) -> Cursor {
     let (bounded, takes_until) = match pull {
         Method::Rest(list) => (list.is_bounded(), list.takes_until),
         Method::Script(_) => (true, true),
@@ -91,13 +101,13 @@ fn cursor(file: &CollectionFile, record: &RecordSpec, pull: &Method<ListRest>) -
     };
     Cursor {
         incremental: bounded && record.has_updated_at,
-        order: file.cursor.order,
-        precision: file.cursor.precision.map_or(std::time::Duration::from_millis(1), |s| s.0),
-        lookback: file.cursor.lookback.map_or(std::time::Duration::ZERO, |s| s.0),
-        ceiling: file.cursor.ceiling,
-        breaks_ties: file.cursor.breaks_ties,
+        order: file.order,
+        precision: file.precision.map_or(std::time::Duration::from_millis(1), |s| s.0),
+        lookback: file.lookback.map_or(std::time::Duration::ZERO, |s| s.0),
+        ceiling: file.ceiling,
+        breaks_ties: file.breaks_ties,
         takes_until,
-        until_exclusive: file.cursor.until_exclusive,
+        until_exclusive: file.until_exclusive,
     }
 }
 

@@ -4,6 +4,8 @@
 //! without a value. Not here: one cursor per value (the watcher keeps them: a walk that breaks off at one value has moved
 //! the others' already, and a value that is added later is read from its beginning).
 
+use std::collections::BTreeSet;
+
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -21,7 +23,7 @@ const VALUE_BYTES_MAX: usize = 256;
 #[derive(Clone, Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EachFile {
-    /// An expression over `$parameters`: a list of texts.
+    /// An expression over `$parameters` (of fields, `$values` too): a list of texts.
     #[serde(rename = "in")]
     #[schemars(with = "super::schemas::Expression")]
     list: Placed,
@@ -46,13 +48,18 @@ pub struct Part {
 
 impl Each {
     /// Compiles the part of a file.
-    pub fn new(file: &str, each: &EachFile) -> Result<Self, SpecError> {
-        let list = Mapping::compile(file, &each.list, &["parameters"]).map_err(|e| e.field("each.in"))?;
+    /// `variables` are those that the expression may use.
+    pub fn new(file: &str, each: &EachFile, variables: &[&str]) -> Result<Self, SpecError> {
+        let list = Mapping::compile(file, &each.list, variables).map_err(|e| e.field("each.in"))?;
         Ok(Self { list, name: each.name.clone() })
     }
-    fn parts(&self, collection: &str, parameters: &Value) -> Result<Vec<Part>, CallError> {
-        let variables = [("parameters", parameters)];
-        let made = self.list.eval(&Env::of(&variables));
+    /// The members of a variable that it uses.
+    pub fn names(&self, variable: &str) -> BTreeSet<String> {
+        self.list.names(variable)
+    }
+    /// The values.
+    pub fn parts(&self, collection: &str, env: &Env<'_>) -> Result<Vec<Part>, CallError> {
+        let made = self.list.eval(env);
         let wrong = |why: &str| {
             CallError::BadAnswer(format!(
                 "{collection} is walked for each {}, and {why}; see the connection's parameters",
@@ -93,7 +100,10 @@ impl Session {
     pub fn parts(&self, c: &Collection) -> Result<Vec<Option<Part>>, CallError> {
         match &c.each {
             None => Ok(vec![None]),
-            Some(each) => Ok(each.parts(&c.key, &self.caller.parameters)?.into_iter().map(Some).collect()),
+            Some(each) => {
+                let variables = [("parameters", &self.caller.parameters)];
+                Ok(each.parts(&c.key, &Env::of(&variables))?.into_iter().map(Some).collect())
+            }
         }
     }
 }
@@ -106,7 +116,8 @@ mod tests {
     fn parts(parameters: &Value) -> Result<Vec<String>, CallError> {
         let file: EachFile =
             yaml::read("spec.yml", "{in: {$split: {value: $parameters.sites, by: ','}}, as: site}").unwrap();
-        let parts = Each::new("spec.yml", &file).unwrap().parts("orders", parameters)?;
+        let each = Each::new("spec.yml", &file, &["parameters"]).unwrap();
+        let parts = each.parts("orders", &Env::of(&[("parameters", parameters)]))?;
         assert!(parts.iter().all(|part| part.variable()["site"] == part.value.as_str()));
         Ok(parts.into_iter().map(|part| part.value).collect())
     }

@@ -9,7 +9,7 @@ use super::lists::Ask;
 use super::mapping::Env;
 use super::session::{is_gone, unsupported};
 use super::spec::Method;
-use super::{AppRecord, CallError, Collection, Part, PullQuery, Session, fields};
+use super::{AppRecord, CallError, Collection, Part, PullQuery, Session};
 
 impl Session {
     /// One record. None: the app says that it is gone.
@@ -35,11 +35,12 @@ impl Session {
         let record = json!({ "id": remote_id });
         let each = part.map(Part::variable).unwrap_or_default();
         let seen_at = self.caller.clock.now();
-        let (fields, object) = (self.fields_variable(c).await?, self.object_of(c));
+        let (fields, told) = (self.fields_variable(c).await?, self.told(c));
         let found = match (&c.fetch, &c.pull) {
             (Method::Rest(fetch), _) => {
                 let mut variables = self.caller.variables();
-                variables.extend([("record", &record), ("each", &each), ("fields", &fields), ("object", &object)]);
+                variables.extend([("record", &record), ("each", &each), ("fields", &fields)]);
+                variables.extend(told.variables());
                 let outgoing = fetch.request(&Env::of(&variables))?;
                 match self.caller.call(outgoing).await {
                     Ok(incoming) => match (fetch.record(&incoming.body)?, &fetch.joins) {
@@ -55,7 +56,10 @@ impl Session {
                 if part.is_some() {
                     input.insert("each".to_owned(), each);
                 }
-                fields::put(&mut input, fields, object);
+                if !fields.is_null() {
+                    input.insert("fields".to_owned(), fields);
+                }
+                told.put(&mut input);
                 let text = self.run(script, Value::Object(input)).await?;
                 RawValue::from_string(text).ok().filter(|raw| raw.get() != "null")
             }
@@ -67,6 +71,8 @@ impl Session {
             (other, _) => return Err(unsupported(other, c, "fetch")),
         };
         let spec = c.record.local(&self.caller.parameters, seen_at)?;
-        found.map(|raw| spec.read(&raw).map_err(CallError::BadAnswer)).transpose()
+        let mut record = found.map(|raw| spec.read(&raw).map_err(CallError::BadAnswer)).transpose()?;
+        self.type_values(c, record.as_mut_slice())?;
+        Ok(record)
     }
 }

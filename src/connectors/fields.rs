@@ -1,5 +1,5 @@
 //! The fields that an account has (`data/<collection>/fields.…`): read from the app, and given to requests as
-//! `{{fields.names}}` and `$fields.names`.
+//! `{{fields.names}}`, `$fields.names` and `$fields.all`.
 //!
 //! Always true: what is kept is bounded, in number and in length; the names to ask for come in one order, whatever order
 //! the app gives them in, so that the same fields make the same request. Not here: when they are read again and what
@@ -8,23 +8,17 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use schemars::JsonSchema;
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::caller::Outgoing;
-use super::files::{HttpMethod, PagingFile, Pairs, Values};
-use super::folder::SpecError;
-use super::mapping::path::Path;
-use super::mapping::{Env, Mapping, reads};
-use super::paging::{Paging, Position, Seen};
-use super::rest::{BODY_VARIABLES, Rest, not_json};
+use super::each::Part;
+use super::fields_rest::{FieldsRest, LENGTH_MAX};
+use super::mapping::Env;
+use super::paging::Position;
 use super::spec::{Collection, Method};
-use super::template::Template;
-use super::yaml::Placed;
+use super::values::Told;
 use super::{CallError, PageMark, Session};
 use crate::domain::app_field::{AppField, AppFields};
-use crate::domain::json::Json;
 use crate::domain::snapshot::raw_hash;
 
 /// Fields of one collection that are looked at; an org of Salesforce has at most 800 of its own per object.
@@ -35,160 +29,6 @@ const PAGES_MAX: usize = 50;
 const NAME_BYTES_MAX: usize = 255;
 const LABEL_CHARS_MAX: usize = 255;
 const KIND_CHARS_MAX: usize = 64;
-/// Bytes of all names to ask for with commas between, where the file does not say.
-const LENGTH_MAX: usize = 64 * 1024;
-
-/// `data/<collection>/fields.rest.yml`.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct FieldsFile {
-    #[serde(default)]
-    method: HttpMethod,
-    path: Template,
-    #[serde(default)]
-    query: Values,
-    #[serde(default)]
-    headers: Pairs,
-    #[schemars(with = "Option<super::schemas::Expression>")]
-    body: Option<Placed>,
-    #[serde(default)]
-    paging: PagingFile,
-    /// Where the fields are: a list, or an object, whose members are then `{key, value}`.
-    records: Path,
-    /// Expressions over one of them.
-    #[schemars(with = "super::schemas::Expression")]
-    name: Placed,
-    #[schemars(with = "Option<super::schemas::Expression>")]
-    label: Option<Placed>,
-    #[serde(rename = "type")]
-    #[schemars(with = "Option<super::schemas::Expression>")]
-    kind: Option<Placed>,
-    #[schemars(with = "Option<super::schemas::Expression>")]
-    custom: Option<Placed>,
-    /// Which are asked for: over one of them, with `$custom` and `$mapped`. Those that are either, where it is not said.
-    #[serde(rename = "where")]
-    #[schemars(with = "Option<super::schemas::Expression>")]
-    only: Option<Placed>,
-    /// Names that are asked for in any case, first.
-    #[serde(default)]
-    always: Vec<String>,
-    /// The member of a record under which it keeps its fields, where they are not its own members.
-    below: Option<String>,
-    /// Bytes of all names with commas between; what is over that is not asked for.
-    length_max: Option<usize>,
-}
-
-/// The same, compiled.
-#[derive(Clone, Debug)]
-pub struct FieldsRest {
-    rest: Rest,
-    paging: Paging,
-    records: Path,
-    total: Option<Path>,
-    next: Option<Path>,
-    more: Option<Path>,
-    name: Mapping,
-    label: Option<Mapping>,
-    kind: Option<Mapping>,
-    custom: Option<Mapping>,
-    only: Option<Mapping>,
-    always: Vec<String>,
-    /// What mapping, id and times of a record are made of.
-    mapped: BTreeSet<String>,
-    length_max: usize,
-}
-
-impl FieldsRest {
-    /// Compiles a file of the collection with that mapping; `besides` are the paths of its id, times and flag.
-    pub fn new(file: &str, fields: &FieldsFile, map: &Mapping, besides: &[&Path]) -> Result<Self, SpecError> {
-        let paging =
-            Paging::new(&fields.paging).map_err(|(field, message)| SpecError::in_file(file, message).field(field))?;
-        let below = fields.below.as_deref();
-        let mut mapped = map.reads(below);
-        mapped.extend(besides.iter().filter_map(|path| reads::member(path, below)).map(str::to_owned));
-        let compile = |part: &Placed, variables: &[&str]| Mapping::compile(file, part, variables);
-        let optional =
-            |part: &Option<Placed>, variables: &[&str]| part.as_ref().map(|part| compile(part, variables)).transpose();
-        Ok(Self {
-            rest: Rest::new(file, fields.method, &fields.path, &fields.query, &fields.headers, fields.body.as_ref())?,
-            paging,
-            records: fields.records.clone(),
-            total: fields.paging.total.clone(),
-            next: fields.paging.next.clone(),
-            more: fields.paging.more.clone(),
-            name: compile(&fields.name, BODY_VARIABLES)?,
-            label: optional(&fields.label, BODY_VARIABLES)?,
-            kind: optional(&fields.kind, BODY_VARIABLES)?,
-            custom: optional(&fields.custom, BODY_VARIABLES)?,
-            only: optional(&fields.only, &["parameters", "custom", "mapped"])?,
-            always: fields.always.clone(),
-            mapped,
-            length_max: fields.length_max.unwrap_or(LENGTH_MAX),
-        })
-    }
-    fn request(&self, env: &Env<'_>) -> Result<Outgoing, CallError> {
-        self.rest.outgoing(env)
-    }
-    /// The fields of one page, and the mark of the next one.
-    fn page(
-        &self,
-        body: &str,
-        links: &[String],
-        position: &Position,
-        base: &url::Url,
-        parameters: &Value,
-    ) -> Result<(Vec<AppField>, Option<PageMark>), CallError> {
-        let answer: Value = serde_json::from_str(body).map_err(|error| not_json(body, &error))?;
-        let items: Vec<Value> = match self.records.find(&answer) {
-            Some(Value::Array(items)) => items.clone(),
-            Some(Value::Object(members)) => {
-                members.iter().map(|(key, value)| json!({ "key": key, "value": value })).collect()
-            }
-            _ => return Err(CallError::BadAnswer(format!("the answer has no list of fields at {}", self.records))),
-        };
-        let at = |path: &Option<Path>| path.as_ref().and_then(|path| path.find(&answer)).cloned();
-        let seen = Seen {
-            count: items.len(),
-            total: at(&self.total).and_then(|total| total.as_u64().or_else(|| total.as_str()?.parse().ok())),
-            next: at(&self.next),
-            more: at(&self.more).and_then(|more| more.as_bool()),
-            links,
-            ids: Vec::new(),
-        };
-        let next = self.paging.next(position, &seen, base)?;
-        Ok((items.iter().filter_map(|item| self.field(item, parameters)).collect(), next))
-    }
-    fn field(&self, item: &Value, parameters: &Value) -> Option<AppField> {
-        let variables = [("parameters", parameters)];
-        let item = Json::from(item);
-        let env = Env::new(&item, &variables);
-        let text =
-            |part: &Option<Mapping>| part.as_ref().map(|part| part.eval(&env)).and_then(text).unwrap_or_default();
-        let name = text_of(&self.name, &env)?;
-        let custom = self.custom.as_ref().is_some_and(|custom| custom.holds(&env));
-        let mapped = self.mapped.contains(&name);
-        let (is_custom, is_mapped) = (Value::Bool(custom), Value::Bool(mapped));
-        let told = [("parameters", parameters), ("custom", &is_custom), ("mapped", &is_mapped)];
-        let asked = match &self.only {
-            None => custom || mapped,
-            Some(only) => only.holds(&Env::new(&item, &told)),
-        };
-        let (label, kind) = (text(&self.label), text(&self.kind));
-        Some(AppField { name, label, kind, custom, asked })
-    }
-}
-
-fn text_of(part: &Mapping, env: &Env<'_>) -> Option<String> {
-    text(part.eval(env)).filter(|name| !name.is_empty())
-}
-
-fn text(value: Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
-    }
-}
 
 /// What `fields.js` returns: a list, or `{fields: [...]}`; each a name, or `{name, label, type, custom}`.
 fn of_script(value: Value) -> Option<Vec<AppField>> {
@@ -253,8 +93,10 @@ fn settled(found: Vec<AppField>, always: &[String], length_max: usize) -> Vec<Ap
 /// The fields of one collection, as requests see them.
 pub struct Known {
     pub fields: AppFields,
-    /// `{names, custom}`.
+    /// `{names, custom, all}`.
     variable: Value,
+    /// The types count too: a value is asked for, or read, by them.
+    is_typed: bool,
 }
 
 /// What a session knows, by collection.
@@ -265,6 +107,10 @@ impl Collection {
     /// Whether the app is asked which fields an account has.
     pub fn discovers_fields(&self) -> bool {
         self.fields.is_there()
+    }
+    /// Whether an account that may not see its fields is read without them.
+    pub fn does_without_fields(&self) -> bool {
+        self.fields.rest().is_some_and(|rest| rest.optional)
     }
 }
 
@@ -278,8 +124,11 @@ impl Session {
         let names: Vec<&str> = fields.asked().collect();
         let custom: Vec<&str> =
             fields.fields.iter().filter(|f| f.asked && f.custom).map(|field| field.name.as_str()).collect();
-        let variable = json!({ "names": names, "custom": custom });
-        let known = Arc::new(Known { fields, variable });
+        let all = fields.fields.iter().filter(|field| field.asked);
+        let all: Value = all.map(|f| json!({ "name": f.name, "type": f.kind, "custom": f.custom })).collect();
+        let variable = json!({ "names": names, "custom": custom, "all": all });
+        let is_typed = c.fields.rest().is_some_and(FieldsRest::is_typed);
+        let known = Arc::new(Known { fields, variable, is_typed });
         self.fields.0.write().unwrap_or_else(PoisonError::into_inner).insert(c.key.clone(), known);
     }
     /// Reads the fields of a collection from the app, and asks for them from now on.
@@ -291,29 +140,59 @@ impl Session {
         let fields = match &c.fields {
             Method::Rest(rest) => settled(self.fields_of(rest, c).await?, &rest.always, rest.length_max),
             Method::Script(script) => {
-                let input = json!({ "object": self.object_of(c) });
-                let made = super::session::parse(&self.run(script, input).await?)?;
+                let mut input = Map::new();
+                self.told(c).put(&mut input);
+                let made = super::session::parse(&self.run(script, input.into()).await?)?;
                 let made =
                     of_script(made).ok_or_else(|| CallError::Script("the script returned no fields".to_owned()))?;
                 settled(made, &[], LENGTH_MAX)
             }
             _ => return Err(CallError::NotSupported(format!("the fields of {}", c.key))),
         };
-        if !fields.iter().any(|field| field.asked) {
+        if !fields.iter().any(|field| field.asked) && !c.does_without_fields() {
             return Err(CallError::BadAnswer(format!("the app shows this account no field of {}", c.key)));
         }
         let fields = AppFields { read_at, fields };
         self.know_fields(c, fields.clone());
+        self.caller.budget().habits.listed(&c.key);
         Ok(fields)
     }
     async fn fields_of(&self, rest: &FieldsRest, c: &Collection) -> Result<Vec<AppField>, CallError> {
-        let object = self.object_of(c);
+        let told = self.told(c);
+        let mut variables = self.caller.variables();
+        variables.extend(told.variables());
+        let (mut all, mut refused, mut shown) = (Vec::new(), None, false);
+        for part in rest.parts(&c.key, &Env::of(&variables))? {
+            match self.fields_of_part(rest, &told, part.as_ref()).await {
+                Ok(found) => {
+                    shown = true;
+                    all.extend(found);
+                }
+                // One of several kinds of records, which this account has not got, or may not see.
+                Err(error @ CallError::Refused { .. }) if part.is_some() => refused = refused.or(Some(error)),
+                Err(error) => return Err(error),
+            }
+        }
+        all.truncate(FIELDS_MAX);
+        match refused {
+            Some(error) if !shown => Err(error),
+            _ => Ok(all),
+        }
+    }
+    async fn fields_of_part(
+        &self,
+        rest: &FieldsRest,
+        told: &Told,
+        part: Option<&Part>,
+    ) -> Result<Vec<AppField>, CallError> {
+        let each = part.map(Part::variable).unwrap_or_default();
         let (mut all, mut mark) = (Vec::new(), None::<PageMark>);
         for _ in 0..PAGES_MAX {
             let position = rest.paging.position(mark.as_ref())?;
             let page = rest.paging.variable(&position);
             let mut variables = self.caller.variables();
-            variables.extend([("page", &page), ("object", &object)]);
+            variables.extend([("page", &page), ("each", &each)]);
+            variables.extend(told.variables());
             let mut outgoing = rest.request(&Env::of(&variables))?;
             if let Position::Address(address) = &position {
                 outgoing = Outgoing { path: address.clone(), from_root: true, query: Vec::new(), ..outgoing };
@@ -329,7 +208,6 @@ impl Session {
                 break;
             }
         }
-        all.truncate(FIELDS_MAX);
         Ok(all)
     }
     /// What requests see as `fields`; null where the collection has no list of them. Read, if nobody has yet.
@@ -338,37 +216,28 @@ impl Session {
             return Ok(Value::Null);
         }
         if self.known_fields(c).is_none() {
-            self.discover_fields(c).await?;
+            match self.discover_fields(c).await {
+                Ok(_) => {}
+                Err(error) if c.does_without_fields() => self.go_without_fields(c, &error),
+                Err(error) => return Err(error),
+            }
         }
         Ok(self.known_fields(c).map(|known| known.variable.clone()).unwrap_or_default())
-    }
-    /// What requests see as `object`.
-    pub(super) fn object_of(&self, c: &Collection) -> Value {
-        let variables = self.caller.variables();
-        let made = c.object.as_ref().and_then(|object| object.render(&Env::of(&variables)));
-        made.map_or(Value::Null, Value::from)
     }
 }
 
 impl Known {
     /// The version of a mapping that is fed with these fields.
     pub fn version(&self, mapping: &[u8; 16]) -> [u8; 16] {
-        raw_hash(mapping, &self.variable["names"].to_string())
-    }
-}
-
-/// Both variables of a collection, as scripts get them.
-pub(super) fn put(input: &mut Map<String, Value>, fields: Value, object: Value) {
-    for (name, value) in [("fields", fields), ("object", object)] {
-        if !value.is_null() {
-            input.insert(name.to_owned(), value);
-        }
+        raw_hash(mapping, &self.variable[if self.is_typed { "all" } else { "names" }].to_string())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::connectors::mapping::Mapping;
+    use crate::connectors::mapping::path::Path;
     use crate::connectors::yaml;
 
     fn rest(more: &str) -> FieldsRest {

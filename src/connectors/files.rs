@@ -161,12 +161,14 @@ pub struct CollectionFile {
     pub topic: serde_saphyr::Spanned<String>,
     /// What the app calls such records: `{{object}}` in requests.
     pub object: Option<Template>,
-    pub detects: Detects,
-    pub record: RecordFile,
+    /// What files in `shared/` say differently for it: `{{values.x}}`.
     #[serde(default)]
-    pub cursor: CursorFile,
-    #[serde(default)]
-    pub poll: PollFile,
+    pub values: Values,
+    // These four may stand in shared/spec.yml for all that do not say them.
+    pub detects: Option<Detects>,
+    pub record: Option<RecordFile>,
+    pub cursor: Option<CursorFile>,
+    pub poll: Option<PollFile>,
     /// The lists are walked once for each of some values.
     pub each: Option<EachFile>,
     /// What other requests show of the records, however those were read.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::graphql::Cost;
-use super::lacks::Lacks;
+use super::lacks::{Lacks, Unlisted};
 use crate::domain::time::Millis;
 
 /// Queries and lists that are remembered.
@@ -34,6 +34,7 @@ struct Known {
     purse: Option<Purse>,
     warned: BTreeSet<String>,
     lacks: Lacks,
+    unlisted: Unlisted,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -126,6 +127,22 @@ impl Habits {
     /// The columns that are left out of all lists whose names begin so.
     pub fn lacking(&self, prefix: &str, now: Millis) -> Vec<String> {
         self.lock().lacks.under(prefix, now)
+    }
+    /// The fields of a collection could not be listed; `refused`: nor will they be soon.
+    pub fn unlist(&self, collection: &str, why: &str, refused: bool, now: Millis) {
+        self.lock().unlisted.add(collection, why, refused, now);
+    }
+    /// They were listed.
+    pub fn listed(&self, collection: &str) {
+        self.lock().unlisted.remove(collection);
+    }
+    /// Why they could not be listed.
+    pub fn unlisted(&self, collection: &str) -> Option<String> {
+        self.lock().unlisted.why(collection)
+    }
+    /// Whether asking for them again would be in vain.
+    pub fn is_unlisted(&self, collection: &str, now: Millis) -> bool {
+        self.lock().unlisted.is_refused(collection, now)
     }
     fn lock(&self) -> MutexGuard<'_, Known> {
         // What is learnt is sound whatever a panicked holder did.

@@ -4,7 +4,7 @@
 //! Always true: a page's records get what belongs to them, in the order in which it came, or the page fails; the number of
 //! requests and of items per page is bounded. Not here: the wire.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroUsize;
 
 use serde::Deserialize;
@@ -14,11 +14,13 @@ use serde_json::value::RawValue;
 use super::caller::Incoming;
 use super::files::{ListFile, PagingKind};
 use super::folder::SpecError;
-use super::mapping::Env;
 use super::mapping::path::Path;
+use super::mapping::{Env, Mapping};
 use super::paging::Position;
 use super::record::{RecordSpec, id_text};
 use super::rest::ListRest;
+use super::values::{self, Told};
+use super::yaml::Placed;
 use super::{AppRecord, CallError, Collection, Page, PageMark, Session};
 use crate::domain::json::Json;
 
@@ -42,6 +44,9 @@ pub struct JoinFile {
     optional: Vec<u16>,
     /// Records that one request is for; all of a page's where it is not said.
     at_once: Option<NonZeroUsize>,
+    /// An expression over `$parameters` and `$values`: where it does not hold, nothing is asked.
+    #[schemars(with = "Option<super::schemas::Expression>")]
+    when: Option<Placed>,
 }
 
 /// The same, compiled.
@@ -52,6 +57,7 @@ pub struct Join {
     list: Box<ListRest>,
     optional: Vec<u16>,
     at_once: usize,
+    when: Option<Mapping>,
 }
 
 impl Join {
@@ -65,8 +71,19 @@ impl Join {
             return wrong("join.list.paging.kind", "after-id needs the ids of records; use another kind");
         }
         let list = Box::new(ListRest::new(file, &join.list, record)?);
-        let at_once = join.at_once.map_or(usize::MAX, NonZeroUsize::get);
-        Ok(Self { key: join.key.clone(), into: join.into.clone(), list, optional: join.optional.clone(), at_once })
+        let when = join.when.as_ref().map(|when| Mapping::compile(file, when, &["parameters", values::NAME]));
+        Ok(Self {
+            key: join.key.clone(),
+            into: join.into.clone(),
+            list,
+            optional: join.optional.clone(),
+            at_once: join.at_once.map_or(usize::MAX, NonZeroUsize::get),
+            when: when.transpose().map_err(|error| error.field("join.when"))?,
+        })
+    }
+    /// The members of a variable that it uses.
+    pub fn names(&self, variable: &str) -> BTreeSet<String> {
+        self.when.iter().flat_map(|when| when.names(variable)).chain(self.list.names(variable)).collect()
     }
     fn add(&self, items: Vec<&RawValue>, to: &mut HashMap<String, Vec<Value>>) -> Result<(), CallError> {
         for item in items {
@@ -99,6 +116,11 @@ impl Session {
         }
         Ok(page)
     }
+    fn joins(&self, join: &Join, told: &Told) -> bool {
+        let mut variables = self.caller.variables();
+        variables.extend(told.variables());
+        join.when.as_ref().is_none_or(|when| when.holds(&Env::of(&variables)))
+    }
     /// Gives records what belongs to them. `list`: the name of what they were read by.
     pub(super) async fn join(
         &self,
@@ -107,10 +129,15 @@ impl Session {
         list: &str,
         records: &mut [AppRecord],
     ) -> Result<(), CallError> {
+        let told = self.told(c);
+        if !self.joins(join, &told) {
+            return Ok(());
+        }
         let mut found: HashMap<String, Vec<Value>> =
             records.iter().map(|record| (record.remote_id.clone(), Vec::new())).collect();
         let ids: Vec<&str> = records.iter().map(|record| record.remote_id.as_str()).collect();
-        let asking = Asking { join, c, name: format!("{list}/{}", join.into), fields: self.fields_variable(c).await? };
+        let fields = self.fields_variable(c).await?;
+        let asking = Asking { join, name: format!("{list}/{}", join.into), fields, told };
         let mut left = (PAGES_MAX, ITEMS_MAX);
         for ids in ids.chunks(join.at_once) {
             self.join_some(&asking, ids, &mut left, &mut found).await?;
@@ -147,13 +174,13 @@ impl Session {
         ids: &Value,
         position: &Position,
     ) -> Result<Option<Incoming>, CallError> {
-        let Asking { join, c, name, fields } = asking;
-        let (page, object) = (join.list.paging.variable(position), self.object_of(c));
+        let Asking { join, name, fields, told } = asking;
+        let page = join.list.paging.variable(position);
         loop {
             let lacks = self.lacks(name);
             let mut variables = self.caller.variables();
-            variables.extend([("page", &page), ("records", ids), ("lacks", &lacks)]);
-            variables.extend([("fields", fields), ("object", &object)]);
+            variables.extend([("page", &page), ("records", ids), ("lacks", &lacks), ("fields", fields)]);
+            variables.extend(told.variables());
             let outgoing = join.list.request_at(&Env::of(&variables), position)?;
             match self.caller.call(outgoing).await {
                 Ok(incoming) => return Ok(Some(incoming)),
@@ -172,9 +199,9 @@ impl Session {
 /// Who asks for what belongs to records.
 struct Asking<'a> {
     join: &'a Join,
-    c: &'a Collection,
     name: String,
     fields: Value,
+    told: Told,
 }
 
 fn too_many(join: &Join, what: &str) -> CallError {

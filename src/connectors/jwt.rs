@@ -4,6 +4,8 @@
 //! Always true: each has its own `jti` and a short life; the key is read anew for each, and no error shows any of it. Not
 //! here: what they are exchanged for (`connectors::refresh`), tokens of our own (`api::token`).
 
+use std::collections::BTreeSet;
+
 use aws_lc_rs::rand::{self, SystemRandom};
 use aws_lc_rs::signature::{self, EcdsaKeyPair, EcdsaSigningAlgorithm, RsaEncoding, RsaKeyPair};
 use base64::Engine as _;
@@ -142,6 +144,11 @@ impl JwtFile {
     /// Whether its key is there: a way in that nobody has set up is none.
     pub fn is_set_up(&self, env: &Env<'_>) -> bool {
         self.key.render(env).is_some_and(|key| !key.trim().is_empty())
+    }
+    /// The members of a variable that a token is made of.
+    pub fn names(&self, variable: &str) -> BTreeSet<String> {
+        let parts = [Some(&self.key), self.key_id.as_ref(), self.issuer.as_ref(), self.subject.as_ref()];
+        parts.into_iter().flatten().flat_map(|part| part.names(variable)).collect()
     }
     /// What is wrong with the file: the field and a sentence.
     pub fn fault(&self) -> Option<(&'static str, String)> {

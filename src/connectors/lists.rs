@@ -20,7 +20,7 @@ use super::rest::{ListRest, not_json};
 use super::script::Script;
 use super::session::unsupported;
 use super::spec::{Collection, Cursor, Method};
-use super::{CallError, Page, PageMark, Part, PullQuery, Session, fields};
+use super::{CallError, Page, PageMark, Part, PullQuery, Session};
 use crate::domain::time::Millis;
 
 /// Pages of a list of several kinds of records that hold none of the wanted kind.
@@ -93,12 +93,12 @@ impl Session {
         let parameters = &self.caller.parameters;
         let local = ask.c.request_time.local(parameters).map_err(CallError::BadAnswer)?;
         let bounds = bounds(ask.query, &ask.c.cursor, &local);
-        let (fields, object) = (self.fields_variable(ask.c).await?, self.object_of(ask.c));
+        let (fields, told) = (self.fields_variable(ask.c).await?, self.told(ask.c));
         let lacks = self.lacks(name);
         let mut variables = self.caller.variables();
         variables.extend([("page", &page), ("since", &bounds.since), ("until", &bounds.until)]);
-        variables.extend([("each", &ask.each), ("record", &ask.record), ("fields", &fields), ("object", &object)]);
-        variables.push(("lacks", &lacks));
+        variables.extend([("each", &ask.each), ("record", &ask.record), ("fields", &fields), ("lacks", &lacks)]);
+        variables.extend(told.variables());
         let env = Env::of(&variables);
         let outgoing = list.request(&env, ask.query.since.is_some(), ask.query.until.is_some())?.at(&position);
         let seen_at = self.caller.clock.now();
@@ -109,6 +109,7 @@ impl Session {
         if let Some(join) = &list.join {
             self.join(join, ask.c, name, &mut page.records).await?;
         }
+        self.type_values(ask.c, &mut page.records)?;
         page.records = self.whole(list, ask.c, page.records).await?;
         Ok(page)
     }
@@ -130,11 +131,14 @@ impl Session {
                 page.ok_or_else(|| CallError::PageExpired("the stored page mark is of another kind".to_owned()))?,
             );
         }
-        fields::put(&mut input, self.fields_variable(ask.c).await?, self.object_of(ask.c));
+        put("fields", self.fields_variable(ask.c).await?);
+        self.told(ask.c).put(&mut input);
         let seen_at = self.caller.clock.now();
         let text = self.run(script, Value::Object(input)).await?;
         let record = ask.c.record.local(&self.caller.parameters, seen_at)?;
-        script_page(&text, &record)
+        let mut page = script_page(&text, &record)?;
+        self.type_values(ask.c, &mut page.records)?;
+        Ok(page)
     }
 }
 

@@ -3,6 +3,7 @@
 //! Always true: a query parameter or a header whose hole has no value is left out; a path without a value is an error.
 //! Not here: credentials, budgets, the wire (`connectors::caller`), what is done with the records (the engine).
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -10,6 +11,7 @@ use serde_json::value::RawValue;
 
 use super::caller::Outgoing;
 use super::files::{CallFile, FetchFile, HttpMethod, ListFile, Pairs, PartialFile, Values};
+use super::filled::{Filled, rendered};
 use super::folder::SpecError;
 use super::join::Join;
 use super::mapping::path::Path;
@@ -20,7 +22,7 @@ use super::record::RecordSpec;
 use super::spec::{Collection, Method as Written};
 use super::template::Template;
 use super::unwind::Unwind;
-use super::yaml::{Node, Placed};
+use super::yaml::Placed;
 use super::{AppRecord, CallError};
 use crate::domain::json::Json;
 use crate::outbound::Method;
@@ -40,6 +42,7 @@ pub(super) const BODY_VARIABLES: &[&str] = &[
     "baseUri",
     "fields",
     "object",
+    "values",
     "bulk",
 ];
 
@@ -57,13 +60,6 @@ pub struct Rest {
     budget: Option<String>,
     /// Columns that the account lacks can be left out.
     names_columns: bool,
-}
-
-/// The value of a query parameter: a text with holes, or an expression.
-#[derive(Clone, Debug)]
-enum Filled {
-    Template(Template),
-    Expression(Mapping),
 }
 
 /// `pull`, `ties`, `scan` and `deleted`.
@@ -160,51 +156,14 @@ impl Rest {
         outgoing.budget = self.budget.clone();
         Ok(outgoing)
     }
-}
-
-impl Filled {
-    /// Compiles the query parameters of a file; those without a name or a value are left out.
-    fn all(file: &str, values: &Values) -> Result<Vec<(String, Self)>, SpecError> {
-        let named = values.0.iter().filter(|(name, value)| !name.is_empty() && !matches!(value.node, Node::Null));
-        let filled = named.map(|(name, value)| {
-            Self::new(file, value).map(|filled| (name.clone(), filled)).map_err(|e| e.field(format!("query.{name}")))
-        });
-        filled.collect()
+    /// The members of a variable that the request uses: `x` of `{{values.x}}`.
+    pub(super) fn names(&self, variable: &str) -> BTreeSet<String> {
+        let texts = std::iter::once(&self.path).chain(self.headers.0.iter().map(|(_, value)| value));
+        let mut names: BTreeSet<String> = texts.flat_map(|text| text.names(variable)).collect();
+        names.extend(self.query.iter().flat_map(|(_, value)| value.names(variable)));
+        names.extend(self.body.iter().flat_map(|body| body.names(variable)));
+        names
     }
-    fn new(file: &str, value: &Placed) -> Result<Self, SpecError> {
-        match &value.node {
-            Node::Text(text) if !text.starts_with('$') => {
-                let wrong = |message: String| SpecError::in_file(file, message).at(value.line);
-                Template::parse(text).map(Self::Template).map_err(wrong)
-            }
-            _ => Mapping::compile(file, value, BODY_VARIABLES).map(Self::Expression),
-        }
-    }
-    fn text(&self, env: &Env<'_>) -> Option<String> {
-        match self {
-            Self::Template(template) => template.render(env),
-            Self::Expression(expression) => match expression.eval(env) {
-                Value::Null => None,
-                Value::String(text) => Some(text),
-                other => Some(other.to_string()),
-            },
-        }
-    }
-    fn names_columns(&self) -> bool {
-        matches!(self, Self::Expression(expression) if expression.names_columns())
-    }
-    /// Whether it may depend on a lower bound.
-    fn may_use_since(&self) -> bool {
-        match self {
-            Self::Template(template) => template.uses("since"),
-            Self::Expression(_) => true,
-        }
-    }
-}
-
-fn rendered(pairs: &Pairs, env: &Env<'_>) -> Vec<(String, String)> {
-    let named = pairs.0.iter().filter(|(name, _)| !name.is_empty());
-    named.filter_map(|(name, template)| Some((name.clone(), template.render(env)?))).collect()
 }
 
 /// A call that may spend a budget of its own.
@@ -268,6 +227,14 @@ impl ListRest {
     pub fn names_columns(&self) -> bool {
         self.rest.names_columns
     }
+    /// The members of a variable that its requests use.
+    pub fn names(&self, variable: &str) -> BTreeSet<String> {
+        let mut names = self.rest.names(variable);
+        let bounds = self.since.0.iter().chain(&self.until.0);
+        names.extend(bounds.flat_map(|(_, value)| value.names(variable)));
+        names.extend(self.join.iter().flat_map(|join| join.names(variable)));
+        names
+    }
     /// Whether its records are inside its items.
     pub fn unwinds(&self) -> bool {
         self.unwind.is_some()
@@ -330,6 +297,10 @@ impl FetchRest {
             joins: None,
             gone: fetch.gone.clone().unwrap_or_else(|| GONE.to_vec()),
         })
+    }
+    /// The members of a variable that its request uses.
+    pub fn names(&self, variable: &str) -> BTreeSet<String> {
+        self.rest.names(variable)
     }
     /// The request.
     pub fn request(&self, env: &Env<'_>) -> Result<Outgoing, CallError> {

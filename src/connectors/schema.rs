@@ -50,7 +50,7 @@ pub struct Property {
     maximum: Option<i64>,
     /// What a text must look like.
     pattern: Option<Pattern>,
-    /// A hint for forms, e.g. `uri`; `time-zone` is checked.
+    /// A hint for forms, e.g. `uri`, or `pem` for several lines; `time-zone` is checked.
     format: Option<String>,
     /// A secret: never shown again.
     #[serde(default)]
@@ -209,6 +209,10 @@ impl Property {
     /// What it may be, where it is one of a list.
     pub fn choices(&self) -> &[String] {
         self.choices.as_deref().unwrap_or_default()
+    }
+    /// Whether it is a key or certificate of several lines.
+    pub fn is_pem(&self) -> bool {
+        self.format.as_deref() == Some("pem")
     }
     /// The longest and the shortest text, for forms.
     pub fn lengths(&self) -> (Option<usize>, Option<usize>) {

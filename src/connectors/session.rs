@@ -221,6 +221,27 @@ impl Session {
             .map(Some)
             .ok_or_else(|| CallError::BadAnswer("the app does not say which account this is".to_owned()))
     }
+    /// Whether the app lets these credentials in, as far as it can be asked: a client gets a token, and `check` an answer. One
+    /// that it may not have is an answer too.
+    ///
+    /// # Errors
+    /// The app refuses the credentials, or cannot be reached.
+    pub async fn prove(&self) -> Result<(), CallError> {
+        let connector = &self.caller.connector;
+        let variables = self.caller.variables();
+        let way = super::auth::choose(&connector.auth, &self.credentials(), Some(&Env::of(&variables)));
+        let is_client = matches!(*self.credentials(), Credentials::Integration { .. });
+        if is_client && matches!(way, Some(super::auth_files::AuthFile::Oauth2(_))) {
+            self.adopt(self.refresh_credentials().await?);
+        }
+        match &connector.check {
+            Method::Missing => Ok(()),
+            check => match self.value_of(check, &[], json!({}), "check").await {
+                Ok(_) | Err(CallError::Refused { .. } | CallError::BadAnswer(_)) => Ok(()),
+                Err(error) => Err(error),
+            },
+        }
+    }
     /// A method whose outcome is a value.
     pub(super) async fn value_of(
         &self,

@@ -4,7 +4,10 @@
 //! hole is left out; a list of texts fills one with commas between. In a path, what fills a hole is percent-encoded (`{{parameters.prefix|raw}}` is not). Not here:
 //! conditions and arithmetic (`connectors::mapping` has them).
 
+use std::collections::BTreeSet;
+
 use super::mapping::path::{Path, Step};
+use super::mapping::reads::member;
 use super::mapping::{Env, written};
 use crate::domain::json::Json;
 
@@ -25,6 +28,7 @@ pub const VARIABLES: &[&str] = &[
     "connection",
     "fields",
     "object",
+    "values",
 ];
 
 /// A text with holes, read once.
@@ -111,12 +115,27 @@ impl Template {
     pub fn uses(&self, variable: &str) -> bool {
         self.roots().any(|root| root == variable)
     }
+    /// What a hole that begins the text begins with: in an address, whoever fills it says which host that is.
+    pub fn begins_with(&self) -> Option<&str> {
+        match self.parts.first() {
+            Some(Part::Hole { path, .. }) => Some(&path.root),
+            _ => None,
+        }
+    }
     /// Whether a hole is that parameter.
     pub fn uses_parameter(&self, name: &str) -> bool {
         let is = |path: &Path| {
             path.root == "parameters" && matches!(path.steps.first(), Some(Step::Key(key)) if key == name)
         };
         self.parts.iter().any(|part| matches!(part, Part::Hole { path, .. } if is(path)))
+    }
+    /// The members of a variable that its holes name.
+    pub fn names(&self, variable: &str) -> BTreeSet<String> {
+        self.holes()
+            .filter(|path| path.root == variable)
+            .filter_map(|path| member(path, None))
+            .map(str::to_owned)
+            .collect()
     }
     /// What its holes begin with.
     pub fn roots(&self) -> impl Iterator<Item = &str> {

@@ -7,6 +7,7 @@ use tidemill::outbound::Method;
 use tidemill::sandbox::{self, Options};
 
 use crate::support::chromium::Chromium;
+use crate::support::netsuite::{NetSuite, certificate, row};
 use crate::support::node::Node;
 use crate::support::server::{Act, Server, answer};
 
@@ -85,4 +86,77 @@ async fn a_customer_connects_on_a_phone_and_in_a_pop_up() {
     assert!(ids.len() == 2 && ids.contains(&&told["connectionId"]), "{ids:?} {told}");
     browser.quit().await;
     app.stop().await;
+}
+
+#[actix::test]
+async fn a_customer_pastes_a_private_key_of_many_lines() {
+    let Some(browser) = Chromium::start().await else {
+        println!("SKIPPED: there is no chromedriver here; `scripts/deps --tests` installs it");
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut node = Node::new(folder.path());
+    let public = format!("http://127.0.0.1:{}", node.port);
+    node.env.push(("TIDEMILL__SERVER__PUBLIC_URL".to_owned(), public.clone()));
+    node.start();
+    node.ready().await;
+    let clock = Clock::start(Millis(0));
+    let app = NetSuite::start(&clock, "Europe/Berlin");
+    let (key, pem) = certificate();
+    app.books().certificate = Some(key);
+    let contact = |name: &str| {
+        let now = clock.now().rfc3339_millis();
+        row(json!({"id": 1, "lastname": name, "datecreated": "2026-01-01T12:00:00Z", "lastmodifieddate": now}))
+    };
+    app.books().table("contact").push(contact("Doe"));
+    let call = async |method: Method, path: &str, body: Value| {
+        node.call(method, &format!("/2024-03/{path}"), (!body.is_null()).then_some(&body)).await
+    };
+    call(Method::POST, "one/users", json!({"username": "ada"})).await;
+    let body = json!({"connector": "netsuite", "parameters": {"baseUri": app.fake.url}});
+    call(Method::POST, "one/integrations", body).await;
+    let token = call(Method::GET, "users/ada/token", Value::Null).await;
+
+    browser.open(&format!("{public}/connect?token={}", token["token"].as_str().expect("a token"))).await;
+    browser.until("document.querySelector('details')").await;
+    browser.click("summary").await;
+    for (name, typed) in [
+        ("accountId", "1234567-sb1"),
+        ("timeZone", "Europe/Berlin"),
+        ("clientId", "client-of-the-account"),
+        ("certificateId", "cert-7"),
+        ("privateKey", &pem),
+    ] {
+        browser.write(&format!("#open-{name}"), typed).await;
+    }
+    let lines = browser.run("return document.querySelector('#open-privateKey').value.split('\\n').length").await;
+    assert!(lines.as_u64().is_some_and(|lines| lines > 30), "{lines}");
+    browser.run("document.querySelector('#open-privateKey').form.querySelector('button').click()").await;
+    browser.until("document.body.innerText.includes('is connected')").await;
+    browser.quit().await;
+
+    let all = call(Method::GET, "one/connections", Value::Null).await;
+    let id = all["connections"][0]["connectionId"].as_str().expect("a connection").to_owned();
+    let until = async |path: &str, fits: &dyn Fn(&Value) -> bool| {
+        for _ in 0..1_200 {
+            let shown = call(Method::GET, path, Value::Null).await;
+            if fits(&shown) {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        panic!("{path} stays {}", call(Method::GET, path, Value::Null).await);
+    };
+    let is_read = |shown: &Value| {
+        let all = shown["connection"]["collections"].as_array().expect("collections");
+        all.iter().any(|c| c["key"] == "contacts" && c["baselineAt"].is_string())
+    };
+    until(&format!("one/connections/{id}"), &is_read).await;
+    *app.books().table("contact") = vec![contact("Smith")];
+    call(Method::POST, &format!("one/connections/{id}/sync"), json!({"collections": ["contacts"]})).await;
+    let is_told = |shown: &Value| {
+        let all = shown["events"].as_array().expect("events");
+        all.iter().any(|event| event["topic"] == "crm/contacts" && event["updateType"] == "updated")
+    };
+    until("one/events?topic=crm/contacts", &is_told).await;
 }

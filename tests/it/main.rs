@@ -19,6 +19,7 @@ mod backup;
 mod cancels;
 mod cli;
 mod connect;
+mod connect_apps;
 mod connect_browser;
 mod connect_destination;
 mod connector_run;

@@ -1,15 +1,24 @@
 //! NetSuite, connected to a node: SuiteQL in an account whose times are local, its list of deleted records, id scans, and a
 //! script in the account that tells of changes.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
+use tidemill::actors::watcher::List;
+use tidemill::actors::watcher::plan::rules;
 use tidemill::clock::Clock;
+use tidemill::config::Config;
+use tidemill::connectors::{Budget, Credentials, PullQuery, Registry, Session};
+use tidemill::domain::pull::{End, Next, Seen, Walk};
 use tidemill::domain::time::Millis;
 
+use crate::support::fake::{Asked, Fake, Reply};
 use crate::support::link::{Link, Told, text};
-use crate::support::netsuite::{ACCOUNT, Books, KEYS, NetSuite, row, signature};
+use crate::support::netsuite::{ACCOUNT, Books, KEYS, NetSuite, certificate, row, signature};
+use crate::support::node::client;
 
 const PACIFIC: &str = "America/Los_Angeles";
 const SECRET: &str = "a-secret-of-the-account";
@@ -32,20 +41,14 @@ async fn link(clock: &Clock, app: &NetSuite, collections: &[&str], more: Value) 
 
 #[actix::test]
 async fn a_certificate_opens_the_account_without_a_token_of_a_person() {
-    use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
-    use aws_lc_rs::signature::KeyPair;
-    use base64::Engine;
-
-    let pair = aws_lc_rs::signature::RsaKeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa3072).expect("a key");
-    let der = AsDer::<Pkcs8V1Der<'_>>::as_der(&pair).expect("PKCS#8");
-    let text = base64::engine::general_purpose::STANDARD.encode(der.as_ref());
+    let (public, pem) = certificate();
     let clock = Clock::still(at("2026-06-01T02:00:00Z"));
     let app = NetSuite::start(&clock, PACIFIC);
-    app.books().certificate = Some(pair.public_key().as_ref().to_vec());
+    app.books().certificate = Some(public);
     contact(&mut app.books(), 1, "2026-05-20T12:00:00Z");
     let parameters = json!({
         "accountId": "1234567-sb1", "timeZone": PACIFIC, "clientId": "client-of-the-account", "certificateId": "cert-7",
-        "privateKey": format!("-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n"),
+        "privateKey": pem,
     });
     let integration = json!({"baseUri": app.fake.url});
     let mut link = Link::open(&clock, "netsuite", integration, parameters, json!({}), &["contacts"]).await;
@@ -53,7 +56,7 @@ async fn a_certificate_opens_the_account_without_a_token_of_a_person() {
     assert_eq!(link.sync("incremental").await["outcome"], "completed");
     assert_eq!(link.told(1).await[0].data["lastName"], "Smith");
     let shown = link.node.get("/2024-03/one/connections").await.text;
-    assert!(!shown.contains(&text), "the key is shown");
+    assert!(!shown.contains(pem.lines().nth(1).expect("a line")), "the key is shown");
     link.node.stop().await;
 }
 
@@ -454,17 +457,331 @@ async fn columns_of_the_accounts_own_are_custom_fields_and_a_missing_one_is_said
     link.node.stop().await;
 }
 
+/// What `GET /one/metadata/fields` lists of the account's own: name, title, the app's type.
+async fn listed(link: &Link, topic: &str) -> Vec<(String, String, String)> {
+    let path =
+        format!("/2024-03/one/metadata/fields?topic={topic}&connectionId={}", text(&link.connection["connectionId"]));
+    let all = link.node.get(&path).await.ok()["fields"].as_array().expect("fields").clone();
+    let own = all.iter().filter(|field| field["custom"] == true && field["appType"].is_string());
+    own.map(|f| (text(&f["path"]).replace("customFields.", ""), text(&f["title"]), text(&f["appType"]))).collect()
+}
+
+#[actix::test]
+async fn fields_of_the_accounts_own_come_though_nobody_names_them() {
+    let clock = Clock::still(at("2026-06-01T12:00:00Z"));
+    let app = NetSuite::start(&clock, PACIFIC);
+    {
+        let mut books = app.books();
+        ledger(&mut books);
+        let own = json!({
+            "custentity_VIP": {"title": "VIP", "type": "boolean", "nullable": true},
+            "custentity_score": {"title": "Score", "type": "number", "format": "float", "nullable": true},
+            "custentity_visits": {"title": "Visits", "type": "integer", "format": "int64", "nullable": true},
+            "custentity_since_date": {"title": "Since", "type": "string", "format": "date", "nullable": true},
+            "custentity_tier": {"title": "Tier", "type": "object", "properties": {"id": {}, "refName": {}}},
+        });
+        books.catalogue.insert("customer", own);
+        let own = json!({
+            "custbody_region": {"title": "Region", "type": "string", "nullable": true},
+            "custbody_pickup_date": {"title": "Pickup", "type": "string", "format": "date-time", "nullable": true},
+        });
+        books.catalogue.insert("salesorder", own);
+        // Items of several kinds are one collection; the account has not got all of them.
+        books.catalogue.insert("inventoryitem", json!({"custitem_colour": {"title": "Colour", "type": "string"}}));
+        books.catalogue.insert("kititem", json!({"custitem_parts": {"title": "Parts", "type": "integer"}}));
+    }
+    let mut link = link(&clock, &app, &["customers", "orders", "items"], json!({})).await;
+    let three = |name: &str, title: &str, kind: &str| (name.to_owned(), title.to_owned(), kind.to_owned());
+    let expected = [
+        three("custentity_score", "Score", "number"),
+        three("custentity_since_date", "Since", "date"),
+        three("custentity_tier", "Tier", "object"),
+        three("custentity_vip", "VIP", "boolean"),
+        three("custentity_visits", "Visits", "integer"),
+    ];
+    assert_eq!(listed(&link, "commerce/customers").await, expected);
+    let expected = [three("custitem_colour", "Colour", "string"), three("custitem_parts", "Parts", "integer")];
+    assert_eq!(listed(&link, "accounting/items").await, expected);
+
+    let now = "2026-06-01T12:00:00Z";
+    let own = json!({
+        "custentity_vip": "T", "custentity_score": "12.50", "custentity_visits": "3", "custentity_tier": "7",
+        "custentity_since_date": "2026-05-01T03:00:00Z", "lastmodifieddate": now, "datecreated": now,
+    });
+    {
+        let mut books = app.books();
+        let mut fresh = books.table("customer")[0].clone();
+        fresh.extend(row(json!({"id": 90})));
+        fresh.extend(row(own.clone()));
+        books.table("customer").push(fresh);
+        books.change("customer", 1, own);
+        let own = json!({"custbody_region": "north", "custbody_pickup_date": "2026-06-02T01:30:00Z", "lastmodifieddate": now});
+        order(&mut books, 91, now);
+        books.change("transaction", 91, own.clone());
+        books.change("transaction", 16, own);
+        books.change("item", 5, json!({"custitem_colour": "red", "lastmodifieddate": now}));
+    }
+    clock.raise(at("2026-06-01T12:05:00Z"));
+    let pull = link.sync("incremental").await;
+    assert_eq!((&pull["outcome"], &pull["error"]), (&json!("completed"), &Value::Null), "{pull}");
+    let told = link.told(5).await;
+    let kinds: Vec<(&str, String)> = told.iter().map(|t| (t.kind.as_str(), text(&t.data["remoteId"]))).collect();
+    let expected = [("updated", "5"), ("updated", "1"), ("created", "90"), ("updated", "16"), ("created", "91")];
+    assert_eq!(kinds, expected.map(|(kind, id)| (kind, id.to_owned())));
+    assert_eq!(told[0].data["customFields"], json!({"custitem_colour": "red"}));
+    for customer in &told[1..3] {
+        for own in [&customer.data["customFields"], &customer.old["customFields"]] {
+            // The day is the account's: 2026-04-30, 20:00 there.
+            assert_eq!((&own["custentity_vip"], &own["custentity_since_date"]), (&json!(true), &json!("2026-04-30")));
+            assert_eq!(
+                (own["custentity_score"].to_string(), own["custentity_visits"].to_string()),
+                ("12.50".into(), "3".into())
+            );
+            assert_eq!((&own["custentity_tier"], &own["companyname"]), (&json!("7"), &json!("Acme")));
+        }
+    }
+    for order in &told[3..] {
+        let own = json!({"entityname": "Acme Corp", "custbody_region": "north", "custbody_pickup_date": "2026-06-02T01:30:00.000Z"});
+        assert_eq!(order.data["customFields"], own);
+        assert_eq!(order.data["orderNumber"], format!("SO{}", text(&order.data["remoteId"])));
+    }
+    let asked = app.books().queries();
+    assert!(asked.iter().all(|q| !q.contains("recmach")), "{asked:?}");
+    assert_eq!(app.books().catalogued.iter().filter(|record| *record == "customer").count(), 1, "once a day");
+    link.node.stop().await;
+}
+
+#[actix::test]
+async fn a_role_that_may_not_read_the_catalogue_sees_the_usual_columns_and_the_pull_says_so() {
+    for status in [403, 401] {
+        let clock = Clock::still(at("2026-06-01T12:00:00Z"));
+        let app = NetSuite::start(&clock, PACIFIC);
+        order(&mut app.books(), 1, "2026-05-30T12:00:00Z");
+        app.books().change("transaction", 1, json!({"custbody_region": "north"}));
+        app.books().catalogue.insert("salesorder", json!({"custbody_region": {"title": "Region", "type": "string"}}));
+        app.books().catalogue_closed = Some(status);
+        let mut link = link(&clock, &app, &["orders"], json!({})).await;
+        for n in 0..3 {
+            let (name, now) = (format!("SO1-{n}"), clock.now().rfc3339_millis());
+            app.books().change("transaction", 1, json!({"tranid": name, "lastmodifieddate": now}));
+            let pull = link.sync("incremental").await;
+            assert_eq!(pull["outcome"], "completed", "{pull}");
+            let said = text(&pull["error"]);
+            assert!(said.starts_with("orders: the account's own fields could not be listed: the app "), "{said}");
+            let told = link.told(1).await;
+            assert_eq!((told[0].kind.as_str(), &told[0].data["orderNumber"]), ("updated", &json!(name)));
+            assert_eq!(told[0].data["customFields"], json!({"entityname": "Acme Corp"}));
+        }
+        let shown = link.node.get(&link.path("")).await.ok();
+        assert_eq!(
+            (&shown["connection"]["status"], &shown["connection"]["error"]),
+            (&json!("active"), &Value::Null),
+            "{shown}"
+        );
+        assert_eq!(listed(&link, "commerce/orders").await, []);
+        // A refusal is believed for a day. When the role may read it, all is read again, silently.
+        if status == 403 {
+            assert_eq!(app.books().catalogued.len(), 1, "a refusal is believed for a day");
+        }
+        app.books().catalogue_closed = None;
+        clock.raise(Millis(clock.now().0 + 25 * 3_600_000));
+        let pull = link.sync("incremental").await;
+        assert_eq!((&pull["outcome"], &pull["error"]), (&json!("completed"), &Value::Null), "{pull}");
+        let path = format!("/2024-03/one/commerce/orders?connectionId={}", text(&link.connection["connectionId"]));
+        link.until(&path, |all| all["orders"][0]["customFields"]["custbody_region"] == "north").await;
+        link.nothing().await;
+        link.node.stop().await;
+    }
+}
+
+#[actix::test]
+async fn a_field_that_is_listed_and_is_no_column_is_left_out_and_said() {
+    let clock = Clock::still(at("2026-06-01T12:00:00Z"));
+    let app = NetSuite::start(&clock, PACIFIC);
+    contact(&mut app.books(), 1, "2026-05-20T12:00:00Z");
+    app.books().change("contact", 1, json!({"custentity_nick": "Annie", "custentity_secret": "x"}));
+    let own = json!({
+        "custentity_nick": {"title": "Nick", "type": "string"}, "custentity_secret": {"title": "Secret", "type": "string"},
+        "custentity_old_date": {"title": "Old", "type": "string", "format": "date"},
+    });
+    app.books().catalogue.insert("contact", own);
+    app.books().hidden.extend(["custentity_secret".to_owned(), "custentity_old_date".to_owned()]);
+    let mut link = link(&clock, &app, &["contacts"], json!({})).await;
+    app.books().change("contact", 1, json!({"lastname": "Smith", "lastmodifieddate": "2026-06-01T12:00:00Z"}));
+    let pull = link.sync("incremental").await;
+    assert_eq!(pull["outcome"], "completed", "{pull}");
+    let said = "contacts: left out, since the account does not show them: custentity_old_date, custentity_secret";
+    assert_eq!(pull["error"], said, "{pull}");
+    let told = link.told(1).await;
+    assert_eq!(
+        (&told[0].data["lastName"], &told[0].data["customFields"]),
+        (&json!("Smith"), &json!({"custentity_nick": "Annie"}))
+    );
+    let tried = app.books().queries().iter().filter(|q| q.contains("t.custentity_old_date")).count();
+    assert_eq!(tried, 1, "it is asked for once a day");
+    link.node.stop().await;
+}
+
+#[actix::test]
+async fn columns_that_a_person_names_are_the_columns_whatever_the_catalogue_lists() {
+    let clock = Clock::still(at("2026-06-01T12:00:00Z"));
+    let app = NetSuite::start(&clock, PACIFIC);
+    contact(&mut app.books(), 1, "2026-05-20T12:00:00Z");
+    app.books().change("contact", 1, json!({"custentity_nick": "Annie", "custentity_vip": "F"}));
+    let own = json!({"custentity_nick": {"title": "Nick", "type": "string"}, "custentity_vip": {"title": "VIP", "type": "boolean"}});
+    app.books().catalogue.insert("contact", own);
+    let columns = json!({"columns": {"contacts": "t.lastname, t.custentity_vip"}});
+    let mut link = link(&clock, &app, &["contacts"], columns).await;
+    app.books().change("contact", 1, json!({"lastname": "Smith", "lastmodifieddate": "2026-06-01T12:00:00Z"}));
+    assert_eq!(link.sync("incremental").await["outcome"], "completed");
+    let told = link.told(1).await;
+    assert_eq!((&told[0].data["lastName"], &told[0].data["firstName"]), (&json!("Smith"), &Value::Null));
+    assert_eq!(told[0].data["customFields"], json!({"custentity_vip": false}));
+    assert!(app.books().queries().iter().all(|q| !q.contains("custentity_nick")));
+    link.node.stop().await;
+}
+
 #[actix::test]
 async fn too_many_requests_at_once_are_waited_for() {
     let clock = Clock::still(at("2026-06-01T12:00:00Z"));
     let app = NetSuite::start(&clock, PACIFIC);
     contact(&mut app.books(), 1, "2026-05-20T12:00:00Z");
     let link = link(&clock, &app, &["contacts"], json!({})).await;
-    app.books().busy = 1;
-    assert_eq!(link.sync("incremental").await["outcome"], "failed");
+    // Without a word on how long, the looks that come by themselves wait longer each time.
+    for seconds in [10, 20, 40] {
+        app.refuse(1, None);
+        assert_eq!(link.sync("incremental").await["outcome"], "failed");
+        let (_, refused) = app.last();
+        let next = link.next_pull("contacts").await;
+        assert!(next.0 >= refused.0 + seconds * 1_000, "{} ms after the refusal", next.0 - refused.0);
+    }
     assert_eq!(link.sync("incremental").await["outcome"], "completed");
+
+    // With one, nothing is sent before, whoever asks for it.
+    app.refuse(1, Some(45));
+    assert_eq!(link.sync("incremental").await["outcome"], "failed");
+    let (count, refused) = app.last();
+    assert!(link.next_pull("contacts").await.0 >= refused.0 + 45_000);
+    clock.raise(Millis(refused.0 + 30_000));
+    let pull = link.sync("incremental").await;
+    assert_eq!((&pull["outcome"], app.last().0), (&json!("failed"), count), "{pull}");
+    assert!(text(&pull["error"]).contains("rate limit"), "{pull}");
+    // Seconds before the end, the call waits for it.
+    clock.raise(Millis(refused.0 + 43_500));
+    assert_eq!(link.sync("incremental").await["outcome"], "completed");
+    let next = app.books().times[count];
+    assert!(next.0 >= refused.0 + 45_000, "it was asked {} ms after the refusal", next.0 - refused.0);
     assert_eq!(link.node.get(&link.path("")).await.ok()["connection"]["status"], "active");
     link.node.stop().await;
+}
+
+/// Rows that are not kept but made: the second in which each was changed, in order.
+struct Crowd {
+    changed: Vec<u64>,
+    /// The largest offset that was asked for.
+    furthest: usize,
+}
+
+/// What a query shows at most.
+const ROWS_MAX: usize = 100_000;
+
+impl Crowd {
+    /// Answers the queries of the real folder: a bound of time, or of ids; no further than a query goes, as if that were all.
+    fn answer(&mut self, asked: &Asked) -> Reply {
+        let query = text(&asked.json()["q"]);
+        let number = |name: &str| asked.query(name).and_then(|n| n.parse::<usize>().ok()).expect("a number");
+        let (limit, offset) = (number("limit"), number("offset"));
+        self.furthest = self.furthest.max(offset);
+        let bound = |mark: &str| {
+            let (_, rest) = query.split_once(mark)?;
+            let time = rest.get(..19).expect("a time").replace(' ', "T");
+            Some(Millis::parse_rfc3339(&format!("{time}Z")).expect("a time").seconds())
+        };
+        let (low, high) = (bound(">= TO_TIMESTAMP('"), bound("<= TO_TIMESTAMP('"));
+        let ids = query.rsplit_once("t.id > ").and_then(|(_, rest)| rest.split(' ').next()?.parse::<usize>().ok());
+        let from = low.map_or(0, |low| self.changed.partition_point(|at| *at < low)).max(ids.unwrap_or(0));
+        let to = high.map_or(self.changed.len(), |high| self.changed.partition_point(|at| *at <= high));
+        let shown = from..to.min(from + ROWS_MAX);
+        let row = |n: usize| {
+            let changed = Millis(self.changed[n] * 1_000).rfc3339_millis().replace('T', " ");
+            json!({"id": (n + 1).to_string(), "lastmodified": &changed[..19]})
+        };
+        let page = shown.clone().skip(offset).take(limit);
+        let more = offset + page.len() < shown.len();
+        let items: Vec<Value> = page.map(row).collect();
+        Reply::json(200, &json!({"items": items, "hasMore": more, "totalResults": shown.len()}))
+    }
+}
+
+/// A walk over that many rows with the folder as it is shipped: the ids that it showed, how it ended, the furthest offset.
+async fn walked(changed: Vec<u64>, scans: bool) -> (BTreeSet<String>, Option<End>, usize) {
+    let crowd = Arc::new(Mutex::new(Crowd { changed, furthest: 0 }));
+    let answering = crowd.clone();
+    let fake = Fake::start(move |asked| match asked.path.contains("/metadata-catalog/") {
+        true => Reply::json(404, &json!({})),
+        false => answering.lock().expect("unpoisoned").answer(asked),
+    });
+    let config = Config::embedded().expect("the shipped configuration");
+    let registry = Registry::load(&config.connectors, &config.scripts).expect("connectors");
+    let connector = registry.get("netsuite").expect("it is there");
+    let parameters = json!({"accountId": ACCOUNT, "timeZone": "UTC", "baseUri": fake.url});
+    let parameters = connector.parameters.check(parameters.as_object().expect("an object")).expect("they fit");
+    let [key, secret, token, token_secret] = KEYS;
+    let credentials =
+        json!({"consumerKey": key, "consumerSecret": secret, "token": token, "tokenSecret": token_secret});
+    let credentials = Credentials::read(&credentials).expect("credentials");
+    let clock = Clock::still(at("2026-06-01T12:00:00Z"));
+    let (base, budget) = (fake.url.parse().expect("an address"), Arc::new(Budget::unlimited(clock.now())));
+    let session = Session::new(connector.clone(), &base, parameters, credentials, client(), budget, clock.clone())
+        .expect("a session");
+    let c = connector.collection("contacts").expect("contacts");
+    let (mut shown, mut mark) = (BTreeSet::new(), None);
+    if scans {
+        loop {
+            let page = session.scan_page(c, mark.as_ref()).await.expect("a page");
+            shown.extend(page.records.into_iter().map(|record| record.remote_id));
+            mark = page.next;
+            if mark.is_none() {
+                return (shown, None, crowd.lock().expect("unpoisoned").furthest);
+            }
+        }
+    }
+    let mut walk = Walk::start(rules(c, List::Changes), None, clock.now());
+    let mut query = walk.query();
+    loop {
+        let asked = PullQuery { since: query.since.clone(), until: query.until };
+        let page = session.pull_page(c, &asked, mark.as_ref()).await.expect("a page");
+        let seen: Vec<Seen<'_>> =
+            page.records.iter().map(|r| Seen { id: &r.remote_id, updated_at: r.updated_at }).collect();
+        let step = walk.page(&seen, page.next.is_some(), page.total).expect("it goes on");
+        shown.extend(page.records.iter().map(|record| record.remote_id.clone()));
+        match step.next {
+            Next::Page => mark = page.next,
+            Next::Query => (query, mark) = (walk.query(), None),
+            Next::Done(end) => return (shown, Some(end), crowd.lock().expect("unpoisoned").furthest),
+        }
+    }
+}
+
+#[actix::test]
+async fn more_rows_than_a_query_shows_are_walked_to_the_last_with_the_folder_as_it_is() {
+    let start = at("2026-05-01T00:00:00Z").seconds();
+    let many: Vec<u64> = (0..100_500).map(|n| start + n / 100).collect();
+    let (shown, end, furthest) = walked(many.clone(), false).await;
+    assert_eq!((shown.len(), end), (many.len(), Some(End::Complete)));
+    assert!(furthest < ROWS_MAX, "{furthest}");
+    let (shown, _, furthest) = walked(many.clone(), true).await;
+    assert_eq!((shown.len(), furthest), (many.len(), 0), "ids are asked for from the last one on");
+}
+
+#[actix::test]
+async fn more_rows_in_one_second_than_a_query_shows_do_not_hide_what_changed_after_it() {
+    let start = at("2026-05-01T00:00:00Z").seconds();
+    let crowded: Vec<u64> = (0..100_600).map(|n| if n < 100_500 { start } else { start + n }).collect();
+    let (shown, end, furthest) = walked(crowded, false).await;
+    assert_eq!(end, Some(End::Truncated), "a full scan finds the rest");
+    assert!((100_501..=100_600).all(|id| shown.contains(&id.to_string())), "{}", shown.len());
+    assert!(shown.len() >= ROWS_MAX && furthest < ROWS_MAX, "{} {furthest}", shown.len());
 }
 
 /// The virtual environment that `scripts/deps --tests` makes, if it is there with that module.

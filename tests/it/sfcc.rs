@@ -275,10 +275,26 @@ async fn load_shedding_is_waited_for_and_a_token_that_ends_is_asked_for_anew() {
         app.shop().orders(site).push(order(&format!("{site}-0"), site, "2026-01-20T10:00:00.000Z"));
     }
     let mut link = link(&clock, &app, &["orders"]).await;
-    app.shop().shed = 1;
-    let pull = link.sync("incremental").await;
-    assert_eq!(pull["outcome"], "failed");
-    assert!(pull["error"].as_str().is_some_and(|error| error.contains("The load is too high")), "{pull}");
+    // The looks that come by themselves wait longer each time, and as long as the platform says where it does.
+    for (wait, seconds) in [(None, 10), (None, 20), (Some(600), 600)] {
+        app.refuse(503, wait);
+        let pull = link.sync("incremental").await;
+        assert_eq!(pull["outcome"], "failed");
+        assert!(pull["error"].as_str().is_some_and(|error| error.contains("The load is too high")), "{pull}");
+        let ((_, shed), next) = (app.last(), link.next_pull("orders").await);
+        assert!(next.0 >= shed.0 + seconds * 1_000, "{} ms after it was shed", next.0 - shed.0);
+    }
+    // A 429 stops whoever asks, until its time.
+    app.refuse(429, Some(45));
+    assert_eq!(link.sync("incremental").await["outcome"], "failed");
+    let (count, shed) = app.last();
+    clock.raise(Millis(shed.0 + 30_000));
+    assert_eq!(link.sync("incremental").await["outcome"], "failed");
+    assert_eq!(app.last().0, count, "nothing was sent before the platform's time");
+    clock.raise(Millis(shed.0 + 43_500));
+    assert_eq!(link.sync("incremental").await["outcome"], "completed");
+    let next = app.shop().times[count];
+    assert!(next.0 >= shed.0 + 45_000, "it was asked {} ms after it was shed", next.0 - shed.0);
     // Half an hour later the token has ended.
     clock.raise(Millis(clock.now().0 + 3_600_000));
     app.shop().orders("RefArch")[0]["lastModified"] = json!("2026-02-01T12:30:00.000Z");

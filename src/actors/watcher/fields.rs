@@ -2,7 +2,7 @@
 //! that was asked for is not there any more.
 //!
 //! Always true: fields that were read are stored before the records that were asked for with them; a list that cannot be
-//! read again leaves the one before in use. Fields that come or go change the version of the collection's mapping
+//! read again leaves the one before in use, and where the connector can do without one, its collection is read without. Fields that come or go change the version of the collection's mapping
 //! (`Account::mapping_of`), and what follows from that is what follows from a new mapping: everything is read again, and
 //! what has not changed at the app changes silently. Nothing cheaper is right: only reading tells what stands in a field
 //! that was not asked for before. Not here: how they are read (`connectors::fields`).
@@ -36,12 +36,20 @@ pub async fn ready(deps: &Deps, account: &Account, c: &Collection) -> Result<std
         return Ok(Ok(()));
     }
     recall(deps, account, c)?;
+    if account.session.is_without_fields(c) {
+        return Ok(Ok(()));
+    }
     let known = account.session.known_fields(c);
     let now = deps.clock.now();
     if known.as_ref().is_some_and(|known| now.since(known.fields.read_at) < READ_EVERY) {
         return Ok(Ok(()));
     }
     Ok(match read(deps, account, c).await? {
+        // Whether the credentials are still good is seen by what is asked next.
+        Err(error) if c.does_without_fields() => {
+            account.session.go_without_fields(c, &error);
+            Ok(())
+        }
         Err(error) if known.is_some() && !matches!(error, CallError::Unauthorized(_)) => {
             let connection = account.connection.id;
             tracing::info!(%connection, collection = c.key, %error, "the fields could not be read again");

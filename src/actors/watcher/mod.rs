@@ -34,7 +34,7 @@ mod look;
 mod memory;
 mod partial;
 pub mod pasted;
-mod plan;
+pub mod plan;
 mod pulls;
 mod ready;
 mod request;
@@ -49,6 +49,7 @@ mod wishes;
 #[cfg(test)]
 mod tests;
 
+pub use asking::List;
 pub use look::look;
 pub use memory::Memory;
 pub use shell::Watchers;

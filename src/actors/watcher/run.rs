@@ -245,8 +245,8 @@ impl<'a> Run<'a> {
     fn notices(&self) -> String {
         let (connector, session) = (self.account.connector(), &self.account.session);
         let read = |c: &&Collection| self.pull.collection.split(',').any(|key| key == c.key);
-        let lacking: Vec<String> =
-            connector.collections.iter().filter(read).filter_map(|c| session.lacking(c)).collect();
+        let all = connector.collections.iter().filter(read);
+        let lacking: Vec<String> = all.flat_map(|c| [session.lacking(c), session.unlisted(c)]).flatten().collect();
         lacking.join("; ").chars().take(NOTICE_CHARS_MAX).collect()
     }
 

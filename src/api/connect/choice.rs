@@ -12,7 +12,7 @@ use url::Url;
 use super::visits::{Visit, Wish};
 use crate::actors::watcher::account::integration_parameters;
 use crate::api::state::State;
-use crate::connectors::{Connector, Door, GivenBy, Kind, Parameters, Property};
+use crate::connectors::{Connector, Door, Kind, Parameters, Property};
 use crate::domain::connection::Integration;
 use crate::domain::id::IntegrationId;
 use crate::domain::returns::ReturnUrls;
@@ -22,8 +22,9 @@ use crate::store::Rows;
 /// Integrations that are read for one page, and in one step.
 const READ_MAX: usize = 1_000;
 const STEP: usize = 250;
-/// One parameter as a person types it: it is kept in memory while the person is at the app.
+/// One parameter as a person types it: it is kept in memory while the person is at the app. A key as PEM may be longer.
 const TEXT_BYTES_MAX: usize = 4_096;
+const PEM_BYTES_MAX: usize = 16_384;
 
 /// One thing to connect.
 #[derive(Clone)]
@@ -59,26 +60,25 @@ impl Choice {
 
     /// What the person must or may give for a way in.
     pub fn asks(&self, door: Door) -> Vec<Ask<'_>> {
+        let required =
+            |name: &str| self.connector.needs(name) || door == Door::Open && self.connector.is_of_client(name);
         let all = self.connector.parameters.properties();
-        let all = all.map(|(name, property)| Ask { name, property, required: self.requires(name, property) });
+        let all = all.map(|(name, property)| Ask { name, property, required: required(name) });
         all.filter(|ask| self.is_theirs(ask, door)).collect()
     }
 
-    fn requires(&self, name: &str, property: &Property) -> bool {
-        match name {
-            "baseUri" => self.connector.base_uri.default.is_none(),
-            _ => self.connector.parameters.requires(name) && property.default().is_none(),
-        }
+    /// Whether the person gives it at that way in.
+    fn is_theirs(&self, ask: &Ask<'_>, door: Door) -> bool {
+        let of_client = self.connector.is_of_client(ask.name) && !self.connector.needs(ask.name);
+        self.connector.is_persons(ask.name)
+            && (door == Door::Open || !of_client)
+            && !self.known.contains_key(ask.name)
+            && !self.connector.door_brings(door, ask.name)
     }
 
-    /// Whether the person gives it: what nobody is said to give is asked for only where it cannot be left out.
-    fn is_theirs(&self, ask: &Ask<'_>, door: Door) -> bool {
-        let theirs = match ask.property.given_by {
-            Some(GivenBy::User) => true,
-            Some(GivenBy::Integration) => false,
-            None => ask.required,
-        };
-        theirs && !self.known.contains_key(ask.name) && !self.connector.door_brings(door, ask.name)
+    /// Whether something secret is asked for at that way in.
+    pub fn asks_a_secret(&self, door: Door) -> bool {
+        self.asks(door).iter().any(|ask| ask.property.write_only)
     }
 }
 
@@ -141,7 +141,7 @@ fn one(state: &State, rows: &Rows, visit: &Visit, integration: &Integration) -> 
 pub fn typed(ask: &Ask<'_>, text: &str) -> std::result::Result<Option<Value>, String> {
     let label = ask.property.title.as_deref().unwrap_or(ask.name);
     let text = text.trim();
-    if text.len() > TEXT_BYTES_MAX {
+    if text.len() > if ask.property.is_pem() { PEM_BYTES_MAX } else { TEXT_BYTES_MAX } {
         return Err(format!("“{label}” is too long."));
     }
     if ask.property.kind == Kind::Boolean {
@@ -153,7 +153,9 @@ pub fn typed(ask: &Ask<'_>, text: &str) -> std::result::Result<Option<Value>, St
     match ask.property.kind {
         Kind::String => Ok(Some(text.into())),
         kind => match serde_json::from_str::<Value>(text) {
-            Ok(value) if value.is_number() == matches!(kind, Kind::Integer | Kind::Number) => Ok(Some(value)),
+            Ok(value) if value.is_number() && matches!(kind, Kind::Integer | Kind::Number) => Ok(Some(value)),
+            Ok(value) if value.is_object() && kind == Kind::Object => Ok(Some(value)),
+            Ok(value) if value.is_array() && kind == Kind::Array => Ok(Some(value)),
             _ => Err(format!("“{label}” is not what is expected there.")),
         },
     }

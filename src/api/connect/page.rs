@@ -57,7 +57,8 @@ impl Frame<'_> {
             if place == first {
                 forms.push_str(&form);
             } else {
-                rest.push_str(&format!("<details><summary>{}</summary>{form}</details>", title(*door, &name)));
+                let title = title(*door, &name, choice.asks_a_secret(*door));
+                rest.push_str(&format!("<details><summary>{title}</summary>{form}</details>"));
             }
         }
         if !rest.is_empty() {
@@ -96,13 +97,14 @@ impl Frame<'_> {
     }
 }
 
-fn title(door: Door, name: &str) -> String {
+fn title(door: Door, name: &str, asks_a_secret: bool) -> String {
     match door {
         Door::Consent => format!("Sign in at {name}"),
         Door::ApiKey => "With an API key".to_owned(),
         Door::Token => "With an access token".to_owned(),
         Door::Login => "With user name and password".to_owned(),
         Door::OAuth1 => "With the four keys of an integration".to_owned(),
+        Door::Open if asks_a_secret => "With a client of your own".to_owned(),
         Door::Open => "Without credentials".to_owned(),
     }
 }
@@ -159,6 +161,13 @@ fn field(ask: &Ask<'_>, door: Door, typed: &Fields) -> String {
     } else if property.kind == Kind::Boolean {
         let checked = if matches!(value.as_str(), "on" | "true") { " checked" } else { "" };
         format!("<input id=\"{id}\" name=\"p.{name}\" type=\"checkbox\"{checked}>")
+    } else if property.is_pem() || matches!(property.kind, Kind::Object | Kind::Array) {
+        // A field of one line would join the lines of a key.
+        let value = if property.write_only { String::new() } else { escape(&value) };
+        format!(
+            "<textarea id=\"{id}\" name=\"p.{name}\" rows=\"4\"{required} autocapitalize=\"none\" autocomplete=\"off\" \
+             spellcheck=\"false\">{value}</textarea>"
+        )
     } else {
         let kind = match (property.write_only, property.kind, ask.name) {
             (true, _, _) => "password",

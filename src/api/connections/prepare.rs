@@ -92,7 +92,11 @@ pub(super) async fn account(deps: &Deps, prepared: Prepared) -> Option<String> {
 /// The same for a person who waits before a form: what is wrong with what was given is an error.
 pub(super) async fn account_told(deps: &Deps, prepared: Prepared) -> Result<Option<String>> {
     let (session, name) = (prepared.session, prepared.connector.name.clone());
-    match ask(deps, async move { session.account().await }).await {
+    let told = async move {
+        session.prove().await?;
+        session.account().await
+    };
+    match ask(deps, told).await {
         Ok(account) => Ok(account),
         Err(CallError::Unauthorized(_)) => {
             Err(Error::invalid(format!("credentials: {name} does not accept them; please check them")))

@@ -21,6 +21,17 @@ impl Mapping {
         has_columns(&self.0)
     }
 
+    /// The members of a variable that the expression reads: `x` of `$values.x`.
+    pub fn names(&self, variable: &str) -> BTreeSet<String> {
+        let mut found = BTreeSet::new();
+        every(&self.0, &mut |path| {
+            if path.root == variable {
+                found.extend(member(path, None).map(str::to_owned));
+            }
+        });
+        found
+    }
+
     /// Fills in each `$omit` that leaves out what is mapped: what the whole mapping reads, and these besides.
     #[must_use]
     pub fn closed(mut self, besides: &[&Path]) -> Self {
@@ -70,6 +81,20 @@ fn walk(expr: &Expr, outside: bool, each: &mut dyn FnMut(&Path)) {
     }
     for part in parts(expr) {
         walk(part, outside, each);
+    }
+}
+
+/// Calls `each` with every path, those in holes of texts too.
+fn every(expr: &Expr, each: &mut dyn FnMut(&Path)) {
+    match expr {
+        Expr::Var(path) => each(path),
+        Expr::Template(template) => template.holes().for_each(each),
+        Expr::Iterate(Walk { list, only, item }) | Expr::Sum(Walk { list, only, item }) => {
+            for part in only.iter().chain([list, item]) {
+                every(part, each);
+            }
+        }
+        _ => parts(expr).into_iter().for_each(|part| every(part, each)),
     }
 }
 
@@ -144,6 +169,14 @@ mod tests {
         assert_eq!(found, ["A", "B", "C", "D", "E", "F", "G", "Lines"]);
         let nested = mapping("a: $.properties.email\nb: $.id\nc: $.properties['x y']\n");
         assert_eq!(nested.reads(Some("properties")).into_iter().collect::<Vec<_>>(), ["email", "x y"]);
+    }
+
+    #[test]
+    fn every_use_of_a_variable_is_found() {
+        let text = "a: {$template: \"{{values.A}} {{page.B}}\"}\nb: {$iterate: {locator: $values.C, where: $values.D, items: {x: $values.E.f}}}\n\
+                    c: {$case: {cases: [{when: $values.G, value: $values.H}], default: $values}}\n";
+        let map = Mapping::read("f", text, &["values", "page"]).unwrap();
+        assert_eq!(map.names("values").into_iter().collect::<Vec<_>>(), ["A", "C", "D", "E", "G", "H"]);
     }
 
     #[test]

@@ -17,11 +17,12 @@ pub use self::expression::Expression;
 use super::SpecError;
 use super::bulk::BulkFileSpec;
 use super::compile_parts::{EventFile, GlobalWebhookFile, WebhookFile};
-use super::fields::FieldsFile;
+use super::fields_rest::FieldsFile;
 use super::files::{CallFile, CollectionFile, ConnectorFile, FetchFile, ListFile};
 use super::graphql::{QueryCallFile, QueryFetchFile, QueryListFile};
 use super::subscriptions::SubscriptionsFile;
 use super::testing::TestFile;
+use super::values::SharedFile;
 
 /// Where `connector new` puts them, beside the files; hidden folders are no part of a connector.
 pub const FOLDER: &str = ".schemas";
@@ -48,6 +49,7 @@ const KINDS: &[Kind] = &[
         title: "One call whose outcome is an expression",
         files: &[
             "account.rest.yml",
+            "check.rest.yml",
             "bulk/start.rest.yml",
             "bulk/status.rest.yml",
             "webhook/subscribe.rest.yml",
@@ -131,6 +133,7 @@ const KINDS: &[Kind] = &[
         title: "One query whose outcome is an expression",
         files: &[
             "account.graphql.yml",
+            "check.graphql.yml",
             "bulk/start.graphql.yml",
             "bulk/status.graphql.yml",
             "webhook/subscribe.graphql.yml",
@@ -167,6 +170,12 @@ const KINDS: &[Kind] = &[
             "data/*/touched.graphql.yml",
         ],
         make: of::<QueryListFile>,
+    },
+    Kind {
+        name: "shared",
+        title: "What holds for each collection that does not say it",
+        files: &["shared/spec.yml"],
+        make: of::<SharedFile>,
     },
     Kind {
         name: "subscriptions",

@@ -20,7 +20,7 @@ use super::auth_files::AuthFile;
 use super::budget::BudgetSpec;
 use super::bulk::{BulkCalls, BulkSpec};
 use super::each::Each;
-use super::fields::FieldsRest;
+use super::fields_rest::FieldsRest;
 use super::files::Pairs;
 use super::folder::Folder;
 use super::graphql::{CostFile, GraphqlFile};
@@ -34,6 +34,7 @@ use super::rest::{CallRest, FetchRest, ListRest};
 use super::schema::{GivenBy, Schema};
 use super::script::{self, Script};
 use super::template::Template;
+use super::values::Own;
 use super::verdict::ErrorRule;
 use super::{Absent, Credentials, Parameters, SpecError, auth};
 
@@ -72,6 +73,8 @@ pub struct Connector {
     pub(super) answer_bytes_max: usize,
     pub(super) auth: Vec<AuthFile>,
     pub(super) account: Account,
+    /// What only who may come in is answered to.
+    pub(super) check: Method<CallRest>,
     pub(super) headers: Pairs,
     pub(super) errors: Vec<ErrorRule>,
     /// Where queries go.
@@ -141,6 +144,8 @@ pub struct Collection {
     pub(super) each: Option<Each>,
     /// What the app calls such records.
     pub(super) object: Option<Template>,
+    /// What shared files say differently for it.
+    pub(super) values: Own,
     pub(super) record: RecordSpec,
     /// How times are written in requests.
     pub(super) request_time: Times,
@@ -199,6 +204,16 @@ impl Collection {
 impl<R> Method<R> {
     pub(super) fn is_there(&self) -> bool {
         !matches!(self, Self::Missing | Self::NotSupported(_))
+    }
+    pub(super) fn is_script(&self) -> bool {
+        matches!(self, Self::Script(_))
+    }
+    /// The request, where it is written as one.
+    pub(super) fn rest(&self) -> Option<&R> {
+        match self {
+            Self::Rest(rest) => Some(rest),
+            _ => None,
+        }
     }
 }
 

@@ -203,7 +203,7 @@ impl Walk {
 
     /// Oldest first: the next query starts where this page ended.
     fn ascend(&mut self, edge: Option<(Millis, &str)>, turn: Turn) -> Next {
-        if turn == Turn::Ended {
+        if self.has_ended(turn, edge.is_some()) {
             return self.ended();
         }
         let Some((time, id)) = edge else { return Next::Page };
@@ -241,7 +241,7 @@ impl Walk {
         if edge.is_some_and(|edge| floor.is_some_and(|floor| edge < floor)) {
             return self.done();
         }
-        if turn == Turn::Ended {
+        if self.has_ended(turn, edge.is_some()) {
             return self.ended();
         }
         let Some(edge) = edge else { return Next::Page };
@@ -270,7 +270,7 @@ impl Walk {
     fn sweep(&mut self, turn: Turn) -> Next {
         let promised =
             self.rules.ceiling.is_some_and(|ceiling| self.chain.total().is_some_and(|total| total > ceiling));
-        if promised || (turn == Turn::Follow && self.over_ceiling()) {
+        if promised || self.over_ceiling() {
             if self.split() {
                 self.begin();
                 return Next::Query;
@@ -300,6 +300,11 @@ impl Walk {
         self.windows.push((Millis(middle + 1), high));
         self.upper = Some(Millis(middle));
         true
+    }
+
+    /// Whether all was shown. An app may say of its ceiling that it is the end.
+    fn has_ended(&self, turn: Turn, shows_times: bool) -> bool {
+        turn == Turn::Ended && !(shows_times && self.over_ceiling())
     }
 
     fn over_ceiling(&self) -> bool {

@@ -48,6 +48,8 @@ struct App {
     ceiling: usize,
     /// Every page says that there is another one.
     always_next: bool,
+    /// Its total is that of what it shows, so that the ceiling looks like the end.
+    is_quiet: bool,
     rng: fastrand::Rng,
     requests: u32,
 }
@@ -66,6 +68,7 @@ impl App {
             grain: 1_000,
             ceiling: usize::MAX,
             always_next: false,
+            is_quiet: false,
             rng: fastrand::Rng::with_seed(7),
             requests: 0,
         }
@@ -99,8 +102,9 @@ impl App {
             });
         }
         rows.retain(|(_, at)| query.until.is_none_or(|until| *at <= until.0));
-        let total = rows.len();
+        let whole = rows.len();
         rows.truncate(self.ceiling);
+        let total = if self.is_quiet { rows.len() } else { whole };
         let last = rows.len().saturating_sub(1) / self.size;
         let wanted = if self.past == Past::LastAgain { number.min(last) } else { number };
         let page = rows.into_iter().skip(wanted * self.size).take(self.size).collect();
@@ -536,6 +540,25 @@ fn more_ties_than_the_ceiling_are_told_and_do_not_stop_the_rest() {
         let outcome = walk(&mut app, Rules { ceiling: Some(50), takes_until, ..rules(order) }, None);
         assert_eq!(outcome.end, Some(End::Truncated), "{order:?}");
         assert!((150..200).all(|n| outcome.shown.contains_key(&format!("r{n:06}"))), "{order:?}");
+    }
+}
+
+#[test]
+fn a_ceiling_that_looks_like_the_end_is_none() {
+    for (order, takes_until) in [(Order::Ascending, false), (Order::Descending, true), (Order::None, true)] {
+        for totals in [true, false] {
+            let ceiling = Some(50);
+            let mut app = App::new(order, (0..400).map(|n| (n, 1_000 * u64::from(n / 3))));
+            (app.ceiling, app.totals, app.is_quiet) = (50, totals, true);
+            let outcome = walk(&mut app, Rules { ceiling, takes_until, ..rules(order) }, None);
+            assert!(all_shown(&app, &outcome), "{order:?} {}", outcome.shown.len());
+            assert_eq!(outcome.end, Some(End::Complete), "{order:?}");
+            let mut app = App::new(order, (0..200).map(|n| (n, if n < 150 { 5_000 } else { 1_000 * u64::from(n) })));
+            (app.ceiling, app.totals, app.is_quiet) = (50, totals, true);
+            let outcome = walk(&mut app, Rules { ceiling, takes_until, ..rules(order) }, None);
+            assert_eq!(outcome.end, Some(End::Truncated), "{order:?}");
+            assert!((150..200).all(|n| outcome.shown.contains_key(&format!("r{n:06}"))), "{order:?}");
+        }
     }
 }
 

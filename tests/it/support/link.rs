@@ -168,6 +168,14 @@ impl Link {
         assert_eq!(data.len(), self.told, "{data:#?}");
     }
 
+    /// When a collection is looked at next by itself.
+    pub async fn next_pull(&self, key: &str) -> Millis {
+        let shown = self.node.get(&self.path("")).await.ok();
+        let all = shown["connection"]["collections"].as_array().expect("collections").clone();
+        let one = all.iter().find(|c| c["key"] == key).unwrap_or_else(|| panic!("no {key} in {all:?}"));
+        Millis::parse_rfc3339(&text(&one["nextPullAt"])).expect("a time")
+    }
+
     /// The number of records that a collection holds.
     pub async fn records(&self, key: &str) -> u64 {
         let shown = self.node.get(&self.path("")).await.ok();

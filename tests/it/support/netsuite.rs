@@ -21,6 +21,28 @@ pub const KEYS: [&str; 4] = ["consumer-key", "consumer&secret", "token-id", "tok
 const TOKENS: &str = "/services/rest/auth/oauth2/v1/token";
 const TOKEN: &str = "a-token-of-an-hour";
 const PATH: &str = "/services/rest/query/v1/suiteql";
+const LIMITS: &str = "/services/rest/system/v1/governanceLimits";
+const CATALOGUE: &str = "/services/rest/record/v1/metadata-catalog/";
+/// Records that the catalogue has; which kinds of items there are differs between accounts.
+const RECORDS: &[&str] = &[
+    "customer",
+    "vendor",
+    "employee",
+    "contact",
+    "task",
+    "opportunity",
+    "salesorder",
+    "itemfulfillment",
+    "invoice",
+    "vendorbill",
+    "customerpayment",
+    "vendorpayment",
+    "purchaseorder",
+    "inventoryitem",
+    "noninventorysaleitem",
+    "servicesaleitem",
+    "kititem",
+];
 /// A clock may be so far off.
 const SKEW_SECONDS: u64 = 300;
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -32,10 +54,21 @@ pub struct Books {
     /// Rows by table; times are Unix seconds, `isinactive` and the like T or F, all else texts.
     pub tables: BTreeMap<&'static str, Vec<Row>>,
     nonces: BTreeSet<String>,
+    /// The account's own fields in the metadata catalogue: properties by record.
+    pub catalogue: BTreeMap<&'static str, Value>,
+    /// The role may not read it.
+    pub catalogue_closed: Option<u16>,
+    /// Columns that SuiteQL does not show though the catalogue has them.
+    pub hidden: BTreeSet<String>,
+    /// Asked of the catalogue.
+    pub catalogued: Vec<String>,
     /// The public key of the certificate, for OAuth 2.
     pub certificate: Option<Vec<u8>>,
-    /// So many of the next requests are told that there are too many at once.
+    /// So many of the next requests are told that there are too many at once, and to come back after so many seconds.
     pub busy: u32,
+    pub busy_for: Option<u64>,
+    /// When each of `requests` came.
+    pub times: Vec<Millis>,
     /// After so many good answers, one fails.
     pub fail_after: Option<u32>,
     /// All that was asked.
@@ -77,6 +110,19 @@ pub fn signature(method: &str, url: &str, fields: &[(String, String)], keys: [&s
     base64::engine::general_purpose::STANDARD.encode(tag)
 }
 
+/// A certificate's public key, and its private one as PEM.
+pub fn certificate() -> (Vec<u8>, String) {
+    use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+    use aws_lc_rs::signature::KeyPair;
+
+    let pair = aws_lc_rs::signature::RsaKeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa3072).expect("a key");
+    let der = AsDer::<Pkcs8V1Der<'_>>::as_der(&pair).expect("PKCS#8");
+    let text = base64::engine::general_purpose::STANDARD.encode(der.as_ref());
+    let lines: Vec<&str> = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).expect("text")).collect();
+    let pem = format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", lines.join("\n"));
+    (pair.public_key().as_ref().to_vec(), pem)
+}
+
 impl NetSuite {
     pub fn start(clock: &Clock, zone: &str) -> Self {
         let books = Arc::new(Mutex::new(Books {
@@ -84,14 +130,30 @@ impl NetSuite {
             zone: TimeZone::get(zone).expect("a zone"),
             tables: BTreeMap::new(),
             nonces: BTreeSet::new(),
+            catalogue: BTreeMap::new(),
+            catalogue_closed: None,
+            hidden: BTreeSet::new(),
+            catalogued: Vec::new(),
             certificate: None,
             busy: 0,
+            busy_for: None,
+            times: Vec::new(),
             fail_after: None,
             requests: Vec::new(),
         }));
         let answering = books.clone();
         let fake = Fake::start(move |asked| answering.lock().expect("unpoisoned").answer(asked));
         Self { books, fake }
+    }
+    /// How many requests there were, and when the last one came.
+    pub fn last(&self) -> (usize, Millis) {
+        let books = self.books();
+        (books.times.len(), *books.times.last().expect("a request"))
+    }
+    /// The next requests, so many, are refused, and told after how many seconds to come back.
+    pub fn refuse(&self, busy: u32, seconds: Option<u64>) {
+        let mut books = self.books();
+        (books.busy, books.busy_for) = (busy, seconds);
     }
     pub fn books(&self) -> MutexGuard<'_, Books> {
         self.books.lock().expect("unpoisoned")
@@ -130,9 +192,47 @@ impl Books {
     pub fn queries(&self) -> Vec<String> {
         self.requests.iter().map(|asked| asked.json()["q"].as_str().unwrap_or_default().to_owned()).collect()
     }
+    /// A record's description, as JSON Schema where that is asked for (docs.oracle.com, "Working with JSON Schema Metadata").
+    fn describe(&mut self, record: &str, asked: &Asked) -> Reply {
+        self.catalogued.push(record.to_owned());
+        if let Err(why) = self.check(asked) {
+            return error(401, "INVALID_LOGIN", &format!("Invalid login attempt. {why}"));
+        }
+        if let Some(status) = self.catalogue_closed {
+            return error(status, "INSUFFICIENT_PERMISSION", "Permission Violation: the role may not do this.");
+        }
+        if !RECORDS.contains(&record) {
+            return error(404, "NONEXISTENT_ID", &format!("Record type '{record}' does not exist."));
+        }
+        if asked.header("accept") != "application/schema+json" {
+            let href = format!("{}?select={record}", asked.url);
+            return Reply::json(200, &json!({"links": [{"rel": "describedby", "href": href}]}));
+        }
+        let mut properties = json!({
+            "id": {"title": "Internal ID", "type": "string", "nullable": true},
+            "email": {"title": "Email", "type": "string", "format": "email", "nullable": true},
+            "lastModifiedDate": {"title": "Date Modified", "type": "string", "format": "date-time", "nullable": true},
+            "recmachcustrecord_child": {"type": "object", "x-ns-custom-field": true, "properties": {"items": {"type": "array"}}},
+        });
+        for (name, property) in self.catalogue.get(record).and_then(Value::as_object).into_iter().flatten() {
+            properties[name] = property.clone();
+            properties[name]["x-ns-custom-field"] = true.into();
+        }
+        Reply::json(200, &json!({"type": "object", "properties": properties}))
+    }
     fn answer(&mut self, asked: &Asked) -> Reply {
+        if asked.path == LIMITS {
+            return match self.check(asked) {
+                Ok(()) => error(403, "INSUFFICIENT_PERMISSION", "The role may not see the limits."),
+                Err(why) => error(401, "INVALID_LOGIN", &format!("Invalid login attempt. {why}")),
+            };
+        }
+        if let Some(record) = asked.path.strip_prefix(CATALOGUE) {
+            return self.describe(record, asked);
+        }
         if self.requests.len() < 10_000 {
             self.requests.push(asked.clone());
+            self.times.push(self.clock.now());
         }
         if asked.path == TOKENS {
             return self.token(asked);
@@ -142,7 +242,10 @@ impl Books {
         }
         if self.busy > 0 {
             self.busy -= 1;
-            return error(429, "CONCURRENCY_LIMIT_EXCEEDED", "Concurrent request limit exceeded. Request blocked.");
+            let mut reply =
+                error(429, "CONCURRENCY_LIMIT_EXCEEDED", "Concurrent request limit exceeded. Request blocked.");
+            reply.headers.extend(self.busy_for.map(|seconds| ("retry-after", seconds.to_string())));
+            return reply;
         }
         if let Some(left) = self.fail_after.as_mut() {
             if *left == 0 {
@@ -170,7 +273,10 @@ impl Books {
         }
         let body = asked.json();
         let Some(query) = body["q"].as_str() else { return error(400, "INVALID_CONTENT", "There is no q.") };
-        match suiteql::run(query, &self.tables, &self.zone) {
+        let own =
+            self.catalogue.values().filter_map(Value::as_object).flat_map(|of| of.keys().map(|n| n.to_lowercase()));
+        let columns = suiteql::Columns { own: own.collect(), hidden: &self.hidden };
+        match suiteql::run(query, &self.tables, &self.zone, &columns) {
             Ok(found) => {
                 let total = found.len().min(100_000);
                 let items: Vec<Value> = found.into_iter().take(100_000).skip(offset).take(limit).collect();

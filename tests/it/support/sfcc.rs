@@ -29,6 +29,10 @@ pub struct Shop {
     pub tells_total: bool,
     /// Requests that are refused because of the load: so many of the next ones.
     pub shed: u32,
+    /// With which status, and after how many seconds they may come back.
+    pub shed_with: (u16, Option<u64>),
+    /// When each of `requests` came.
+    pub times: Vec<Millis>,
     /// After so many good answers, one fails with a 500.
     pub fail_after: Option<u32>,
     /// How long each request takes, in milliseconds.
@@ -100,6 +104,8 @@ impl Sfcc {
             ceiling: 10_000,
             tells_total: true,
             shed: 0,
+            shed_with: (503, None),
+            times: Vec::new(),
             fail_after: None,
             takes: 0,
             requests: Vec::new(),
@@ -107,6 +113,16 @@ impl Sfcc {
         let answering = shop.clone();
         let fake = Fake::start(move |asked| answering.lock().expect("unpoisoned").answer(asked));
         Self { shop, fake }
+    }
+    /// How many requests there were, and when the last one came.
+    pub fn last(&self) -> (usize, Millis) {
+        let shop = self.shop();
+        (shop.times.len(), *shop.times.last().expect("a request"))
+    }
+    /// The next request is refused with that status, and told after how many seconds to come back.
+    pub fn refuse(&self, status: u16, seconds: Option<u64>) {
+        let mut shop = self.shop();
+        (shop.shed, shop.shed_with) = (1, (status, seconds));
     }
     pub fn shop(&self) -> MutexGuard<'_, Shop> {
         self.shop.lock().expect("unpoisoned")
@@ -120,6 +136,7 @@ impl Shop {
     fn answer(&mut self, asked: &Asked) -> Reply {
         if self.requests.len() < 10_000 {
             self.requests.push(asked.clone());
+            self.times.push(self.clock.now());
         }
         self.clock.raise(Millis(self.clock.now().0 + self.takes));
         if asked.path == "/dwsso/oauth2/access_token" {
@@ -127,7 +144,9 @@ impl Shop {
         }
         if self.shed > 0 {
             self.shed -= 1;
-            let mut reply = problem(503, "service-unavailable", "Service Unavailable", "The load is too high.");
+            let (status, wait) = self.shed_with;
+            let mut reply = problem(status, "service-unavailable", "Service Unavailable", "The load is too high.");
+            reply.headers.extend(wait.map(|seconds| ("retry-after", seconds.to_string())));
             reply.headers.extend([("sfdc_load", "95".to_owned()), ("sfdc_load_status", "THROTTLE".to_owned())]);
             return reply;
         }

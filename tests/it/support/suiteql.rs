@@ -4,7 +4,7 @@
 //! has fails the whole query.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::tz::TimeZone;
 use serde_json::{Map, Value};
@@ -217,9 +217,16 @@ impl Parser {
     }
 }
 
+/// Columns of the account's own, which may be there though no row has a value, and those that SuiteQL does not show.
+pub struct Columns<'a> {
+    pub own: BTreeSet<String>,
+    pub hidden: &'a BTreeSet<String>,
+}
+
 struct Eval<'a> {
     zone: &'a TimeZone,
     rows: &'a [Row],
+    columns: &'a Columns<'a>,
 }
 
 impl Eval<'_> {
@@ -228,8 +235,10 @@ impl Eval<'_> {
             Expr::Text(_) => Ok(()),
             Expr::Call(_, of) => of.iter().try_for_each(|expr| self.check(expr)),
             Expr::Column(name) => {
-                let known = KNOWN.contains(&name.as_str()) || self.rows.iter().any(|row| row.contains_key(name));
-                if known {
+                let known = KNOWN.contains(&name.as_str())
+                    || self.columns.own.contains(name)
+                    || self.rows.iter().any(|row| row.contains_key(name));
+                if known && !self.columns.hidden.contains(name) {
                     Ok(())
                 } else {
                     Err(format!("Search error occurred: Field '{name}' for record was not found."))
@@ -260,6 +269,16 @@ impl Eval<'_> {
                 ("LOWER", [of]) => Some(self.value(of, row)?.to_lowercase()),
                 _ => None,
             },
+        }
+    }
+    /// The same as it is selected: a time alone comes as the user's preferences have it.
+    fn shown(&self, expr: &Expr, row: &Row) -> Option<String> {
+        match expr {
+            Expr::Column(name) if name.ends_with("date") => {
+                let seconds = row.get(name).and_then(Value::as_i64);
+                seconds.map(|at| shown(self.zone, at, "%-m/%-d/%Y")).or_else(|| self.value(expr, row))
+            }
+            other => self.value(other, row),
         }
     }
     /// Times are compared as they are shown.
@@ -305,7 +324,12 @@ fn ordered(a: &str, b: &str) -> Ordering {
 }
 
 /// The rows of a query. The error is what the app says.
-pub fn run(query: &str, tables: &BTreeMap<&'static str, Vec<Row>>, zone: &TimeZone) -> Result<Vec<Value>, String> {
+pub fn run(
+    query: &str,
+    tables: &BTreeMap<&'static str, Vec<Row>>,
+    zone: &TimeZone,
+    columns_there: &Columns<'_>,
+) -> Result<Vec<Value>, String> {
     let mut parser = Parser { tokens: tokens(query)?, at: 0 };
     parser.need("SELECT")?;
     let mut columns: Vec<(Expr, Option<String>)> = Vec::new();
@@ -341,7 +365,7 @@ pub fn run(query: &str, tables: &BTreeMap<&'static str, Vec<Row>>, zone: &TimeZo
     }
     let none = Vec::new();
     let rows = tables.get(table.to_lowercase().as_str()).unwrap_or(&none);
-    let eval = Eval { zone, rows };
+    let eval = Eval { zone, rows, columns: columns_there };
     columns.iter().try_for_each(|(expr, _)| eval.check(expr))?;
     let mut found: Vec<&Row> = rows.iter().filter(|row| eval.holds(&test, row)).collect();
     let key = |row: &Row, expr: &Expr| eval.value(expr, row).unwrap_or_default();
@@ -356,7 +380,7 @@ pub fn run(query: &str, tables: &BTreeMap<&'static str, Vec<Row>>, zone: &TimeZo
                 Expr::Column(name) => Some(name.clone()),
                 _ => None,
             });
-            if let (Some(name), Some(value)) = (name, eval.value(expr, row)) {
+            if let (Some(name), Some(value)) = (name, eval.shown(expr, row)) {
                 item.insert(name, value.into());
             }
         }
