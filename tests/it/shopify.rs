@@ -1,6 +1,7 @@
 //! A Shopify shop, connected through the real engine: connecting, polls, webhooks, privacy, and issue 4's case 4.
 
 mod bulk;
+mod metafields;
 
 use std::time::{Duration, Instant};
 

@@ -17,7 +17,7 @@ pub use self::expression::Expression;
 use super::SpecError;
 use super::bulk::BulkFileSpec;
 use super::compile_parts::{EventFile, GlobalWebhookFile, WebhookFile};
-use super::fields::FieldsFile;
+use super::fields::{FieldsFile, QueryFieldsFile};
 use super::files::{CallFile, CollectionFile, ConnectorFile, FetchFile, ListFile};
 use super::graphql::{QueryCallFile, QueryFetchFile, QueryListFile};
 use super::testing::TestFile;
@@ -140,6 +140,12 @@ const KINDS: &[Kind] = &[
         title: "One record of the app, by a query",
         files: &["data/*/fetch.graphql.yml"],
         make: of::<QueryFetchFile>,
+    },
+    Kind {
+        name: "query-fields",
+        title: "The fields that an account has, by a query",
+        files: &["data/*/fields.graphql.yml", "shared/fields.graphql.yml"],
+        make: of::<QueryFieldsFile>,
     },
     Kind {
         name: "query-list",

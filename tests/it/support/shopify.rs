@@ -34,13 +34,16 @@ pub struct World {
     refresh_tokens: BTreeSet<String>,
     codes: BTreeSet<String>,
     pub subscriptions: Vec<Subscription>,
+    /// Of metafields, as the API shows them.
+    pub definitions: Vec<Value>,
     /// Root fields that the token's scopes do not open.
     pub denied: BTreeSet<&'static str>,
     /// Points left, and the most that one query may cost.
     pub available: f64,
     pub max_cost: u64,
-    /// Every query with its variables.
+    /// Every query with its variables, and what it was judged to cost.
     pub asked: Vec<(String, Value)>,
+    pub costs: Vec<(String, u64)>,
     /// Every form that came to the token address.
     pub forms: Vec<BTreeMap<String, String>>,
     pub installed: bool,
@@ -95,10 +98,12 @@ impl Shop {
             refresh_tokens: BTreeSet::new(),
             codes: BTreeSet::new(),
             subscriptions: Vec::new(),
+            definitions: Vec::new(),
             denied: BTreeSet::new(),
             available: 100_000.0,
             max_cost: 1_000,
             asked: Vec::new(),
+            costs: Vec::new(),
             forms: Vec::new(),
             installed: true,
             bulks: Bulks::default(),
@@ -220,7 +225,7 @@ impl World {
             "currencyCode": "EUR", "displayFinancialStatus": "PENDING", "displayFulfillmentStatus": "UNFULFILLED",
             "totalPriceSet": money("40.70"), "totalTaxSet": null, "totalShippingPriceSet": money("4.95"),
             "totalDiscountsSet": money("0.00"), "billingAddress": address, "shippingAddress": address,
-            "customer": customer, "lineItems": lines, "fulfillments": []});
+            "customer": customer, "lineItems": lines, "fulfillments": [], "metafields": []});
         self.put("orders", id, record)
     }
     pub fn customer(&mut self) -> u64 {
@@ -229,7 +234,7 @@ impl World {
             "lastName": "Weiß", "note": null, "state": "ENABLED", "tags": ["vip"],
             "amountSpent": {"currencyCode": "EUR"},
             "defaultEmailAddress": {"emailAddress": "ada@example.com", "marketingState": "SUBSCRIBED"},
-            "defaultPhoneNumber": {"phoneNumber": "+43 1"}, "addressesV2": []});
+            "defaultPhoneNumber": {"phoneNumber": "+43 1"}, "addressesV2": [], "metafields": []});
         self.put("customers", id, record)
     }
     pub fn product(&mut self, variants: usize) -> u64 {
@@ -238,12 +243,12 @@ impl World {
             json!({"id": gid("ProductVariant", 900 + n as u64), "title": format!("Size {n}"), "sku": format!("TEE-{n}"),
                 "barcode": null, "price": "29.00", "compareAtPrice": null, "inventoryQuantity": 3,
                 "selectedOptions": [{"name": "Size", "value": n.to_string()}],
-                "inventoryItem": {"measurement": {"weight": {"value": 0.2, "unit": "KILOGRAMS"}}}})
+                "inventoryItem": {"measurement": {"weight": {"value": 0.2, "unit": "KILOGRAMS"}}}, "metafields": []})
         };
         let variants: Vec<Value> = (0..variants).map(variant).collect();
         let record = json!({"id": gid("Product", id), "title": "Tee", "descriptionHtml": "<p>A tee</p>",
             "status": "ACTIVE", "productType": "Shirt", "vendor": "Mill", "handle": "tee", "tags": ["new"],
-            "createdAt": now, "updatedAt": now, "media": [], "variants": variants});
+            "createdAt": now, "updatedAt": now, "media": [], "variants": variants, "metafields": []});
         self.put("products", id, record)
     }
     /// Ships an order: the fulfillment is inside it, and the order's updatedAt moves.
@@ -261,6 +266,35 @@ impl World {
         all.push(whole);
         self.change("orders", order, json!({"fulfillments": all, "displayFulfillmentStatus": "FULFILLED"}));
         id
+    }
+
+    /// Defines a metafield of that kind of record.
+    pub fn define(&mut self, owner: &str, name: &str, kind: &str) {
+        let (namespace, key) = name.split_once('.').expect("namespace.key");
+        let label = key.replace('_', " ");
+        let definition = json!({"ownerType": owner, "namespace": namespace, "key": key, "name": label,
+            "type": {"name": kind}});
+        self.definitions.push(definition);
+    }
+    /// Sets a metafield of a record, or of one of its variants; that alone moves no time.
+    pub fn metafield(
+        &mut self,
+        owner: (&'static str, u64),
+        variant: Option<usize>,
+        name: &str,
+        kind: &str,
+        value: Value,
+    ) {
+        let metafield = gid("Metafield", self.id());
+        let record = self.records.get_mut(owner.0).and_then(|all| all.get_mut(&owner.1)).expect("a record");
+        let record = match variant {
+            Some(at) => &mut record["variants"][at],
+            None => record,
+        };
+        let (namespace, key) = name.split_once('.').expect("namespace.key");
+        let all = record["metafields"].as_array_mut().expect("a list");
+        all.retain(|one| one["namespace"] != namespace || one["key"] != key);
+        all.push(json!({"id": metafield, "namespace": namespace, "key": key, "type": kind, "jsonValue": value}));
     }
 
     fn resolve(&mut self, field: &Field) -> Result<Value, String> {
@@ -287,6 +321,11 @@ impl World {
                 let id = field.text("id").ok_or("id is required")?;
                 self.subscriptions.retain(|one| one.id != id);
                 field.of(&json!({"deletedWebhookSubscriptionId": id, "userErrors": []}))
+            }
+            "metafieldDefinitions" => {
+                let owner = field.text("ownerType").ok_or("ownerType is required")?;
+                let own = self.definitions.iter().filter(|one| one["ownerType"] == owner).cloned().collect();
+                field.of(&Value::Array(own))
             }
             "bulkOperationRunQuery" => self.bulk_start(field),
             "node" => self.bulk_status(field),
@@ -445,6 +484,7 @@ fn answer(world: &mut World, query: &str, variables: &Value) -> Value {
         Err(message) => return json!({"errors": error(message, None, None)}),
     };
     let requested: u64 = fields.iter().map(Field::cost).sum();
+    world.costs.push((query.to_owned(), requested));
     let cost = |available: f64, actual: Value| {
         let status = json!({"maximumAvailable": 100_000.0, "currentlyAvailable": available, "restoreRate": 10_000.0});
         json!({"cost": {"requestedQueryCost": requested, "actualQueryCost": actual, "throttleStatus": status}})

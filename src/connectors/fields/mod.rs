@@ -1,192 +1,51 @@
 //! The fields that an account has (`data/<collection>/fields.…`): read from the app, and given to requests as
-//! `{{fields.names}}` and `$fields.names`.
+//! `{{fields.names}}` and `$fields.names`; those of a list's items (`variants[].size`) as `$fields.lists.variants`.
 //!
 //! Always true: what is kept is bounded, in number and in length; the names to ask for come in one order, whatever order
-//! the app gives them in, so that the same fields make the same request. Not here: when they are read again and what
-//! follows from a change (`actors::watcher::fields`), where they are kept (`store`).
+//! the app gives them in, so that the same fields make the same request. Not here: what a file says of them (`file`), when
+//! they are read again and what follows from a change (`actors::watcher::fields`), where they are kept (`store`).
 
-use std::collections::{BTreeSet, HashMap};
+mod file;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use schemars::JsonSchema;
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+pub use file::{FieldsFile, FieldsRest, QueryFieldsFile};
+
 use super::caller::Outgoing;
-use super::files::{HttpMethod, PagingFile, Pairs, Values};
-use super::folder::SpecError;
-use super::mapping::path::Path;
-use super::mapping::{Env, Mapping, reads};
-use super::paging::{Paging, Position, Seen};
-use super::rest::{BODY_VARIABLES, Rest, not_json};
+use super::mapping::Env;
+use super::paging::Position;
 use super::spec::{Collection, Method};
-use super::template::Template;
-use super::yaml::Placed;
 use super::{CallError, PageMark, Session};
 use crate::domain::app_field::{AppField, AppFields};
-use crate::domain::json::Json;
 use crate::domain::snapshot::raw_hash;
 
 /// Fields of one collection that are looked at; an org of Salesforce has at most 800 of its own per object.
 const FIELDS_MAX: usize = 5_000;
 /// Pages of such a list.
 const PAGES_MAX: usize = 50;
-/// Bytes of a name, and of what people see.
-const NAME_BYTES_MAX: usize = 255;
+/// Bytes of a name (a metafield of Shopify has up to 320, and what list it is of), and of what people see.
+const NAME_BYTES_MAX: usize = 384;
 const LABEL_CHARS_MAX: usize = 255;
 const KIND_CHARS_MAX: usize = 64;
 /// Bytes of all names to ask for with commas between, where the file does not say.
 const LENGTH_MAX: usize = 64 * 1024;
+/// What stands between a list of a record and a field of its items, in a field's name: `variants[].size`.
+const IN_LIST: &str = "[].";
 
-/// `data/<collection>/fields.rest.yml`.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct FieldsFile {
-    #[serde(default)]
-    method: HttpMethod,
-    path: Template,
-    #[serde(default)]
-    query: Values,
-    #[serde(default)]
-    headers: Pairs,
-    #[schemars(with = "Option<super::schemas::Expression>")]
-    body: Option<Placed>,
-    #[serde(default)]
-    paging: PagingFile,
-    /// Where the fields are: a list, or an object, whose members are then `{key, value}`.
-    records: Path,
-    /// Expressions over one of them.
-    #[schemars(with = "super::schemas::Expression")]
-    name: Placed,
-    #[schemars(with = "Option<super::schemas::Expression>")]
-    label: Option<Placed>,
-    #[serde(rename = "type")]
-    #[schemars(with = "Option<super::schemas::Expression>")]
-    kind: Option<Placed>,
-    #[schemars(with = "Option<super::schemas::Expression>")]
-    custom: Option<Placed>,
-    /// Which are asked for: over one of them, with `$custom` and `$mapped`. Those that are either, where it is not said.
-    #[serde(rename = "where")]
-    #[schemars(with = "Option<super::schemas::Expression>")]
-    only: Option<Placed>,
-    /// Names that are asked for in any case, first.
-    #[serde(default)]
-    always: Vec<String>,
-    /// The member of a record under which it keeps its fields, where they are not its own members.
-    below: Option<String>,
-    /// Bytes of all names with commas between; what is over that is not asked for.
-    length_max: Option<usize>,
+/// How much is asked for.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    names: usize,
+    /// With commas between.
+    bytes: usize,
 }
 
-/// The same, compiled.
-#[derive(Clone, Debug)]
-pub struct FieldsRest {
-    rest: Rest,
-    paging: Paging,
-    records: Path,
-    total: Option<Path>,
-    next: Option<Path>,
-    more: Option<Path>,
-    name: Mapping,
-    label: Option<Mapping>,
-    kind: Option<Mapping>,
-    custom: Option<Mapping>,
-    only: Option<Mapping>,
-    always: Vec<String>,
-    /// What mapping, id and times of a record are made of.
-    mapped: BTreeSet<String>,
-    length_max: usize,
-}
-
-impl FieldsRest {
-    /// Compiles a file of the collection with that mapping; `besides` are the paths of its id, times and flag.
-    pub fn new(file: &str, fields: &FieldsFile, map: &Mapping, besides: &[&Path]) -> Result<Self, SpecError> {
-        let paging =
-            Paging::new(&fields.paging).map_err(|(field, message)| SpecError::in_file(file, message).field(field))?;
-        let below = fields.below.as_deref();
-        let mut mapped = map.reads(below);
-        mapped.extend(besides.iter().filter_map(|path| reads::member(path, below)).map(str::to_owned));
-        let compile = |part: &Placed, variables: &[&str]| Mapping::compile(file, part, variables);
-        let optional =
-            |part: &Option<Placed>, variables: &[&str]| part.as_ref().map(|part| compile(part, variables)).transpose();
-        Ok(Self {
-            rest: Rest::new(file, fields.method, &fields.path, &fields.query, &fields.headers, fields.body.as_ref())?,
-            paging,
-            records: fields.records.clone(),
-            total: fields.paging.total.clone(),
-            next: fields.paging.next.clone(),
-            more: fields.paging.more.clone(),
-            name: compile(&fields.name, BODY_VARIABLES)?,
-            label: optional(&fields.label, BODY_VARIABLES)?,
-            kind: optional(&fields.kind, BODY_VARIABLES)?,
-            custom: optional(&fields.custom, BODY_VARIABLES)?,
-            only: optional(&fields.only, &["parameters", "custom", "mapped"])?,
-            always: fields.always.clone(),
-            mapped,
-            length_max: fields.length_max.unwrap_or(LENGTH_MAX),
-        })
-    }
-    fn request(&self, env: &Env<'_>) -> Result<Outgoing, CallError> {
-        self.rest.outgoing(env)
-    }
-    /// The fields of one page, and the mark of the next one.
-    fn page(
-        &self,
-        body: &str,
-        links: &[String],
-        position: &Position,
-        base: &url::Url,
-        parameters: &Value,
-    ) -> Result<(Vec<AppField>, Option<PageMark>), CallError> {
-        let answer: Value = serde_json::from_str(body).map_err(|error| not_json(body, &error))?;
-        let items: Vec<Value> = match self.records.find(&answer) {
-            Some(Value::Array(items)) => items.clone(),
-            Some(Value::Object(members)) => {
-                members.iter().map(|(key, value)| json!({ "key": key, "value": value })).collect()
-            }
-            _ => return Err(CallError::BadAnswer(format!("the answer has no list of fields at {}", self.records))),
-        };
-        let at = |path: &Option<Path>| path.as_ref().and_then(|path| path.find(&answer)).cloned();
-        let seen = Seen {
-            count: items.len(),
-            total: at(&self.total).and_then(|total| total.as_u64().or_else(|| total.as_str()?.parse().ok())),
-            next: at(&self.next),
-            more: at(&self.more).and_then(|more| more.as_bool()),
-            links,
-            ids: Vec::new(),
-        };
-        let next = self.paging.next(position, &seen, base)?;
-        Ok((items.iter().filter_map(|item| self.field(item, parameters)).collect(), next))
-    }
-    fn field(&self, item: &Value, parameters: &Value) -> Option<AppField> {
-        let variables = [("parameters", parameters)];
-        let item = Json::from(item);
-        let env = Env::new(&item, &variables);
-        let text =
-            |part: &Option<Mapping>| part.as_ref().map(|part| part.eval(&env)).and_then(text).unwrap_or_default();
-        let name = text_of(&self.name, &env)?;
-        let custom = self.custom.as_ref().is_some_and(|custom| custom.holds(&env));
-        let mapped = self.mapped.contains(&name);
-        let (is_custom, is_mapped) = (Value::Bool(custom), Value::Bool(mapped));
-        let told = [("parameters", parameters), ("custom", &is_custom), ("mapped", &is_mapped)];
-        let asked = match &self.only {
-            None => custom || mapped,
-            Some(only) => only.holds(&Env::new(&item, &told)),
-        };
-        let (label, kind) = (text(&self.label), text(&self.kind));
-        Some(AppField { name, label, kind, custom, asked })
-    }
-}
-
-fn text_of(part: &Mapping, env: &Env<'_>) -> Option<String> {
-    text(part.eval(env)).filter(|name| !name.is_empty())
-}
-
-fn text(value: Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
+impl Default for Limits {
+    fn default() -> Self {
+        Self { names: FIELDS_MAX, bytes: LENGTH_MAX }
     }
 }
 
@@ -215,7 +74,7 @@ fn of_script(value: Value) -> Option<Vec<AppField>> {
 }
 
 /// Bounds what an app said, and puts first what is asked for in any case.
-fn settled(found: Vec<AppField>, always: &[String], length_max: usize) -> Vec<AppField> {
+fn settled(found: Vec<AppField>, always: &[String], limits: Limits) -> Vec<AppField> {
     let mut fields: Vec<AppField> = Vec::new();
     let mut known = BTreeSet::new();
     let first = |name: &String| AppField {
@@ -238,13 +97,14 @@ fn settled(found: Vec<AppField>, always: &[String], length_max: usize) -> Vec<Ap
     // The app's maker's own before those of the account: they are what mapping needs.
     rest.sort_by(|a, b| (a.custom, &a.name).cmp(&(b.custom, &b.name)));
     fields.extend(rest);
-    let mut length = 0;
+    let (mut length, mut count) = (0, 0);
     for field in fields.iter_mut().filter(|field| field.asked) {
         length += field.name.len() + 1;
-        field.asked = length <= length_max.saturating_add(1);
+        count += 1;
+        field.asked = length <= limits.bytes.saturating_add(1) && count <= limits.names;
     }
     let dropped = fields.iter().filter(|field| field.custom && !field.asked).count();
-    if length > length_max.saturating_add(1) {
+    if length > limits.bytes.saturating_add(1) || count > limits.names {
         tracing::warn!(dropped, "an account has more custom fields than one request can name; some are not asked for");
     }
     fields
@@ -253,7 +113,7 @@ fn settled(found: Vec<AppField>, always: &[String], length_max: usize) -> Vec<Ap
 /// The fields of one collection, as requests see them.
 pub struct Known {
     pub fields: AppFields,
-    /// `{names, custom}`.
+    /// `{names, custom, lists}`.
     variable: Value,
 }
 
@@ -275,10 +135,16 @@ impl Session {
     }
     /// Takes fields that were read before.
     pub fn know_fields(&self, c: &Collection, fields: AppFields) {
-        let names: Vec<&str> = fields.asked().collect();
+        let (mut names, mut lists) = (Vec::new(), BTreeMap::<&str, Vec<&str>>::new());
+        for name in fields.asked() {
+            match name.split_once(IN_LIST) {
+                Some((list, name)) => lists.entry(list).or_default().push(name),
+                None => names.push(name),
+            }
+        }
         let custom: Vec<&str> =
             fields.fields.iter().filter(|f| f.asked && f.custom).map(|field| field.name.as_str()).collect();
-        let variable = json!({ "names": names, "custom": custom });
+        let variable = json!({ "names": names, "custom": custom, "lists": lists });
         let known = Arc::new(Known { fields, variable });
         self.fields.0.write().unwrap_or_else(PoisonError::into_inner).insert(c.key.clone(), known);
     }
@@ -288,32 +154,56 @@ impl Session {
     /// The app's or the script's failure; an app that says there are none.
     pub async fn discover_fields(&self, c: &Collection) -> Result<AppFields, CallError> {
         let read_at = self.caller.clock.now();
+        let optional = matches!(&c.fields, Method::Rest(rest) if rest.optional);
         let fields = match &c.fields {
-            Method::Rest(rest) => settled(self.fields_of(rest, c).await?, &rest.always, rest.length_max),
+            Method::Rest(rest) => match self.fields_of(rest, c).await {
+                Err(CallError::Refused { message, .. }) if optional && self.asks_for_none(c) => {
+                    let connector = &self.caller.connector.key;
+                    tracing::warn!(connector, collection = c.key, message, "which fields there are is not shown: none");
+                    Vec::new()
+                }
+                found => settled(found?, &rest.always, rest.limits),
+            },
             Method::Script(script) => {
                 let input = json!({ "object": self.object_of(c) });
-                let made = super::session::parse(&self.run(script, input).await?)?;
+                let made = crate::connectors::session::parse(&self.run(script, input).await?)?;
                 let made =
                     of_script(made).ok_or_else(|| CallError::Script("the script returned no fields".to_owned()))?;
-                settled(made, &[], LENGTH_MAX)
+                settled(made, &[], Limits::default())
             }
             _ => return Err(CallError::NotSupported(format!("the fields of {}", c.key))),
         };
-        if !fields.iter().any(|field| field.asked) {
+        if !optional && !fields.iter().any(|field| field.asked) {
             return Err(CallError::BadAnswer(format!("the app shows this account no field of {}", c.key)));
         }
         let fields = AppFields { read_at, fields };
         self.know_fields(c, fields.clone());
         Ok(fields)
     }
+    /// Whether nothing is asked for by name as yet.
+    fn asks_for_none(&self, c: &Collection) -> bool {
+        self.known_fields(c).is_none_or(|known| known.fields.asked().next().is_none())
+    }
     async fn fields_of(&self, rest: &FieldsRest, c: &Collection) -> Result<Vec<AppField>, CallError> {
-        let object = self.object_of(c);
-        let (mut all, mut mark) = (Vec::new(), None::<PageMark>);
+        let mut all = Vec::new();
+        for object in rest.objects(&self.caller.parameters, &self.object_of(c)) {
+            self.fields_of_object(rest, &object, &mut all).await?;
+        }
+        all.truncate(FIELDS_MAX);
+        Ok(all)
+    }
+    async fn fields_of_object(
+        &self,
+        rest: &FieldsRest,
+        object: &Value,
+        all: &mut Vec<AppField>,
+    ) -> Result<(), CallError> {
+        let mut mark = None::<PageMark>;
         for _ in 0..PAGES_MAX {
             let position = rest.paging.position(mark.as_ref())?;
             let page = rest.paging.variable(&position);
             let mut variables = self.caller.variables();
-            variables.extend([("page", &page), ("object", &object)]);
+            variables.extend([("page", &page), ("object", object)]);
             let mut outgoing = rest.request(&Env::of(&variables))?;
             if let Position::Address(address) = &position {
                 outgoing = Outgoing { path: address.clone(), from_root: true, query: Vec::new(), ..outgoing };
@@ -329,11 +219,10 @@ impl Session {
                 break;
             }
         }
-        all.truncate(FIELDS_MAX);
-        Ok(all)
+        Ok(())
     }
     /// What requests see as `fields`; null where the collection has no list of them. Read, if nobody has yet.
-    pub(super) async fn fields_variable(&self, c: &Collection) -> Result<Value, CallError> {
+    pub(in crate::connectors) async fn fields_variable(&self, c: &Collection) -> Result<Value, CallError> {
         if !c.discovers_fields() {
             return Ok(Value::Null);
         }
@@ -343,7 +232,7 @@ impl Session {
         Ok(self.known_fields(c).map(|known| known.variable.clone()).unwrap_or_default())
     }
     /// What requests see as `object`.
-    pub(super) fn object_of(&self, c: &Collection) -> Value {
+    pub(in crate::connectors) fn object_of(&self, c: &Collection) -> Value {
         let variables = self.caller.variables();
         let made = c.object.as_ref().and_then(|object| object.render(&Env::of(&variables)));
         made.map_or(Value::Null, Value::from)
@@ -353,12 +242,16 @@ impl Session {
 impl Known {
     /// The version of a mapping that is fed with these fields.
     pub fn version(&self, mapping: &[u8; 16]) -> [u8; 16] {
-        raw_hash(mapping, &self.variable["names"].to_string())
+        let (names, lists) = (&self.variable["names"], &self.variable["lists"]);
+        match lists.as_object().is_none_or(Map::is_empty) {
+            true => raw_hash(mapping, &names.to_string()),
+            false => raw_hash(mapping, &format!("{names}{lists}")),
+        }
     }
 }
 
 /// Both variables of a collection, as scripts get them.
-pub(super) fn put(input: &mut Map<String, Value>, fields: Value, object: Value) {
+pub(in crate::connectors) fn put(input: &mut Map<String, Value>, fields: Value, object: Value) {
     for (name, value) in [("fields", fields), ("object", object)] {
         if !value.is_null() {
             input.insert(name.to_owned(), value);
@@ -369,6 +262,8 @@ pub(super) fn put(input: &mut Map<String, Value>, fields: Value, object: Value) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::connectors::mapping::Mapping;
+    use crate::connectors::mapping::path::Path;
     use crate::connectors::yaml;
 
     fn rest(more: &str) -> FieldsRest {
@@ -384,7 +279,7 @@ mod tests {
         let base = url::Url::parse("https://a.example/").unwrap();
         let (found, next) = rest.page(&answer.to_string(), &[], &Position::First, &base, &Value::Null).unwrap();
         assert!(next.is_none());
-        let fields = AppFields { fields: settled(found, &rest.always, rest.length_max), ..AppFields::default() };
+        let fields = AppFields { fields: settled(found, &rest.always, rest.limits), ..AppFields::default() };
         fields.asked().map(str::to_owned).collect()
     }
 
@@ -409,6 +304,15 @@ mod tests {
     #[test]
     fn names_that_do_not_fit_are_left_out_from_the_end() {
         assert_eq!(asked(&rest(", lengthMax: 21"), &describe()), ["Id", "Name", "Phone", "Area__c"]);
+        assert_eq!(asked(&rest(", namesMax: 2"), &describe()), ["Id", "Name"]);
+    }
+
+    #[test]
+    fn an_app_is_asked_of_one_kind_after_the_other() {
+        let objects = |more: &str| rest(more).objects(&Value::Null, &json!("Order Line"));
+        assert_eq!(objects(""), [json!("Order Line")]);
+        let split = "{$split: {value: $object, by: ' '}}";
+        assert_eq!(objects(&format!(", objects: {split}")), [json!("Order"), json!("Line")]);
     }
 
     #[test]
