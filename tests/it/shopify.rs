@@ -2,6 +2,7 @@
 
 mod bulk;
 mod metafields;
+mod webhooks;
 
 use std::time::{Duration, Instant};
 

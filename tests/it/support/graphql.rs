@@ -159,7 +159,7 @@ impl Field {
     pub fn text(&self, name: &str) -> Option<&str> {
         self.args.get(name)?.as_str()
     }
-    fn first(&self) -> Option<u64> {
+    pub fn first(&self) -> Option<u64> {
         self.args.get("first")?.as_u64()
     }
     /// What it costs before it runs: a list as many points as it may have items, and two.

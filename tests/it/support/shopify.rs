@@ -29,6 +29,11 @@ pub struct World {
     clock: Clock,
     /// Records by root field and id, in the shape of the API.
     pub records: BTreeMap<&'static str, BTreeMap<u64, Value>>,
+    /// Keys and ids in the order that a list was asked for, until something changes.
+    sorted: BTreeMap<(String, &'static str), Vec<(String, u64)>>,
+    /// How deep a list may be walked by its cursors, and how often it was asked for more.
+    pub depth_max: Option<usize>,
+    pub too_deep: u32,
     /// Access tokens, and when each ends.
     pub tokens: BTreeMap<String, u64>,
     refresh_tokens: BTreeSet<String>,
@@ -94,6 +99,9 @@ impl Shop {
         let world = World {
             clock,
             records: ["orders", "customers", "products", "events"].map(|name| (name, BTreeMap::new())).into(),
+            sorted: BTreeMap::new(),
+            depth_max: None,
+            too_deep: 0,
             tokens: [(PERMANENT.to_owned(), u64::MAX)].into(),
             refresh_tokens: BTreeSet::new(),
             codes: BTreeSet::new(),
@@ -142,6 +150,24 @@ impl Shop {
         world.subscriptions.iter().filter(|one| one.topic == wanted).map(to).collect()
     }
 
+    /// The same change as an Events delivery, whose headers are of the other family and whose body names the ids.
+    pub fn event(&self, topic: &str, action: &str, id: u64) -> Hook {
+        let world = self.world();
+        let one = world.subscriptions.first().expect("a subscription");
+        let name = format!("{}Id", topic.to_lowercase());
+        let body = json!({"topic": topic, "action": action, "handle": "tide", "fields_changed": [],
+            "query_variables": {name: gid(topic, id)}});
+        let path = url::Url::parse(&one.uri).expect("a URL").path().to_owned();
+        let mut hook = hook(&path, topic, "event", &body.to_string(), CLIENT_SECRET, &one.id);
+        hook.headers.retain(|(name, _)| !name.starts_with("x-shopify-event"));
+        for (name, _) in &mut hook.headers {
+            *name = name.trim_start_matches("x-").to_owned();
+        }
+        hook.headers.push(("shopify-action".to_owned(), action.to_owned()));
+        hook.headers.push(("shopify-handle".to_owned(), "tide".to_owned()));
+        hook
+    }
+
     /// How the receiver answered.
     pub fn answered(&self, hook: &Hook, status: u16) {
         let mut world = self.world();
@@ -180,12 +206,14 @@ impl World {
         5_000_000_000 + self.next
     }
     fn put(&mut self, root: &'static str, id: u64, record: Value) -> u64 {
+        self.sorted.clear();
         self.records.get_mut(root).expect("a root").insert(id, record);
         id
     }
     /// Merges fields into a record and moves its updatedAt.
     pub fn change(&mut self, root: &'static str, id: u64, fields: Value) {
         let now = self.now();
+        self.sorted.clear();
         let record = self.records.get_mut(root).and_then(|all| all.get_mut(&id)).expect("a record");
         for (name, value) in fields.as_object().expect("fields") {
             record[name] = value.clone();
@@ -194,6 +222,7 @@ impl World {
     }
     /// Takes a record away; the events feed tells of products only.
     pub fn delete(&mut self, root: &'static str, id: u64) {
+        self.sorted.clear();
         self.records.get_mut(root).expect("a root").remove(&id).expect("a record");
         if root == "products" {
             let (event, now) = (self.id(), self.now());
@@ -237,6 +266,15 @@ impl World {
             "defaultPhoneNumber": {"phoneNumber": "+43 1"}, "addressesV2": [], "metafields": []});
         self.put("customers", id, record)
     }
+    /// So many customers of one second, some time ago.
+    pub fn crowd(&mut self, count: usize) {
+        let then = self.clock.now().before(std::time::Duration::from_secs(10)).rfc3339_seconds();
+        for _ in 0..count {
+            let id = self.customer();
+            let record = self.records.get_mut("customers").and_then(|all| all.get_mut(&id)).expect("a record");
+            (record["createdAt"], record["updatedAt"]) = (json!(then), json!(then));
+        }
+    }
     pub fn product(&mut self, variants: usize) -> u64 {
         let (id, now) = (self.id(), self.now());
         let variant = |n: usize| {
@@ -250,6 +288,17 @@ impl World {
             "status": "ACTIVE", "productType": "Shirt", "vendor": "Mill", "handle": "tee", "tags": ["new"],
             "createdAt": now, "updatedAt": now, "media": [], "variants": variants, "metafields": []});
         self.put("products", id, record)
+    }
+    /// Changes a fulfillment, and with it its order.
+    pub fn reship(&mut self, order: u64, fulfillment: u64, fields: Value) {
+        let now = self.now();
+        let mut all = self.records["orders"][&order]["fulfillments"].as_array().expect("a list").clone();
+        let one = all.iter_mut().find(|one| one["id"] == gid("Fulfillment", fulfillment)).expect("the fulfillment");
+        for (name, value) in fields.as_object().expect("fields") {
+            one[name] = value.clone();
+        }
+        one["updatedAt"] = now.into();
+        self.change("orders", order, json!({"fulfillments": all}));
     }
     /// Ships an order: the fulfillment is inside it, and the order's updatedAt moves.
     pub fn fulfillment(&mut self, order: u64, status: &str) -> u64 {
@@ -349,22 +398,31 @@ impl World {
         let id = field.text("id").and_then(|id| id.rsplit_once('/')?.1.parse().ok());
         id.ok_or_else(|| "Invalid global id".to_owned())
     }
-    fn list(&self, field: &Field) -> Result<Value, String> {
-        let filter = Filter::read(field.text("query").unwrap_or_default());
+    fn list(&mut self, field: &Field) -> Result<Value, String> {
         let by = match field.text("sortKey") {
             Some("UPDATED_AT") => "updatedAt",
             Some("CREATED_AT") => "createdAt",
             Some("ID") | None => "",
             Some(other) => return Err(format!("sortKey {other} is not known")),
         };
-        let all = self.records[field.name.as_str()].iter().filter(|(id, record)| filter.fits(**id, record));
-        let key = |id: u64, record: &Value| format!("{}|{id:020}", record[by].as_str().unwrap_or_default());
-        let mut sorted: Vec<(String, &Value)> = all.map(|(id, record)| (key(*id, record), record)).collect();
-        sorted.sort_by(|a, b| a.0.cmp(&b.0));
-        if let Some(after) = field.text("after") {
-            sorted.retain(|(key, _)| key.as_str() > after);
+        let filter = Filter::read(field.text("query").unwrap_or_default());
+        let all = &self.records[field.name.as_str()];
+        let sorted = self.sorted.entry((field.name.clone(), by)).or_insert_with(|| {
+            let key = |(id, record): (&u64, &Value)| format!("{}|{id:020}", record[by].as_str().unwrap_or_default());
+            let mut sorted: Vec<(String, u64)> = all.iter().map(|one| (key(one), *one.0)).collect();
+            sorted.sort();
+            sorted
+        });
+        let start = sorted.partition_point(|(key, _)| filter.begins_behind(by, key));
+        let after = field.text("after").map_or(start, |after| sorted.partition_point(|(key, _)| key.as_str() <= after));
+        if self.depth_max.is_some_and(|depth| after.saturating_sub(start) >= depth) {
+            self.too_deep += 1;
+            return Err("Arrays cannot be paginated past 25,000 objects".to_owned());
         }
-        let (cursors, items): (Vec<String>, Vec<&Value>) = sorted.into_iter().unzip();
+        // One more than is shown, by which it is seen whether there are more.
+        let most = usize::try_from(field.first().unwrap_or(250)).expect("small") + 1;
+        let behind = sorted[start.max(after)..].iter().filter(|(_, id)| filter.fits(*id, &all[id])).take(most);
+        let (cursors, items): (Vec<String>, Vec<&Value>) = behind.map(|(key, id)| (key.clone(), &all[id])).unzip();
         field.connection(&items, &cursors)
     }
 }
@@ -388,6 +446,17 @@ impl Filter {
             }
         }
         Self(terms)
+    }
+    /// Whether what is sorted so stands before the filter's lower bound.
+    fn begins_behind(&self, by: &str, key: &str) -> bool {
+        let bound = |name: &str| self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+        match by {
+            "updatedAt" => bound("updated_at").is_some_and(|bound| key < bound),
+            "" => {
+                bound("id").is_some_and(|bound| key < format!("|{:020}", bound.parse::<u64>().expect("an id")).as_str())
+            }
+            _ => false,
+        }
     }
     fn fits(&self, id: u64, record: &Value) -> bool {
         let text = |name: &str| record[name].as_str().unwrap_or_default().to_owned();
