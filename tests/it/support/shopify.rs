@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
-use aws_lc_rs::hmac;
+use aws_lc_rs::{digest, hmac};
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use tidemill::clock::Clock;
 
@@ -37,7 +37,8 @@ pub struct World {
     /// Access tokens, and when each ends.
     pub tokens: BTreeMap<String, u64>,
     refresh_tokens: BTreeSet<String>,
-    codes: BTreeSet<String>,
+    /// Codes, and the challenge that each was asked for with.
+    codes: BTreeMap<String, String>,
     pub subscriptions: Vec<Subscription>,
     /// Of metafields, as the API shows them.
     pub definitions: Vec<Value>,
@@ -104,7 +105,7 @@ impl Shop {
             too_deep: 0,
             tokens: [(PERMANENT.to_owned(), u64::MAX)].into(),
             refresh_tokens: BTreeSet::new(),
-            codes: BTreeSet::new(),
+            codes: BTreeMap::new(),
             subscriptions: Vec::new(),
             definitions: Vec::new(),
             denied: BTreeSet::new(),
@@ -200,6 +201,12 @@ pub fn hook(path: &str, topic: &str, event: &str, body: &str, secret: &str, subs
 impl World {
     pub fn now(&self) -> String {
         self.clock.now().rfc3339_seconds()
+    }
+    /// Whether a code is one that was given, to whoever asked for it. It is good once.
+    fn redeems(&mut self, form: &BTreeMap<String, String>) -> bool {
+        let Some(challenge) = form.get("code").and_then(|code| self.codes.remove(code)) else { return false };
+        let hash = |verifier: &String| URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, verifier.as_bytes()));
+        form.get("code_verifier").map(hash).unwrap_or_default() == challenge
     }
     pub fn id(&mut self) -> u64 {
         self.next += 1;
@@ -479,7 +486,7 @@ async fn authorize(query: web::Query<BTreeMap<String, String>>, world: Shared) -
         return HttpResponse::BadRequest().body("Oauth error invalid_request");
     }
     let code = format!("code-{}", world.id());
-    world.codes.insert(code.clone());
+    world.codes.insert(code.clone(), query.get("code_challenge").cloned().unwrap_or_default());
     let time = world.clock.now().seconds().to_string();
     let host = STANDARD.encode("admin.shopify.com/store/tide-shop");
     let state = query.get("state").cloned().unwrap_or_default();
@@ -510,7 +517,7 @@ async fn token(form: web::Form<BTreeMap<String, String>>, world: Shared) -> Http
             let used = form["refresh_token"].clone();
             world.refresh_tokens.retain(|token| *token == used);
         }
-        None | Some("authorization_code") if form.get("code").is_some_and(|code| world.codes.remove(code)) => {}
+        None | Some("authorization_code") if world.redeems(&form) => {}
         _ => return refused(),
     }
     if has("expiring", "1") {
