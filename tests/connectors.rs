@@ -22,6 +22,8 @@ mod journals;
 mod lines;
 #[path = "connectors/magento.rs"]
 mod magento;
+#[path = "connectors/published.rs"]
+mod published;
 #[path = "connectors/replay.rs"]
 mod replay;
 #[path = "connectors/shared.rs"]

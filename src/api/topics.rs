@@ -350,8 +350,13 @@ fn told_field(field: AppField) -> FieldView {
         true => "A field of the app's own, which the app lists for this connection's account.",
         false => "A field of the app's own; there are more than one request can name, so it is not asked for.",
     };
+    // A field of a list's items is at them.
+    let path = match field.name.split_once("[].") {
+        Some((list, name)) => format!("{list}[].customFields.{name}"),
+        None => format!("customFields.{}", field.name),
+    };
     FieldView {
-        path: format!("customFields.{}", field.name),
+        path,
         title: some(field.label).unwrap_or(field.name),
         description: description.to_owned(),
         kind: None,

@@ -51,6 +51,7 @@ impl Collection {
             said("scan", &self.scan),
             said("deleted", &self.deleted),
             said("fetch", &self.fetch),
+            said("fields", &self.fields),
         ];
         all.into_iter().flatten().collect()
     }

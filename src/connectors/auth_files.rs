@@ -78,8 +78,8 @@ pub struct OAuth2File {
     /// Further query parameters of that address.
     #[serde(default)]
     pub authorize: Pairs,
-    #[serde(default)]
-    pub pkce: Pkce,
+    /// Whether the code is bound to a secret of ours (RFC 7636): `S256` where it is not said, or `none`; may be a hole.
+    pub pkce: Option<Template>,
     /// How the app signs the query with which it sends people back.
     pub redirect_signature: Option<SignatureFile>,
     /// The header that the token is sent in; `Authorization` where it is not said.
@@ -130,6 +130,16 @@ impl OAuth2File {
     pub fn authorizes(&self) -> bool {
         self.authorize_url.is_some() && self.allows(Grant::AuthorizationCode)
     }
+    /// Whether the code is bound to a secret of ours. The error is one sentence.
+    pub fn binds_code(&self, env: &Env<'_>) -> Result<bool, String> {
+        match self.pkce.as_ref().map(|pkce| pkce.render(env)) {
+            None => Ok(true),
+            Some(Some(said)) if said == "S256" => Ok(true),
+            // For apps that refuse parameters they do not know.
+            Some(Some(said)) if said == "none" => Ok(false),
+            Some(said) => Err(format!("pkce is S256 or none, not {:?}", said.unwrap_or_default())),
+        }
+    }
     /// The parameters that the flow itself brings.
     pub fn brings(&self) -> impl Iterator<Item = &str> {
         let redirect = self.from_redirect.0.iter().map(|(name, _)| name.as_str());
@@ -166,16 +176,6 @@ pub enum Grant {
     ClientCredentials,
     /// A signed token for a token (RFC 7523, section 2.1), on behalf of the subject.
     JwtBearer,
-}
-
-/// Whether the code is bound to a secret of ours (RFC 7636).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
-pub enum Pkce {
-    #[default]
-    S256,
-    /// For apps that refuse parameters they do not know.
-    #[serde(rename = "none")]
-    Off,
 }
 
 /// Names and names, in the file's order.

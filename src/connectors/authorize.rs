@@ -12,7 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 use url::Url;
 
-use super::auth_files::{AuthFile, ClientAuth, Grant, OAuth2File, Pkce, RevokeMethod};
+use super::auth_files::{AuthFile, OAuth2File, RevokeMethod};
 use super::caller::{Caller, Outgoing};
 use super::mapping::Env;
 use super::refresh::{address, ask_token, client_id, missing, read_token, with_client};
@@ -21,18 +21,6 @@ use super::{CallError, Credentials, Parameters, Session, auth};
 use crate::clock::Clock;
 use crate::domain::secret::Secret;
 use crate::outbound::{self, Method};
-
-/// Query parameters that the flow itself sets.
-const OURS: &[&str] = &[
-    "response_type",
-    "client_id",
-    "redirect_uri",
-    "scope",
-    "state",
-    "code_challenge",
-    "code_challenge_method",
-    "client_secret",
-];
 
 /// Where to send a person.
 #[derive(Debug)]
@@ -84,10 +72,7 @@ impl Connector {
             return Err("the address of the app's consent page is no web address".to_owned());
         }
         let id = client_id(file, &env).map_err(told)?;
-        let verifier = match file.pkce {
-            Pkce::S256 => Some(verifier()?),
-            Pkce::Off => None,
-        };
+        let verifier = file.binds_code(&env)?.then(verifier).transpose()?;
         let scope = file.scope(&env);
         let mut query = address.query_pairs_mut();
         query.append_pair("response_type", "code").append_pair("client_id", &id);
@@ -130,11 +115,6 @@ impl Connector {
         }
     }
 
-    /// What is wrong with `auth`: the field and a sentence.
-    pub(super) fn wrong_auth(&self) -> Option<(&'static str, String)> {
-        self.oauth2s().find_map(|file| self.wrong_oauth2(file).or_else(|| wrong_jwt(file)))
-    }
-
     pub(super) fn oauth2s(&self) -> impl Iterator<Item = &OAuth2File> {
         self.auth.iter().filter_map(|way| match way {
             AuthFile::Oauth2(file) => Some(&**file),
@@ -156,39 +136,6 @@ impl Connector {
         let fixed = Map::from_iter([("baseUri".to_owned(), Value::from(text))]);
         self.base_uri.choose(&fixed)
     }
-
-    fn wrong_oauth2(&self, file: &OAuth2File) -> Option<(&'static str, String)> {
-        if file.grants.contains(&Grant::AuthorizationCode) && file.authorize_url.is_none() {
-            return Some(("auth.oauth2.authorizeUrl", "the grant authorization-code needs it".to_owned()));
-        }
-        if file.authorize_url.is_some() && !file.allows(Grant::AuthorizationCode) {
-            return Some(("auth.oauth2.grants", "authorizeUrl needs authorization-code among them".to_owned()));
-        }
-        if let Some(name) = file.brings().find(|name| self.parameters.property(name).is_none()) {
-            let message = format!("{name:?} is not among the parameters");
-            let redirected = file.from_redirect.0.iter().any(|(n, _)| n == name);
-            return Some((if redirected { "auth.oauth2.fromRedirect" } else { "auth.oauth2.fromAnswer" }, message));
-        }
-        if let Some((name, _)) = file.authorize.0.iter().find(|(name, _)| OURS.contains(&name.as_str())) {
-            return Some(("auth.oauth2.authorize", format!("{name:?} is set by the flow itself")));
-        }
-        let revoke = file.revoke.as_ref()?;
-        (revoke.url.is_some() == revoke.path.is_some())
-            .then(|| ("auth.oauth2.revoke", "give either url or path".to_owned()))
-    }
-}
-
-/// What is wrong with signed tokens: the field and a sentence.
-fn wrong_jwt(file: &OAuth2File) -> Option<(&'static str, String)> {
-    if file.client_auth == ClientAuth::Assertion && file.assertion.is_none() {
-        return Some(("auth.oauth2.assertion", "clientAuth: assertion needs it".to_owned()));
-    }
-    if file.grants.contains(&Grant::JwtBearer) && file.jwt.is_none() {
-        return Some(("auth.oauth2.jwt", "the grant jwt-bearer needs it".to_owned()));
-    }
-    let wrong = |part: &Option<super::jwt::JwtFile>| part.as_ref().and_then(super::jwt::JwtFile::fault);
-    let assertion = wrong(&file.assertion).map(|(_, message)| ("auth.oauth2.assertion.claims", message));
-    assertion.or_else(|| wrong(&file.jwt).map(|(_, message)| ("auth.oauth2.jwt.claims", message)))
 }
 
 /// Exchanges a code for credentials. `parameters` are all that are known, with defaults. The call belongs on the runtime

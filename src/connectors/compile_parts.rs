@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::compile::{Builder, Found};
 use super::each::Each;
-use super::fields_rest::FieldsRest;
+use super::fields_rest::{FieldsRest, QueryFieldsFile};
 use super::files::{CollectionFile, CursorFile, ListFile, Span};
 use super::folder::SpecError;
 use super::join::Join;
@@ -56,7 +56,11 @@ fn collection(builder: &Builder<'_>, shared: &SharedFile, key: &str, templated: 
     let besides: Vec<&Path> = besides.into_iter().chain([said.record.deleted.as_ref()]).flatten().collect();
     let map = Mapping::read(&map_path, builder.text(&map_path)?, &["parameters"])?.closed(&besides);
     let fields = |file: &str, text: &str| FieldsRest::new(file, &yaml::read(file, text)?, &map, &besides);
-    let fields = builder.method(&at("fields"), Some(&fields), None)?;
+    let asked = |found: &Found<'_>| {
+        let file: QueryFieldsFile = yaml::read(&found.path, found.text)?;
+        FieldsRest::new(&found.path, &file.request(builder, found)?, &map, &besides)
+    };
+    let fields = builder.method_or_query(&at("fields"), &fields, &asked)?;
     check_lists(&path, &pull)?;
     check_topic(&path, &file, templated)?;
     check_members(&map_path, &file.topic.value, &map)?;

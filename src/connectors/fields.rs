@@ -1,18 +1,19 @@
 //! The fields that an account has (`data/<collection>/fields.…`): read from the app, and given to requests as
-//! `{{fields.names}}`, `$fields.names` and `$fields.all`.
+//! `{{fields.names}}`, `$fields.names` and `$fields.all`; those of a list's items (`variants[].size`) as
+//! `$fields.lists.variants`.
 //!
 //! Always true: what is kept is bounded, in number and in length; the names to ask for come in one order, whatever order
 //! the app gives them in, so that the same fields make the same request. Not here: when they are read again and what
 //! follows from a change (`actors::watcher::fields`), where they are kept (`store`).
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use serde_json::{Map, Value, json};
 
 use super::caller::Outgoing;
 use super::each::Part;
-use super::fields_rest::{FieldsRest, LENGTH_MAX};
+use super::fields_rest::{FieldsRest, Limits};
 use super::mapping::Env;
 use super::paging::Position;
 use super::spec::{Collection, Method};
@@ -22,13 +23,15 @@ use crate::domain::app_field::{AppField, AppFields};
 use crate::domain::snapshot::raw_hash;
 
 /// Fields of one collection that are looked at; an org of Salesforce has at most 800 of its own per object.
-const FIELDS_MAX: usize = 5_000;
+pub(super) const FIELDS_MAX: usize = 5_000;
 /// Pages of such a list.
 const PAGES_MAX: usize = 50;
-/// Bytes of a name, and of what people see.
-const NAME_BYTES_MAX: usize = 255;
+/// Bytes of a name (a metafield of Shopify has up to 320, and what list it is of), and of what people see.
+const NAME_BYTES_MAX: usize = 384;
 const LABEL_CHARS_MAX: usize = 255;
 const KIND_CHARS_MAX: usize = 64;
+/// What stands between a list of a record and a field of its items, in a field's name: `variants[].size`.
+const IN_LIST: &str = "[].";
 
 /// What `fields.js` returns: a list, or `{fields: [...]}`; each a name, or `{name, label, type, custom}`.
 fn of_script(value: Value) -> Option<Vec<AppField>> {
@@ -55,7 +58,7 @@ fn of_script(value: Value) -> Option<Vec<AppField>> {
 }
 
 /// Bounds what an app said, and puts first what is asked for in any case.
-fn settled(found: Vec<AppField>, always: &[String], length_max: usize) -> Vec<AppField> {
+fn settled(found: Vec<AppField>, always: &[String], limits: Limits) -> Vec<AppField> {
     let mut fields: Vec<AppField> = Vec::new();
     let mut known = BTreeSet::new();
     let first = |name: &String| AppField {
@@ -78,13 +81,14 @@ fn settled(found: Vec<AppField>, always: &[String], length_max: usize) -> Vec<Ap
     // The app's maker's own before those of the account: they are what mapping needs.
     rest.sort_by(|a, b| (a.custom, &a.name).cmp(&(b.custom, &b.name)));
     fields.extend(rest);
-    let mut length = 0;
+    let (mut length, mut count) = (0, 0);
     for field in fields.iter_mut().filter(|field| field.asked) {
         length += field.name.len() + 1;
-        field.asked = length <= length_max.saturating_add(1);
+        count += 1;
+        field.asked = length <= limits.bytes.saturating_add(1) && count <= limits.names;
     }
     let dropped = fields.iter().filter(|field| field.custom && !field.asked).count();
-    if length > length_max.saturating_add(1) {
+    if length > limits.bytes.saturating_add(1) || count > limits.names {
         tracing::warn!(dropped, "an account has more custom fields than one request can name; some are not asked for");
     }
     fields
@@ -93,7 +97,7 @@ fn settled(found: Vec<AppField>, always: &[String], length_max: usize) -> Vec<Ap
 /// The fields of one collection, as requests see them.
 pub struct Known {
     pub fields: AppFields,
-    /// `{names, custom, all}`.
+    /// `{names, custom, all, lists}`.
     variable: Value,
     /// The types count too: a value is asked for, or read, by them.
     is_typed: bool,
@@ -121,12 +125,18 @@ impl Session {
     }
     /// Takes fields that were read before.
     pub fn know_fields(&self, c: &Collection, fields: AppFields) {
-        let names: Vec<&str> = fields.asked().collect();
+        let (mut names, mut lists) = (Vec::new(), BTreeMap::<&str, Vec<&str>>::new());
+        for name in fields.asked() {
+            match name.split_once(IN_LIST) {
+                Some((list, name)) => lists.entry(list).or_default().push(name),
+                None => names.push(name),
+            }
+        }
         let custom: Vec<&str> =
             fields.fields.iter().filter(|f| f.asked && f.custom).map(|field| field.name.as_str()).collect();
         let all = fields.fields.iter().filter(|field| field.asked);
         let all: Value = all.map(|f| json!({ "name": f.name, "type": f.kind, "custom": f.custom })).collect();
-        let variable = json!({ "names": names, "custom": custom, "all": all });
+        let variable = json!({ "names": names, "custom": custom, "all": all, "lists": lists });
         let is_typed = c.fields.rest().is_some_and(FieldsRest::is_typed);
         let known = Arc::new(Known { fields, variable, is_typed });
         self.fields.0.write().unwrap_or_else(PoisonError::into_inner).insert(c.key.clone(), known);
@@ -138,14 +148,14 @@ impl Session {
     pub async fn discover_fields(&self, c: &Collection) -> Result<AppFields, CallError> {
         let read_at = self.caller.clock.now();
         let fields = match &c.fields {
-            Method::Rest(rest) => settled(self.fields_of(rest, c).await?, &rest.always, rest.length_max),
+            Method::Rest(rest) => settled(self.fields_of(rest, c).await?, &rest.always, rest.limits),
             Method::Script(script) => {
                 let mut input = Map::new();
                 self.told(c).put(&mut input);
                 let made = super::session::parse(&self.run(script, input.into()).await?)?;
                 let made =
                     of_script(made).ok_or_else(|| CallError::Script("the script returned no fields".to_owned()))?;
-                settled(made, &[], LENGTH_MAX)
+                settled(made, &[], Limits::default())
             }
             _ => return Err(CallError::NotSupported(format!("the fields of {}", c.key))),
         };
@@ -229,7 +239,11 @@ impl Session {
 impl Known {
     /// The version of a mapping that is fed with these fields.
     pub fn version(&self, mapping: &[u8; 16]) -> [u8; 16] {
-        raw_hash(mapping, &self.variable[if self.is_typed { "all" } else { "names" }].to_string())
+        let (fields, lists) = (&self.variable[if self.is_typed { "all" } else { "names" }], &self.variable["lists"]);
+        match lists.as_object().is_none_or(Map::is_empty) {
+            true => raw_hash(mapping, &fields.to_string()),
+            false => raw_hash(mapping, &format!("{fields}{lists}")),
+        }
     }
 }
 
@@ -253,7 +267,7 @@ mod tests {
         let base = url::Url::parse("https://a.example/").unwrap();
         let (found, next) = rest.page(&answer.to_string(), &[], &Position::First, &base, &Value::Null).unwrap();
         assert!(next.is_none());
-        let fields = AppFields { fields: settled(found, &rest.always, rest.length_max), ..AppFields::default() };
+        let fields = AppFields { fields: settled(found, &rest.always, rest.limits), ..AppFields::default() };
         fields.asked().map(str::to_owned).collect()
     }
 

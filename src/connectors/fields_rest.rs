@@ -1,4 +1,4 @@
-//! `fields.rest.yml`: the app's list of the fields that an account has, as a request and what its answers say.
+//! `fields.rest.yml` and `fields.graphql.yml`: the app's list of the fields that an account has, as a request and what its answers say.
 //!
 //! Always true: a field that is neither the account's own nor asked for is left out at once. Not here: when it is asked
 //! (`connectors::fields`).
@@ -10,7 +10,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::caller::Outgoing;
+use super::compile::{Builder, Found};
 use super::each::{Each, EachFile, Part};
+use super::fields::FIELDS_MAX;
 use super::files::{HttpMethod, PagingFile, Pairs, Values, ordered};
 use super::folder::SpecError;
 use super::mapping::path::Path;
@@ -18,14 +20,27 @@ use super::mapping::{Env, Mapping, reads};
 use super::paging::{Paging, Position, Seen};
 use super::rest::{BODY_VARIABLES, Rest, not_json};
 use super::template::Template;
-use super::values;
 use super::yaml::Placed;
-use super::{CallError, PageMark};
+use super::{CallError, PageMark, graphql, values};
 use crate::domain::app_field::AppField;
 use crate::domain::json::Json;
 
 /// Bytes of all names to ask for with commas between, where the file does not say.
-pub const LENGTH_MAX: usize = 64 * 1024;
+const LENGTH_MAX: usize = 64 * 1024;
+
+/// How much is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub names: usize,
+    /// With commas between.
+    pub bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { names: FIELDS_MAX, bytes: LENGTH_MAX }
+    }
+}
 
 /// `data/<collection>/fields.rest.yml`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -44,7 +59,7 @@ pub struct FieldsFile {
     paging: PagingFile,
     /// Where the fields are: a list, or an object, whose members are then `{key, value}`.
     records: Path,
-    /// Expressions over one of them.
+    /// Expressions over one of them. A name such as `variants[].size` is of the items of that list of a record.
     #[schemars(with = "super::schemas::Expression")]
     name: Placed,
     #[schemars(with = "Option<super::schemas::Expression>")]
@@ -65,6 +80,8 @@ pub struct FieldsFile {
     below: Option<String>,
     /// Bytes of all names with commas between; what is over that is not asked for.
     length_max: Option<usize>,
+    /// How many are asked for; what is over that is not.
+    names_max: Option<usize>,
     /// Asked once for each of these; what all show is put together, and one that the app refuses is left out.
     each: Option<EachFile>,
     /// An account that may not see the list goes on without it.
@@ -74,6 +91,62 @@ pub struct FieldsFile {
     #[serde(default, deserialize_with = "ordered")]
     #[schemars(with = "std::collections::BTreeMap<String, super::schemas::Expression>")]
     types: Vec<(String, Placed)>,
+}
+
+/// `data/<collection>/fields.graphql.yml`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct QueryFieldsFile {
+    query: String,
+    #[schemars(with = "Option<super::schemas::Expression>")]
+    variables: Option<Placed>,
+    each: Option<EachFile>,
+    #[serde(default)]
+    paging: PagingFile,
+    records: Path,
+    #[schemars(with = "super::schemas::Expression")]
+    name: Placed,
+    #[schemars(with = "Option<super::schemas::Expression>")]
+    label: Option<Placed>,
+    #[serde(rename = "type")]
+    #[schemars(with = "Option<super::schemas::Expression>")]
+    kind: Option<Placed>,
+    #[schemars(with = "Option<super::schemas::Expression>")]
+    custom: Option<Placed>,
+    #[serde(rename = "where")]
+    #[schemars(with = "Option<super::schemas::Expression>")]
+    only: Option<Placed>,
+    names_max: Option<usize>,
+    #[serde(default)]
+    optional: bool,
+}
+
+impl QueryFieldsFile {
+    /// The same as a request.
+    pub fn request(self, builder: &Builder<'_>, found: &Found<'_>) -> Result<FieldsFile, SpecError> {
+        let (path, body) = graphql::request(builder, found, &self.query, self.variables)?;
+        Ok(FieldsFile {
+            method: HttpMethod::Post,
+            path,
+            query: Values::default(),
+            headers: Pairs::default(),
+            body: Some(body),
+            paging: graphql::paging(self.paging, &self.records),
+            records: self.records,
+            name: self.name,
+            label: self.label,
+            kind: self.kind,
+            custom: self.custom,
+            only: self.only,
+            always: Vec::new(),
+            below: None,
+            length_max: None,
+            names_max: self.names_max,
+            each: self.each,
+            optional: self.optional,
+            types: Vec::new(),
+        })
+    }
 }
 
 /// The same, compiled.
@@ -94,7 +167,7 @@ pub struct FieldsRest {
     /// What mapping, id and times of a record are made of.
     mapped: BTreeSet<String>,
     pub(super) below: Option<String>,
-    pub(super) length_max: usize,
+    pub(super) limits: Limits,
     each: Option<Each>,
     pub(super) optional: bool,
     types: Vec<(String, Mapping)>,
@@ -130,7 +203,10 @@ impl FieldsRest {
             always: fields.always.clone(),
             mapped,
             below: fields.below.clone(),
-            length_max: fields.length_max.unwrap_or(LENGTH_MAX),
+            limits: Limits {
+                names: fields.names_max.unwrap_or(FIELDS_MAX),
+                bytes: fields.length_max.unwrap_or(LENGTH_MAX),
+            },
             each: fields.each.as_ref().map(|each| Each::new(file, each, &["parameters", values::NAME])).transpose()?,
             optional: fields.optional,
             types: types.collect::<Result<_, SpecError>>()?,

@@ -126,21 +126,14 @@ pub(super) struct QueryCallFile {
 /// A list of records.
 pub fn list(builder: &Builder<'_>, found: &Found<'_>, record: &RecordSpec) -> Result<ListRest, SpecError> {
     let file: QueryListFile = yaml::read(&found.path, found.text)?;
-    let mut paging = file.paging.unwrap_or_default();
-    if paging.size.is_some() && paging.kind == PagingKind::None {
-        paging.kind = PagingKind::Cursor;
-    }
-    if paging.kind == PagingKind::Cursor {
-        let beside = |name: &str| page_info(&file.records.list, name);
-        paging.next.get_or_insert_with(|| beside("endCursor"));
-        paging.more.get_or_insert_with(|| beside("hasNextPage"));
-    }
+    let paging = paging(file.paging.unwrap_or_default(), &file.records.list);
+    let (path, body) = request(builder, found, &file.query, file.variables)?;
     let list = ListFile {
         method: HttpMethod::Post,
-        path: path(builder, found)?,
+        path,
         query: Values::default(),
         headers: Pairs::default(),
-        body: Some(body(builder, found, &file.query, file.variables)?),
+        body: Some(body),
         budget: None,
         since: Pairs::default(),
         until: file.until,
@@ -162,12 +155,13 @@ pub fn list(builder: &Builder<'_>, found: &Found<'_>, record: &RecordSpec) -> Re
 /// One record.
 pub fn fetch(builder: &Builder<'_>, found: &Found<'_>) -> Result<FetchRest, SpecError> {
     let file: QueryFetchFile = yaml::read(&found.path, found.text)?;
+    let (path, body) = request(builder, found, &file.query, file.variables)?;
     let fetch = FetchFile {
         method: HttpMethod::Post,
-        path: path(builder, found)?,
+        path,
         query: Values::default(),
         headers: Pairs::default(),
-        body: Some(body(builder, found, &file.query, file.variables)?),
+        body: Some(body),
         budget: None,
         record: file.record,
         // The path is every query's: a 404 of it says nothing of the record.
@@ -201,17 +195,40 @@ fn call_of(
     variables: Option<Placed>,
     result: Option<Placed>,
 ) -> Result<CallRest, SpecError> {
+    let (path, body) = request(builder, found, query, variables)?;
     let call = CallFile {
         method: HttpMethod::Post,
-        path: path(builder, found)?,
+        path,
         query: Values::default(),
         headers: Pairs::default(),
-        body: Some(body(builder, found, query, variables)?),
+        body: Some(body),
         budget: None,
         result,
         gone: Some(Vec::new()),
     };
     CallRest::new(&found.path, &call)
+}
+
+/// Where a query goes, and what is sent.
+pub fn request(
+    builder: &Builder<'_>,
+    found: &Found<'_>,
+    query: &str,
+    variables: Option<Placed>,
+) -> Result<(Template, Placed), SpecError> {
+    Ok((path(builder, found)?, body(builder, found, query, variables)?))
+}
+
+/// How a list of which a file says only the size goes on.
+pub fn paging(mut paging: PagingFile, list: &Path) -> PagingFile {
+    if paging.size.is_some() && paging.kind == PagingKind::None {
+        paging.kind = PagingKind::Cursor;
+    }
+    if paging.kind == PagingKind::Cursor {
+        paging.next.get_or_insert_with(|| page_info(list, "endCursor"));
+        paging.more.get_or_insert_with(|| page_info(list, "hasNextPage"));
+    }
+    paging
 }
 
 /// `pageInfo` stands beside `nodes` or `edges`.
@@ -240,8 +257,25 @@ fn body(builder: &Builder<'_>, found: &Found<'_>, query: &str, variables: Option
     Ok(Placed { node: Node::Map(members), ..all })
 }
 
+/// A query that is sent as it is, or an expression that makes it, with the collection's fragments behind it.
+pub fn written(builder: &Builder<'_>, found: &Found<'_>, query: Placed) -> Result<Placed, SpecError> {
+    let line = query.line;
+    let placed = |node: Node| Placed { node, line };
+    let operator = |name: &str, of: Placed| placed(Node::Map(vec![(name.to_owned(), of)]));
+    if let Node::Text(query) = &query.node {
+        return Ok(operator("$literal", placed(Node::Text(text(builder, found, query)?))));
+    }
+    let dir = found.path.rsplit_once('/').map_or("", |(dir, _)| dir);
+    let fragments = format!("{dir}/fragments.graphql");
+    let behind = match builder.folder.has(&fragments) {
+        true => format!("\n{}", builder.text(&fragments)?.trim()),
+        false => String::new(),
+    };
+    Ok(operator("$concat", placed(Node::List(vec![query, placed(Node::Text(behind))]))))
+}
+
 /// A query's text, the collection's fragments behind it where it spreads them.
-pub fn text(builder: &Builder<'_>, found: &Found<'_>, query: &str) -> Result<String, SpecError> {
+fn text(builder: &Builder<'_>, found: &Found<'_>, query: &str) -> Result<String, SpecError> {
     let wrong = |message: &str| Err(SpecError::in_file(found.path.clone(), message).field("query"));
     let mut text = query.trim().to_owned();
     let dir = found.path.rsplit_once('/').map_or("", |(dir, _)| dir);

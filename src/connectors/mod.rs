@@ -9,6 +9,7 @@ mod absent;
 mod across;
 mod api;
 mod auth;
+mod auth_checks;
 mod auth_files;
 mod authorize;
 mod budget;

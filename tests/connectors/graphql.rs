@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tidemill::connectors::{CallError, PullQuery, Session};
+use tidemill::domain::app_field::AppFields;
 use tidemill::domain::time::Millis;
 
 use super::app::{App, Reply, Request};
@@ -17,7 +18,12 @@ fn variables(request: &Request) -> Value {
 
 fn session(app: &App) -> Session {
     let given = json!({"shop": "tide-shop.myshopify.com"});
-    app.session(&connector("shopify"), given, json!({"accessToken": "shpat_1"}))
+    let session = app.session(&connector("shopify"), given, json!({"accessToken": "shpat_1"}));
+    // A shop without metafields, as it was found to be before.
+    for c in &session.connector().collections {
+        session.know_fields(c, AppFields::default());
+    }
+    session
 }
 
 fn product(id: u64, variants: &[u64], more: bool) -> Value {

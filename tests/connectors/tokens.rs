@@ -32,6 +32,7 @@ parametersSchema:
     clientId: {type: string}
     clientSecret: {type: string, writeOnly: true}
     certificateId: {type: string}
+    bits: {type: integer, default: 256}
     privateKey: {type: string, writeOnly: true}
 "#;
 
@@ -127,8 +128,32 @@ fn what_is_missing_is_said_when_the_folder_is_loaded() {
         ("grants: [jwt-bearer]", "field auth.oauth2.jwt: the grant jwt-bearer needs it"),
         ("jwt: {algorithm: HS256, key: x}", "\"HS256\" is not one of RS256, PS256"),
         ("jwt: {algorithm: RS256, key: x, claims: {a: $nobody.x}}", "field auth.oauth2.jwt.claims"),
+        ("pkce: plain", "field auth.oauth2.pkce: pkce is S256 or none, not \"plain\""),
+        ("pkce: \"{{parameters.clientId}}\"", "field auth.oauth2.pkce: pkce is S256 or none, not \"\""),
+        (
+            "pkce: \"S{{parameters.bits}}\"",
+            "field auth.oauth2.pkce: a hole in it is a parameter with `enum: [S256, none]`",
+        ),
     ] {
         let error = made(auth).err().unwrap();
         assert!(error.contains(said), "{error}");
+    }
+}
+
+#[test]
+fn an_integration_turns_pkce_on_where_the_app_documents_neither() {
+    for key in ["hubspot", "shopify"] {
+        let app = REGISTRY.get(key).unwrap();
+        for (given, bound) in [(json!({}), false), (json!({"pkce": "none"}), false), (json!({"pkce": "S256"}), true)] {
+            let mut parameters = json!({"clientId": "c-1", "shop": "tide-shop.myshopify.com"});
+            if key == "hubspot" {
+                parameters.as_object_mut().unwrap().shift_remove("shop");
+            }
+            parameters.as_object_mut().unwrap().extend(given.as_object().unwrap().clone());
+            let whole = app.parameters.fill(parameters.as_object().unwrap()).unwrap();
+            let consent = app.consent(&whole, "https://tide.example/oauth/callback", "s").unwrap();
+            let challenged = consent.address.query_pairs().any(|(name, _)| name == "code_challenge");
+            assert_eq!((challenged, consent.verifier.is_some()), (bound, bound), "{key}: {}", consent.address);
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! A Shopify shop, connected through the real engine: connecting, polls, webhooks, privacy, and issue 4's case 4.
 
 mod bulk;
+mod metafields;
+mod webhooks;
 
 use std::time::{Duration, Instant};
 
@@ -43,11 +45,19 @@ struct Desk {
 
 impl Desk {
     async fn new() -> Self {
+        Self::with(json!({})).await
+    }
+
+    /// With further parameters of the integration.
+    async fn with(more: Value) -> Self {
         let node = Node::start_with(SETTINGS, api::configure).await;
         let shop = Shop::start(node.engine.clock.clone());
         node.post(&at("users"), json!({"username": "ada"})).await.ok();
-        let parameters = json!({"baseUri": shop.url, "clientId": CLIENT_ID, "clientSecret": CLIENT_SECRET,
+        let mut parameters = json!({"baseUri": shop.url, "clientId": CLIENT_ID, "clientSecret": CLIENT_SECRET,
             "formerSecret": "shpss_of-before"});
+        for (name, value) in more.as_object().expect("parameters") {
+            parameters[name] = value.clone();
+        }
         let made = node.post(&at("integrations"), json!({"connector": "shopify", "parameters": parameters})).await.ok();
         let integration = text(&made["integration"]["integrationId"]);
         Self { node, shop, integration }
@@ -188,6 +198,32 @@ async fn a_shop_connects_in_the_browser_and_only_a_redirect_that_it_signed_is_be
     desk.node.state.clock.raise(desk.node.state.clock.now().after(Duration::from_secs(3_700)));
     assert_eq!(desk.sync(&id, "incremental").await, "completed");
     assert!(desk.shop.world().forms.iter().any(|form| form["grant_type"] == "refresh_token"));
+    desk.node.stop().await;
+}
+
+#[actix::test]
+async fn the_code_is_bound_to_a_secret_of_ours_where_the_integration_says_so() {
+    for (pkce, challenged) in [("none", false), ("S256", true)] {
+        let desk = Desk::with(json!({"pkce": pkce})).await;
+        let mut browser = Browser::new(&[(PUBLIC, &desk.node.url(""))]);
+        let token = text(&desk.node.get("/2024-03/users/ada/token").await.ok()["token"]);
+        let swap = browser.get(&format!("{PUBLIC}/connect?token={token}&connector=shopify")).await;
+        let page: Page = browser.get(swap.onward().as_str()).await;
+        let mut form = page.form("oauth2");
+        form.retain(|(name, _)| name != "p.shop");
+        form.push(("p.shop".to_owned(), SHOP.to_owned()));
+        let consent = browser.post(&format!("{PUBLIC}/connect"), &form).await.onward();
+        assert_eq!(consent.query_pairs().any(|(name, _)| name == "code_challenge"), challenged, "{consent}");
+        let back = browser.get(consent.as_str()).await.onward();
+        let end = browser.get(back.as_str()).await;
+        assert!(end.status == 200 && end.text.contains("is connected"), "{}", end.text);
+        assert_eq!(desk.shop.world().forms[0].contains_key("code_verifier"), challenged);
+        desk.node.stop().await;
+    }
+    let desk = Desk::new().await;
+    let parameters = json!({"clientId": CLIENT_ID, "clientSecret": CLIENT_SECRET, "pkce": "plain"});
+    let refused = desk.node.post(&at("integrations"), json!({"connector": "shopify", "parameters": parameters})).await;
+    assert!(refused.status == 422 && refused.text.contains("pkce"), "{} {}", refused.status, refused.text);
     desk.node.stop().await;
 }
 

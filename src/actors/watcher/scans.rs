@@ -159,14 +159,16 @@ fn begin(run: &Run<'_>, c: &Collection, walked: &Walked) -> Windows {
     Windows::new(cut, plan::PAGES_MAX, IDS_MAX.saturating_sub(walked.shown.len()))
 }
 
-/// Ids without records: those that we do not know are fetched, where a scan is how new records are found.
+/// Ids without records: those that we do not know are fetched, where a scan is how new records are found, or where the list
+/// of changes may end at a ceiling before it has shown all.
 async fn unknown(
     run: &Run<'_>,
     c: &Collection,
     records: Vec<AppRecord>,
     ids: &[[u8; 16]],
 ) -> Result<std::result::Result<Vec<Sighting>, CallError>> {
-    if c.detects.created != Detection::FullScan || !c.fetches() {
+    let is_cut = c.cursor.ceiling.is_some() && !c.cursor.breaks_ties && !c.lists_ties();
+    if !(is_cut || c.detects.created == Detection::FullScan) || !c.fetches() {
         return Ok(Ok(Vec::new()));
     }
     let known = run.deps.store.snapshot_rows(run.account.connection.id, &c.key, ids)?;

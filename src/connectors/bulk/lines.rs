@@ -1,10 +1,10 @@
 //! A file with one JSON object per line, read in pieces.
 //!
-//! Always true: a piece ends between two records; parts of a record are lines of their own behind it, which name it, and
-//! are put back where the list shows them, so that a record maps to the same whichever way it came (its raw text may
+//! Always true: a piece ends between two records; parts of a record are lines of their own behind it, which name it (or one of its
+//! parts), and are put back where the list shows them, so that a record maps to the same whichever way it came (its raw text may
 //! differ: the list says how its own parts go on). Not here: asking for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -21,7 +21,7 @@ use crate::connectors::{AppRecord, CallError};
 /// Parts of one record.
 const PARTS_MAX: usize = 100_000;
 
-/// Where the parts of a record are put.
+/// Where the parts of a record are put: in it, or in the part that they name.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PartFile {
@@ -56,7 +56,34 @@ pub fn ends(range: Option<&str>, offset: u64, length: usize) -> Result<bool, Cal
 struct Group<'t> {
     line: &'t str,
     id: String,
-    parts: Vec<(usize, &'t RawValue)>,
+    parts: Vec<Part<'t>>,
+    /// Where a part is among them, by its id.
+    places: HashMap<String, usize>,
+}
+
+struct Part<'t> {
+    kind: usize,
+    text: &'t RawValue,
+    /// The part that it is a part of; the record, where there is none.
+    of: Option<usize>,
+}
+
+impl<'t> Group<'t> {
+    fn add(&mut self, parent: &str, id: String, kind: usize, line: &'t str) -> Result<(), CallError> {
+        let of = match self.places.get(parent) {
+            _ if parent == self.id => None,
+            // Apps nest connections to a depth of two.
+            Some(place) if self.parts.get(*place).is_some_and(|part| part.of.is_none()) => Some(*place),
+            Some(_) => return Err(bad("parts are nested deeper than a part of a part")),
+            None => return Err(bad("a part does not follow its record")),
+        };
+        self.places.insert(id, self.parts.len());
+        self.parts.push(Part { kind, text: raw(line)?, of });
+        if self.parts.len() > PARTS_MAX {
+            return Err(bad("a record has too many parts"));
+        }
+        Ok(())
+    }
 }
 
 impl Parts {
@@ -90,13 +117,13 @@ impl Parts {
                 (None, _) => {
                     records.extend(group.take().map(|done| self.record(&done, spec)).transpose()?);
                     whole = from;
-                    group = Some(Group { line, id, parts: Vec::new() });
+                    group = Some(Group { line, id, parts: Vec::new(), places: HashMap::new() });
                 }
-                (Some(parent), Some(group)) if parent == group.id => group.parts.push((self.kind(&id)?, raw(line)?)),
-                (Some(_), _) => return Err(bad("a part does not follow its record")),
-            }
-            if group.as_ref().is_some_and(|group| group.parts.len() > PARTS_MAX) {
-                return Err(bad("a record has too many parts"));
+                (Some(parent), Some(group)) => {
+                    let kind = self.kind(&id)?;
+                    group.add(&parent, id, kind, line)?;
+                }
+                (Some(_), None) => return Err(bad("a part does not follow its record")),
             }
         }
         if is_last {
@@ -135,19 +162,33 @@ impl Parts {
                 return Err(bad("a record has no place for its parts"));
             }
         }
-        for (kind, part) in &group.parts {
-            let Some((_, place)) = self.parts.get(*kind) else { continue };
-            let Some(items) = list(&mut record, &place.at) else { continue };
-            if place.max.is_none_or(|max| items.len() < max) {
-                let mut part = parse(part.get())?;
-                if let Some(members) = part.as_object_mut() {
-                    members.retain(|name, _| !name.starts_with("__"));
+        let mut parts = group.parts.iter().map(|part| plain(part.text)).collect::<Result<Vec<Value>, _>>()?;
+        for nested in [true, false] {
+            for (at, part) in group.parts.iter().enumerate().filter(|(_, part)| part.of.is_some() == nested) {
+                let value = parts.get_mut(at).map(Value::take).unwrap_or_default();
+                let owner = match part.of {
+                    Some(of) => parts.get_mut(of),
+                    None => Some(&mut record),
+                };
+                let place = self.parts.get(part.kind).map(|(_, place)| place);
+                let (Some(owner), Some(place)) = (owner, place) else { continue };
+                let items = list(owner, &place.at).ok_or_else(|| bad("a part has no place for its parts"))?;
+                if place.max.is_none_or(|max| items.len() < max) {
+                    items.push(value);
                 }
-                items.push(part);
             }
         }
         to_raw_value(&record).map_err(|_| bad("a record cannot be kept"))
     }
+}
+
+/// A part without what only the file says of it.
+fn plain(text: &RawValue) -> Result<Value, CallError> {
+    let mut part = parse(text.get())?;
+    if let Some(members) = part.as_object_mut() {
+        members.retain(|name, _| !name.starts_with("__"));
+    }
+    Ok(part)
 }
 
 /// The list at a path of names, made where there is nothing.

@@ -16,8 +16,8 @@ use url::Url;
 
 use super::compile::{Builder, Found};
 use super::folder::SpecError;
-use super::mapping::Env;
 use super::mapping::times::TimeFormat;
+use super::mapping::{Env, Mapping};
 use super::rest::CallRest;
 use super::spec::Method;
 use super::yaml::{self, Placed};
@@ -29,10 +29,11 @@ use lines::{PartFile, Parts, ends};
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct BulkFileSpec {
-    /// What the app is to write: `$bulk.query` of `bulk/start`.
-    query: String,
+    /// What the app is to write: `$bulk.query` of `bulk/start`. A text, or an expression over `$parameters` and `$fields`.
+    #[schemars(with = "super::schemas::Expression")]
+    query: Placed,
     count: CountFile,
-    /// The member of a part that names its record.
+    /// The member of a part that names its record, or the part that it is a part of.
     #[serde(default = "parent")]
     parent: String,
     /// Where parts belong, by how their ids begin.
@@ -57,7 +58,7 @@ struct CountFile {
 /// How a collection is read by one operation.
 #[derive(Debug)]
 pub(super) struct BulkSpec {
-    query: String,
+    query: Mapping,
     count: CallRest,
     from: u64,
     parts: Parts,
@@ -138,7 +139,9 @@ fn spec(builder: &Builder<'_>, found: &Found<'_>) -> Result<BulkSpec, SpecError>
     let count = graphql::plain_call(builder, found, &file.count.query, Some(file.count.result))?;
     let parts = Parts::new(&file.parent, file.parts)
         .map_err(|message| SpecError::in_file(found.path.clone(), message).field("parts"))?;
-    Ok(BulkSpec { query: graphql::text(builder, found, &file.query)?, count, from: file.count.from, parts })
+    let query = graphql::written(builder, found, file.query)?;
+    let query = Mapping::compile(&found.path, &query, &["parameters", "fields"]).map_err(|e| e.field("query"))?;
+    Ok(BulkSpec { query, count, from: file.count.from, parts })
 }
 
 impl Collection {
@@ -174,7 +177,9 @@ impl Session {
     /// # Errors
     /// The app's or the script's failure.
     pub async fn bulk_start(&self, c: &Collection) -> Result<BulkStart, CallError> {
-        let wish = json!({ "query": c.bulk()?.query });
+        let fields = self.fields_variable(c).await?;
+        let query = c.bulk()?.query.eval(&Env::of(&[("parameters", &self.caller.parameters), ("fields", &fields)]));
+        let wish = json!({ "query": query });
         let answer = self.bulk_call(|calls| &calls.start, wish, "bulk/start").await?;
         if answer["busy"] == true {
             return Ok(BulkStart::Busy);

@@ -67,6 +67,7 @@ fn a_file_that_is_not_what_was_promised_is_a_failure() {
         "{\"id\":\"gid://x/Order/1\"}\n{\"id\":\"gid://x/Refund/1\",\"__parentId\":\"gid://x/Order/1\"}",
         "{\"id\":\"gid://x/Order/1\"}\n{\"id\":\"gid://x/Or",
         r#"{"id":"gid://x/Order/1","lines":7}"#,
+        "{\"id\":\"gid://x/Order/1\"}\n{\"id\":\"gid://x/Line/1\",\"__parentId\":\"gid://x/Order/1\"}\n{\"id\":\"gid://x/Line/2\",\"__parentId\":\"gid://x/Line/1\"}\n{\"id\":\"gid://x/Line/3\",\"__parentId\":\"gid://x/Line/2\"}",
     ] {
         assert!(matches!(parts().piece(bad.as_bytes(), 0, true, &spec()), Err(CallError::BadAnswer(_))), "{bad}");
     }
@@ -79,4 +80,35 @@ fn a_piece_that_was_not_asked_for_is_refused() {
     for bad in [None, Some("bytes 0-9/20"), Some("bytes 10-19/*"), Some("bytes 10-18/20"), Some("10-19/20")] {
         assert!(ends(bad, 10, 10).is_err(), "{bad:?}");
     }
+}
+
+#[test]
+fn a_part_of_a_part_is_put_into_it() {
+    let parts = Parts::new(
+        "__parentId",
+        BTreeMap::from([
+            ("gid://x/Line/".to_owned(), PartFile { at: Path::parse("$.lines.nodes").unwrap(), max: None }),
+            ("gid://x/Field/".to_owned(), PartFile { at: Path::parse("$.fields.nodes").unwrap(), max: None }),
+        ]),
+    );
+    let file = concat!(
+        r#"{"id":"gid://x/Order/1"}"#,
+        "\n",
+        r#"{"id":"gid://x/Field/1","v":"order","__parentId":"gid://x/Order/1"}"#,
+        "\n",
+        r#"{"id":"gid://x/Line/1","__parentId":"gid://x/Order/1"}"#,
+        "\n",
+        r#"{"id":"gid://x/Line/2","__parentId":"gid://x/Order/1"}"#,
+        "\n",
+        r#"{"id":"gid://x/Field/2","v":"line","__parentId":"gid://x/Line/1"}"#,
+        "\n",
+        r#"{"id":"gid://x/Field/3","v":"too","__parentId":"gid://x/Line/1"}"#,
+        "\n",
+    );
+    let piece = parts.unwrap().piece(file.as_bytes(), 0, true, &spec()).unwrap();
+    let record: Value = serde_json::from_str(piece.records[0].raw.get()).unwrap();
+    assert_eq!(record["fields"]["nodes"][0]["v"], "order");
+    let lines = record["lines"]["nodes"].as_array().unwrap();
+    assert_eq!(lines[0]["fields"]["nodes"][1]["v"], "too");
+    assert!(lines.len() == 2 && lines[1]["fields"].is_null(), "{record}");
 }

@@ -17,7 +17,7 @@ pub use self::expression::Expression;
 use super::SpecError;
 use super::bulk::BulkFileSpec;
 use super::compile_parts::{EventFile, GlobalWebhookFile, WebhookFile};
-use super::fields_rest::FieldsFile;
+use super::fields_rest::{FieldsFile, QueryFieldsFile};
 use super::files::{CallFile, CollectionFile, ConnectorFile, FetchFile, ListFile};
 use super::graphql::{QueryCallFile, QueryFetchFile, QueryListFile};
 use super::subscriptions::SubscriptionsFile;
@@ -158,6 +158,12 @@ const KINDS: &[Kind] = &[
         title: "One record of the app, by a query",
         files: &["data/*/fetch.graphql.yml"],
         make: of::<QueryFetchFile>,
+    },
+    Kind {
+        name: "query-fields",
+        title: "The fields that an account has, by a query",
+        files: &["data/*/fields.graphql.yml", "shared/fields.graphql.yml"],
+        make: of::<QueryFieldsFile>,
     },
     Kind {
         name: "query-list",

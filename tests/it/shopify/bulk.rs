@@ -16,19 +16,19 @@ impl Desk {
     }
 
     /// All wanted collections have been read.
-    async fn read(&self, id: &str) -> Value {
+    pub(super) async fn read(&self, id: &str) -> Value {
         let read = |c: &Value| c["collections"].as_array().expect("a list").iter().all(|c| c["lastPullAt"].is_string());
         self.connection(id, read).await
     }
 
     /// The records of a topic as they are cached, by the app's id.
-    async fn cached(&self, id: &str, model: &str) -> Vec<Value> {
+    pub(super) async fn cached(&self, id: &str, model: &str) -> Vec<Value> {
         let path = at(&format!("commerce/{model}?connectionId={id}&limit=250"));
         self.node.get(&path).await.ok()[model].as_array().expect("records").clone()
     }
 }
 
-fn find(records: &[Value], id: u64) -> &Value {
+pub(super) fn find(records: &[Value], id: u64) -> &Value {
     records.iter().find(|one| one["remoteId"] == json!(id.to_string())).expect("the record")
 }
 

@@ -108,6 +108,10 @@ impl World {
     fn written(&self, fields: &[Field], grouped: bool) -> Result<(Vec<u8>, usize), String> {
         let [root] = fields else { return Err("Bulk queries have one top-level field".to_owned()) };
         let node = node(root).ok_or("Bulk queries must contain at least one connection")?;
+        let (connections, depth) = connections(root);
+        if connections > 5 || depth > 3 {
+            return Err("Bulk queries have at most five connections, nested at most two levels deep".to_owned());
+        }
         let (mut records, mut parts) = (Vec::new(), Vec::new());
         for record in self.records[root.name.as_str()].values() {
             let (line, mut behind) = lines(node, record)?;
@@ -127,7 +131,15 @@ fn node(field: &Field) -> Option<&Field> {
     edges.fields.iter().find(|inner| inner.name == "node")
 }
 
-/// A record's own line, and those of its parts.
+/// How many connections there are in a field, itself included, and how deep they go.
+fn connections(field: &Field) -> (usize, usize) {
+    let inside = node(field).map_or(&field.fields, |node| &node.fields).iter().map(connections);
+    let (count, depth) = inside.fold((0, 0), |all, one| (all.0 + one.0, all.1.max(one.1)));
+    let own = usize::from(node(field).is_some());
+    (count + own, depth + own)
+}
+
+/// A record's own line, and those of its parts, each with its own parts behind it.
 fn lines(selected: &Field, record: &Value) -> Result<(Value, Vec<Value>), String> {
     let (mut own, mut parts) = (Map::new(), Vec::new());
     for field in &selected.fields {
@@ -138,10 +150,12 @@ fn lines(selected: &Field, record: &Value) -> Result<(Value, Vec<Value>), String
                 if inner.fields.iter().all(|field| field.name != "id") {
                     return Err("Bulk queries must select the id of every node".to_owned());
                 }
-                for item in value.as_array().ok_or("not a connection")? {
-                    let mut part = inner.of(item)?;
+                let items = value.as_array().ok_or("not a connection")?;
+                for item in field.by_keys(items).as_ref().unwrap_or(items) {
+                    let (mut part, behind) = lines(inner, item)?;
                     part["__parentId"] = record["id"].clone();
                     parts.push(part);
+                    parts.extend(behind);
                 }
             }
         }

@@ -1,7 +1,8 @@
 //! As much of GraphQL as a stand-in app needs: a query is parsed, and what it selects is taken from JSON.
 //!
 //! Always true: a field that the data does not have is an error, as it is at an app; a list is a connection where `nodes`
-//! or `edges` are selected from it. Not here: what the root fields hold (`shopify`).
+//! or `edges` are selected from it; what `@include` leaves out is neither shown nor paid for. Not here: what the root fields
+//! hold (`shopify`).
 
 use std::collections::BTreeMap;
 
@@ -43,7 +44,11 @@ pub fn parse(text: &str, variables: &Value) -> Result<Vec<Field>, String> {
 }
 
 fn closing(tokens: &[String], open: usize) -> Result<usize, String> {
-    let (left, right) = if tokens[open] == "(" { ("(", ")") } else { ("{", "}") };
+    let (left, right) = match tokens[open].as_str() {
+        "(" => ("(", ")"),
+        "[" => ("[", "]"),
+        _ => ("{", "}"),
+    };
     let mut depth = 0;
     for (at, token) in tokens.iter().enumerate().skip(open) {
         depth += i32::from(token == left) - i32::from(token == right);
@@ -61,8 +66,8 @@ fn tokens(text: &str) -> Result<Vec<String>, String> {
         let length = match first {
             '"' => rest[1..].find('"').ok_or("Unterminated string")? + 2,
             '.' if rest.starts_with("...") => 3,
-            c if c.is_alphanumeric() || "_-$".contains(c) => {
-                rest.find(|c: char| !c.is_alphanumeric() && !"_-$.".contains(c)).unwrap_or(rest.len())
+            c if c.is_alphanumeric() || "_-$@".contains(c) => {
+                rest.find(|c: char| !c.is_alphanumeric() && !"_-$@.".contains(c)).unwrap_or(rest.len())
             }
             '{' | '}' | '(' | ')' | '[' | ']' | ':' | '!' | '=' => 1,
             other => return Err(format!("Unexpected {other}")),
@@ -104,12 +109,18 @@ impl Parser<'_> {
                 field.args = self.object(&tokens[at + 1..end])?.into_iter().collect();
                 at = end + 1;
             }
+            let mut shown = true;
+            if tokens.get(at).is_some_and(|token| token == "@include") {
+                let end = closing(tokens, at + 1)?;
+                shown = self.object(&tokens[at + 2..end])?["if"].as_bool().ok_or("if is of the type Boolean!")?;
+                at = end + 1;
+            }
             if tokens.get(at).is_some_and(|token| token == "{") {
                 let end = closing(tokens, at)?;
                 field.fields = self.selection(&tokens[at + 1..end])?;
                 at = end + 1;
             }
-            fields.push(field);
+            fields.extend(Some(field).filter(|_| shown));
         }
         Ok(fields)
     }
@@ -122,6 +133,13 @@ impl Parser<'_> {
             if value == "{" {
                 let end = closing(tokens, at + 2)?;
                 object.insert(name, self.object(&tokens[at + 3..end])?.into());
+                at = end + 1;
+                continue;
+            }
+            if value == "[" {
+                let end = closing(tokens, at + 2)?;
+                let items = tokens[at + 3..end].iter().map(|item| item.trim_matches('"'));
+                object.insert(name, items.collect());
                 at = end + 1;
                 continue;
             }
@@ -141,7 +159,7 @@ impl Field {
     pub fn text(&self, name: &str) -> Option<&str> {
         self.args.get(name)?.as_str()
     }
-    fn first(&self) -> Option<u64> {
+    pub fn first(&self) -> Option<u64> {
         self.args.get("first")?.as_u64()
     }
     /// What it costs before it runs: a list as many points as it may have items, and two.
@@ -154,7 +172,8 @@ impl Field {
     }
     /// What is selected of a value.
     pub fn of(&self, value: &Value) -> Result<Value, String> {
-        match value {
+        let narrowed = value.as_array().and_then(|items| self.by_keys(items)).map(Value::Array);
+        match narrowed.as_ref().unwrap_or(value) {
             Value::Array(items) if self.fields.iter().any(|field| field.name == "nodes" || field.name == "edges") => {
                 let start = self.text("after").and_then(|after| after.parse().ok()).unwrap_or(0);
                 let keys: Vec<String> = (1..=items.len()).map(|n| n.to_string()).collect();
@@ -176,6 +195,17 @@ impl Field {
             other if self.fields.is_empty() || other.is_null() => Ok(other.clone()),
             _ => Err(format!("Field '{}' has no fields", self.name)),
         }
+    }
+    /// The metafields that are asked for by their `keys`, whose own keys then come with their namespace.
+    pub fn by_keys(&self, items: &[Value]) -> Option<Vec<Value>> {
+        let keys = self.args.get("keys")?.as_array().filter(|keys| !keys.is_empty())?;
+        let named = items.iter().map(|item| {
+            let key = format!("{}.{}", item["namespace"].as_str().unwrap_or(""), item["key"].as_str().unwrap_or(""));
+            let mut item = item.clone();
+            item["key"] = key.into();
+            item
+        });
+        Some(named.filter(|item| keys.contains(&item["key"])).collect())
     }
     /// A page of items that stand behind `after`; each with its cursor.
     pub fn connection(&self, items: &[&Value], cursors: &[String]) -> Result<Value, String> {

@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
-use aws_lc_rs::hmac;
+use aws_lc_rs::{digest, hmac};
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use tidemill::clock::Clock;
 
@@ -29,18 +29,27 @@ pub struct World {
     clock: Clock,
     /// Records by root field and id, in the shape of the API.
     pub records: BTreeMap<&'static str, BTreeMap<u64, Value>>,
+    /// Keys and ids in the order that a list was asked for, until something changes.
+    sorted: BTreeMap<(String, &'static str), Vec<(String, u64)>>,
+    /// How deep a list may be walked by its cursors, and how often it was asked for more.
+    pub depth_max: Option<usize>,
+    pub too_deep: u32,
     /// Access tokens, and when each ends.
     pub tokens: BTreeMap<String, u64>,
     refresh_tokens: BTreeSet<String>,
-    codes: BTreeSet<String>,
+    /// Codes, and the challenge that each was asked for with.
+    codes: BTreeMap<String, String>,
     pub subscriptions: Vec<Subscription>,
+    /// Of metafields, as the API shows them.
+    pub definitions: Vec<Value>,
     /// Root fields that the token's scopes do not open.
     pub denied: BTreeSet<&'static str>,
     /// Points left, and the most that one query may cost.
     pub available: f64,
     pub max_cost: u64,
-    /// Every query with its variables.
+    /// Every query with its variables, and what it was judged to cost.
     pub asked: Vec<(String, Value)>,
+    pub costs: Vec<(String, u64)>,
     /// Every form that came to the token address.
     pub forms: Vec<BTreeMap<String, String>>,
     pub installed: bool,
@@ -91,14 +100,19 @@ impl Shop {
         let world = World {
             clock,
             records: ["orders", "customers", "products", "events"].map(|name| (name, BTreeMap::new())).into(),
+            sorted: BTreeMap::new(),
+            depth_max: None,
+            too_deep: 0,
             tokens: [(PERMANENT.to_owned(), u64::MAX)].into(),
             refresh_tokens: BTreeSet::new(),
-            codes: BTreeSet::new(),
+            codes: BTreeMap::new(),
             subscriptions: Vec::new(),
+            definitions: Vec::new(),
             denied: BTreeSet::new(),
             available: 100_000.0,
             max_cost: 1_000,
             asked: Vec::new(),
+            costs: Vec::new(),
             forms: Vec::new(),
             installed: true,
             bulks: Bulks::default(),
@@ -137,6 +151,24 @@ impl Shop {
         world.subscriptions.iter().filter(|one| one.topic == wanted).map(to).collect()
     }
 
+    /// The same change as an Events delivery, whose headers are of the other family and whose body names the ids.
+    pub fn event(&self, topic: &str, action: &str, id: u64) -> Hook {
+        let world = self.world();
+        let one = world.subscriptions.first().expect("a subscription");
+        let name = format!("{}Id", topic.to_lowercase());
+        let body = json!({"topic": topic, "action": action, "handle": "tide", "fields_changed": [],
+            "query_variables": {name: gid(topic, id)}});
+        let path = url::Url::parse(&one.uri).expect("a URL").path().to_owned();
+        let mut hook = hook(&path, topic, "event", &body.to_string(), CLIENT_SECRET, &one.id);
+        hook.headers.retain(|(name, _)| !name.starts_with("x-shopify-event"));
+        for (name, _) in &mut hook.headers {
+            *name = name.trim_start_matches("x-").to_owned();
+        }
+        hook.headers.push(("shopify-action".to_owned(), action.to_owned()));
+        hook.headers.push(("shopify-handle".to_owned(), "tide".to_owned()));
+        hook
+    }
+
     /// How the receiver answered.
     pub fn answered(&self, hook: &Hook, status: u16) {
         let mut world = self.world();
@@ -170,17 +202,25 @@ impl World {
     pub fn now(&self) -> String {
         self.clock.now().rfc3339_seconds()
     }
+    /// Whether a code is one that was given, to whoever asked for it. It is good once.
+    fn redeems(&mut self, form: &BTreeMap<String, String>) -> bool {
+        let Some(challenge) = form.get("code").and_then(|code| self.codes.remove(code)) else { return false };
+        let hash = |verifier: &String| URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, verifier.as_bytes()));
+        form.get("code_verifier").map(hash).unwrap_or_default() == challenge
+    }
     pub fn id(&mut self) -> u64 {
         self.next += 1;
         5_000_000_000 + self.next
     }
     fn put(&mut self, root: &'static str, id: u64, record: Value) -> u64 {
+        self.sorted.clear();
         self.records.get_mut(root).expect("a root").insert(id, record);
         id
     }
     /// Merges fields into a record and moves its updatedAt.
     pub fn change(&mut self, root: &'static str, id: u64, fields: Value) {
         let now = self.now();
+        self.sorted.clear();
         let record = self.records.get_mut(root).and_then(|all| all.get_mut(&id)).expect("a record");
         for (name, value) in fields.as_object().expect("fields") {
             record[name] = value.clone();
@@ -189,6 +229,7 @@ impl World {
     }
     /// Takes a record away; the events feed tells of products only.
     pub fn delete(&mut self, root: &'static str, id: u64) {
+        self.sorted.clear();
         self.records.get_mut(root).expect("a root").remove(&id).expect("a record");
         if root == "products" {
             let (event, now) = (self.id(), self.now());
@@ -220,7 +261,7 @@ impl World {
             "currencyCode": "EUR", "displayFinancialStatus": "PENDING", "displayFulfillmentStatus": "UNFULFILLED",
             "totalPriceSet": money("40.70"), "totalTaxSet": null, "totalShippingPriceSet": money("4.95"),
             "totalDiscountsSet": money("0.00"), "billingAddress": address, "shippingAddress": address,
-            "customer": customer, "lineItems": lines, "fulfillments": []});
+            "customer": customer, "lineItems": lines, "fulfillments": [], "metafields": []});
         self.put("orders", id, record)
     }
     pub fn customer(&mut self) -> u64 {
@@ -229,8 +270,17 @@ impl World {
             "lastName": "Weiß", "note": null, "state": "ENABLED", "tags": ["vip"],
             "amountSpent": {"currencyCode": "EUR"},
             "defaultEmailAddress": {"emailAddress": "ada@example.com", "marketingState": "SUBSCRIBED"},
-            "defaultPhoneNumber": {"phoneNumber": "+43 1"}, "addressesV2": []});
+            "defaultPhoneNumber": {"phoneNumber": "+43 1"}, "addressesV2": [], "metafields": []});
         self.put("customers", id, record)
+    }
+    /// So many customers of one second, some time ago.
+    pub fn crowd(&mut self, count: usize) {
+        let then = self.clock.now().before(std::time::Duration::from_secs(10)).rfc3339_seconds();
+        for _ in 0..count {
+            let id = self.customer();
+            let record = self.records.get_mut("customers").and_then(|all| all.get_mut(&id)).expect("a record");
+            (record["createdAt"], record["updatedAt"]) = (json!(then), json!(then));
+        }
     }
     pub fn product(&mut self, variants: usize) -> u64 {
         let (id, now) = (self.id(), self.now());
@@ -238,13 +288,24 @@ impl World {
             json!({"id": gid("ProductVariant", 900 + n as u64), "title": format!("Size {n}"), "sku": format!("TEE-{n}"),
                 "barcode": null, "price": "29.00", "compareAtPrice": null, "inventoryQuantity": 3,
                 "selectedOptions": [{"name": "Size", "value": n.to_string()}],
-                "inventoryItem": {"measurement": {"weight": {"value": 0.2, "unit": "KILOGRAMS"}}}})
+                "inventoryItem": {"measurement": {"weight": {"value": 0.2, "unit": "KILOGRAMS"}}}, "metafields": []})
         };
         let variants: Vec<Value> = (0..variants).map(variant).collect();
         let record = json!({"id": gid("Product", id), "title": "Tee", "descriptionHtml": "<p>A tee</p>",
             "status": "ACTIVE", "productType": "Shirt", "vendor": "Mill", "handle": "tee", "tags": ["new"],
-            "createdAt": now, "updatedAt": now, "media": [], "variants": variants});
+            "createdAt": now, "updatedAt": now, "media": [], "variants": variants, "metafields": []});
         self.put("products", id, record)
+    }
+    /// Changes a fulfillment, and with it its order.
+    pub fn reship(&mut self, order: u64, fulfillment: u64, fields: Value) {
+        let now = self.now();
+        let mut all = self.records["orders"][&order]["fulfillments"].as_array().expect("a list").clone();
+        let one = all.iter_mut().find(|one| one["id"] == gid("Fulfillment", fulfillment)).expect("the fulfillment");
+        for (name, value) in fields.as_object().expect("fields") {
+            one[name] = value.clone();
+        }
+        one["updatedAt"] = now.into();
+        self.change("orders", order, json!({"fulfillments": all}));
     }
     /// Ships an order: the fulfillment is inside it, and the order's updatedAt moves.
     pub fn fulfillment(&mut self, order: u64, status: &str) -> u64 {
@@ -261,6 +322,35 @@ impl World {
         all.push(whole);
         self.change("orders", order, json!({"fulfillments": all, "displayFulfillmentStatus": "FULFILLED"}));
         id
+    }
+
+    /// Defines a metafield of that kind of record.
+    pub fn define(&mut self, owner: &str, name: &str, kind: &str) {
+        let (namespace, key) = name.split_once('.').expect("namespace.key");
+        let label = key.replace('_', " ");
+        let definition = json!({"ownerType": owner, "namespace": namespace, "key": key, "name": label,
+            "type": {"name": kind}});
+        self.definitions.push(definition);
+    }
+    /// Sets a metafield of a record, or of one of its variants; that alone moves no time.
+    pub fn metafield(
+        &mut self,
+        owner: (&'static str, u64),
+        variant: Option<usize>,
+        name: &str,
+        kind: &str,
+        value: Value,
+    ) {
+        let metafield = gid("Metafield", self.id());
+        let record = self.records.get_mut(owner.0).and_then(|all| all.get_mut(&owner.1)).expect("a record");
+        let record = match variant {
+            Some(at) => &mut record["variants"][at],
+            None => record,
+        };
+        let (namespace, key) = name.split_once('.').expect("namespace.key");
+        let all = record["metafields"].as_array_mut().expect("a list");
+        all.retain(|one| one["namespace"] != namespace || one["key"] != key);
+        all.push(json!({"id": metafield, "namespace": namespace, "key": key, "type": kind, "jsonValue": value}));
     }
 
     fn resolve(&mut self, field: &Field) -> Result<Value, String> {
@@ -288,6 +378,11 @@ impl World {
                 self.subscriptions.retain(|one| one.id != id);
                 field.of(&json!({"deletedWebhookSubscriptionId": id, "userErrors": []}))
             }
+            "metafieldDefinitions" => {
+                let owner = field.text("ownerType").ok_or("ownerType is required")?;
+                let own = self.definitions.iter().filter(|one| one["ownerType"] == owner).cloned().collect();
+                field.of(&Value::Array(own))
+            }
             "bulkOperationRunQuery" => self.bulk_start(field),
             "node" => self.bulk_status(field),
             "ordersCount" | "customersCount" | "productsCount" => self.bulk_count(field),
@@ -310,22 +405,31 @@ impl World {
         let id = field.text("id").and_then(|id| id.rsplit_once('/')?.1.parse().ok());
         id.ok_or_else(|| "Invalid global id".to_owned())
     }
-    fn list(&self, field: &Field) -> Result<Value, String> {
-        let filter = Filter::read(field.text("query").unwrap_or_default());
+    fn list(&mut self, field: &Field) -> Result<Value, String> {
         let by = match field.text("sortKey") {
             Some("UPDATED_AT") => "updatedAt",
             Some("CREATED_AT") => "createdAt",
             Some("ID") | None => "",
             Some(other) => return Err(format!("sortKey {other} is not known")),
         };
-        let all = self.records[field.name.as_str()].iter().filter(|(id, record)| filter.fits(**id, record));
-        let key = |id: u64, record: &Value| format!("{}|{id:020}", record[by].as_str().unwrap_or_default());
-        let mut sorted: Vec<(String, &Value)> = all.map(|(id, record)| (key(*id, record), record)).collect();
-        sorted.sort_by(|a, b| a.0.cmp(&b.0));
-        if let Some(after) = field.text("after") {
-            sorted.retain(|(key, _)| key.as_str() > after);
+        let filter = Filter::read(field.text("query").unwrap_or_default());
+        let all = &self.records[field.name.as_str()];
+        let sorted = self.sorted.entry((field.name.clone(), by)).or_insert_with(|| {
+            let key = |(id, record): (&u64, &Value)| format!("{}|{id:020}", record[by].as_str().unwrap_or_default());
+            let mut sorted: Vec<(String, u64)> = all.iter().map(|one| (key(one), *one.0)).collect();
+            sorted.sort();
+            sorted
+        });
+        let start = sorted.partition_point(|(key, _)| filter.begins_behind(by, key));
+        let after = field.text("after").map_or(start, |after| sorted.partition_point(|(key, _)| key.as_str() <= after));
+        if self.depth_max.is_some_and(|depth| after.saturating_sub(start) >= depth) {
+            self.too_deep += 1;
+            return Err("Arrays cannot be paginated past 25,000 objects".to_owned());
         }
-        let (cursors, items): (Vec<String>, Vec<&Value>) = sorted.into_iter().unzip();
+        // One more than is shown, by which it is seen whether there are more.
+        let most = usize::try_from(field.first().unwrap_or(250)).expect("small") + 1;
+        let behind = sorted[start.max(after)..].iter().filter(|(_, id)| filter.fits(*id, &all[id])).take(most);
+        let (cursors, items): (Vec<String>, Vec<&Value>) = behind.map(|(key, id)| (key.clone(), &all[id])).unzip();
         field.connection(&items, &cursors)
     }
 }
@@ -350,6 +454,17 @@ impl Filter {
         }
         Self(terms)
     }
+    /// Whether what is sorted so stands before the filter's lower bound.
+    fn begins_behind(&self, by: &str, key: &str) -> bool {
+        let bound = |name: &str| self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+        match by {
+            "updatedAt" => bound("updated_at").is_some_and(|bound| key < bound),
+            "" => {
+                bound("id").is_some_and(|bound| key < format!("|{:020}", bound.parse::<u64>().expect("an id")).as_str())
+            }
+            _ => false,
+        }
+    }
     fn fits(&self, id: u64, record: &Value) -> bool {
         let text = |name: &str| record[name].as_str().unwrap_or_default().to_owned();
         self.0.iter().all(|(name, value)| match name.as_str() {
@@ -371,7 +486,7 @@ async fn authorize(query: web::Query<BTreeMap<String, String>>, world: Shared) -
         return HttpResponse::BadRequest().body("Oauth error invalid_request");
     }
     let code = format!("code-{}", world.id());
-    world.codes.insert(code.clone());
+    world.codes.insert(code.clone(), query.get("code_challenge").cloned().unwrap_or_default());
     let time = world.clock.now().seconds().to_string();
     let host = STANDARD.encode("admin.shopify.com/store/tide-shop");
     let state = query.get("state").cloned().unwrap_or_default();
@@ -402,7 +517,7 @@ async fn token(form: web::Form<BTreeMap<String, String>>, world: Shared) -> Http
             let used = form["refresh_token"].clone();
             world.refresh_tokens.retain(|token| *token == used);
         }
-        None | Some("authorization_code") if form.get("code").is_some_and(|code| world.codes.remove(code)) => {}
+        None | Some("authorization_code") if world.redeems(&form) => {}
         _ => return refused(),
     }
     if has("expiring", "1") {
@@ -445,6 +560,7 @@ fn answer(world: &mut World, query: &str, variables: &Value) -> Value {
         Err(message) => return json!({"errors": error(message, None, None)}),
     };
     let requested: u64 = fields.iter().map(Field::cost).sum();
+    world.costs.push((query.to_owned(), requested));
     let cost = |available: f64, actual: Value| {
         let status = json!({"maximumAvailable": 100_000.0, "currentlyAvailable": available, "restoreRate": 10_000.0});
         json!({"cost": {"requestedQueryCost": requested, "actualQueryCost": actual, "throttleStatus": status}})
