@@ -107,7 +107,7 @@ impl Collection {
     /// The members of a variable that its methods use.
     pub(super) fn names(&self, variable: &str) -> BTreeSet<String> {
         let mut names = BTreeSet::new();
-        for list in [&self.pull, &self.ties, &self.scan, &self.deleted] {
+        for list in [&self.pull, &self.ties, &self.touched, &self.scan, &self.deleted] {
             names.extend(list.rest().iter().flat_map(|list| list.names(variable)));
         }
         names.extend(self.fetch.rest().iter().flat_map(|fetch| fetch.names(variable)));
@@ -116,7 +116,7 @@ impl Collection {
         names
     }
     pub(super) fn has_script(&self) -> bool {
-        let lists = [&self.pull, &self.ties, &self.scan, &self.deleted];
+        let lists = [&self.pull, &self.ties, &self.touched, &self.scan, &self.deleted];
         lists.iter().any(|list| list.is_script()) || self.fetch.is_script() || self.fields.is_script()
     }
 }

@@ -83,12 +83,12 @@ async fn by_webhook_every_collection_goes_through_all_that_the_shop_tells_in_bot
         let bodies: Vec<Value> = receiver.wait(expected.len()).await.iter().map(|one| one.json()).collect();
         assert!(bodies.iter().all(|body| body[app] == "Shopify" && !body["dataPayload"][time].is_null()), "{bodies:?}");
         let of = |root: &str, kind: &str, record: u64| {
-            let topic = format!("commerce/{root}");
+            let (topic, record) = (format!("commerce/{root}"), record.to_string());
             let fits = |came: &&crate::support::receiver::Received| {
                 let body = came.json();
                 came.header("x-alloy-topic") == topic
                     && body["updateType"] == kind
-                    && body["dataPayload"]["remoteId"] == record.to_string()
+                    && body["dataPayload"]["remoteId"] == record
             };
             let came = receiver.so_far();
             came.iter().find(fits).unwrap_or_else(|| panic!("{kind} {topic} {record}")).json()["dataPayload"].clone()
