@@ -1,4 +1,5 @@
-//! `fields.rest.yml` and `fields.graphql.yml`: the app's list of the fields that an account has, as a request and what its answers say.
+//! `fields.rest.yml` and `fields.graphql.yml`: the app's list of the fields that an account has, as a request and what its
+//! answers say.
 //!
 //! Always true: a field that is neither the account's own nor asked for is left out at once. Not here: when it is asked
 //! (`connectors::fields`).

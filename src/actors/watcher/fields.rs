@@ -2,10 +2,11 @@
 //! that was asked for is not there any more.
 //!
 //! Always true: fields that were read are stored before the records that were asked for with them; a list that cannot be
-//! read again leaves the one before in use, and where the connector can do without one, its collection is read without. Fields that come or go change the version of the collection's mapping
-//! (`Account::mapping_of`), and what follows from that is what follows from a new mapping: everything is read again, and
-//! what has not changed at the app changes silently. Nothing cheaper is right: only reading tells what stands in a field
-//! that was not asked for before. Not here: how they are read (`connectors::fields`).
+//! read again leaves the one before in use, and where the connector can do without one, its collection is read without.
+//! Fields that come or go change the version of the collection's mapping (`Account::mapping_of`), and what follows from
+//! that is what follows from a new mapping: everything is read again, and what has not changed at the app changes silently.
+//! Nothing cheaper is right: only reading tells what stands in a field that was not asked for before. Not here: how they
+//! are read (`connectors::fields`).
 
 use std::time::Duration;
 
