@@ -350,10 +350,9 @@ fn told_field(field: AppField) -> FieldView {
         true => "A field of the app's own, which the app lists for this connection's account.",
         false => "A field of the app's own; there are more than one request can name, so it is not asked for.",
     };
-    // A field of a list's items is at them.
-    let path = match field.name.split_once("[].") {
-        Some((list, name)) => format!("{list}[].customFields.{name}"),
-        None => format!("customFields.{}", field.name),
+    let path = match field.place() {
+        (Some(list), name) => format!("{list}[].customFields.{name}"),
+        (None, name) => format!("customFields.{name}"),
     };
     FieldView {
         path,

@@ -30,8 +30,6 @@ const PAGES_MAX: usize = 50;
 const NAME_BYTES_MAX: usize = 384;
 const LABEL_CHARS_MAX: usize = 255;
 const KIND_CHARS_MAX: usize = 64;
-/// What stands between a list of a record and a field of its items, in a field's name: `variants[].size`.
-const IN_LIST: &str = "[].";
 
 /// What `fields.js` returns: a list, or `{fields: [...]}`; each a name, or `{name, label, type, custom}`.
 fn of_script(value: Value) -> Option<Vec<AppField>> {
@@ -126,10 +124,10 @@ impl Session {
     /// Takes fields that were read before.
     pub fn know_fields(&self, c: &Collection, fields: AppFields) {
         let (mut names, mut lists) = (Vec::new(), BTreeMap::<&str, Vec<&str>>::new());
-        for name in fields.asked() {
-            match name.split_once(IN_LIST) {
-                Some((list, name)) => lists.entry(list).or_default().push(name),
-                None => names.push(name),
+        for field in fields.fields.iter().filter(|field| field.asked) {
+            match field.place() {
+                (Some(list), name) => lists.entry(list).or_default().push(name),
+                (None, name) => names.push(name),
             }
         }
         let custom: Vec<&str> =

@@ -7,10 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use super::time::Millis;
 
+/// What stands between a list of a record and a field of its items, in a field's name: `variants[].size`.
+const IN_LIST: &str = "[].";
+
 /// One field of an app's records.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AppField {
-    /// As requests and records have it: `Region__c`.
+    /// As requests and records have it: `Region__c`; `variants[].size` of the items of that list.
     pub name: String,
     /// As people see it in the app; empty where the app does not say.
     pub label: String,
@@ -20,6 +23,16 @@ pub struct AppField {
     pub custom: bool,
     /// Whether it is asked for.
     pub asked: bool,
+}
+
+impl AppField {
+    /// The list of a record whose items have it, where it is not the record's own, and its name there.
+    pub fn place(&self) -> (Option<&str>, &str) {
+        match self.name.split_once(IN_LIST) {
+            Some((list, name)) => (Some(list), name),
+            None => (None, &self.name),
+        }
+    }
 }
 
 /// What a collection of a connection is known to have.
