@@ -265,23 +265,26 @@ pub fn written(builder: &Builder<'_>, found: &Found<'_>, query: Placed) -> Resul
     if let Node::Text(query) = &query.node {
         return Ok(operator("$literal", placed(Node::Text(text(builder, found, query)?))));
     }
-    let dir = found.path.rsplit_once('/').map_or("", |(dir, _)| dir);
-    let fragments = format!("{dir}/fragments.graphql");
-    let behind = match builder.folder.has(&fragments) {
-        true => format!("\n{}", builder.text(&fragments)?.trim()),
-        false => String::new(),
-    };
+    let behind = fragments(builder, found)?;
     Ok(operator("$concat", placed(Node::List(vec![query, placed(Node::Text(behind))]))))
+}
+
+/// The fragments beside a query, as they stand behind it; nothing, where there are none.
+fn fragments(builder: &Builder<'_>, found: &Found<'_>) -> Result<String, SpecError> {
+    let dir = found.path.rsplit_once('/').map_or("", |(dir, _)| dir);
+    let path = format!("{dir}/fragments.graphql");
+    match builder.folder.has(&path) {
+        true => Ok(format!("\n{}", builder.text(&path)?.trim())),
+        false => Ok(String::new()),
+    }
 }
 
 /// A query's text, the collection's fragments behind it where it spreads them.
 fn text(builder: &Builder<'_>, found: &Found<'_>, query: &str) -> Result<String, SpecError> {
     let wrong = |message: &str| Err(SpecError::in_file(found.path.clone(), message).field("query"));
     let mut text = query.trim().to_owned();
-    let dir = found.path.rsplit_once('/').map_or("", |(dir, _)| dir);
-    let fragments = format!("{dir}/fragments.graphql");
-    if spreads(&text) && builder.folder.has(&fragments) {
-        text = format!("{text}\n{}", builder.text(&fragments)?.trim());
+    if spreads(&text) {
+        text += &fragments(builder, found)?;
     }
     let count = |c: char| text.matches(c).count();
     if text.is_empty() || count('{') != count('}') || count('(') != count(')') {
