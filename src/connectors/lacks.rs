@@ -1,10 +1,10 @@
 //! What an account lacks. Columns: a feature is off, or its role may not see them. An app that refuses a whole query for
-//! one column is asked again without it, and the pull says so.
+//! one column is asked again without it, and the pull says so. And the list of its own fields, where its role may not see
+//! that: such a collection is read without them, which is said in the same place.
 //!
 //! Always true: bounded; a column is left out of the one list that was refused for it, for a day, after which it is tried
-//! again: features are switched on. Not here: where in an answer the name stands (`connectors::verdict`), how a column is
-//! taken out (`mapping::columns`). And the list of its own fields, where its role may not see that: such a collection is read
-//! without them, which is said in the same place; what is refused is asked for again after a day.
+//! again, as is a refused list of fields: features are switched on. Not here: where in an answer the name stands (`connectors::verdict`), how a column is
+//! taken out (`mapping::columns`).
 
 use std::collections::BTreeMap;
 use std::time::Duration;

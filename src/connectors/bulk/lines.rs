@@ -1,8 +1,8 @@
 //! A file with one JSON object per line, read in pieces.
 //!
-//! Always true: a piece ends between two records; parts of a record are lines of their own behind it, which name it (or one of its
-//! parts), and are put back where the list shows them, so that a record maps to the same whichever way it came (its raw text may
-//! differ: the list says how its own parts go on). Not here: asking for it.
+//! Always true: a piece ends between two records; parts of a record are lines of their own behind it, which name it (or one
+//! of its parts), and are put back where the list shows them, so that a record maps to the same whichever way it came (its
+//! raw text may differ: the list says how its own parts go on). Not here: asking for it.
 
 use std::collections::{BTreeMap, HashMap};
 
