@@ -1,5 +1,7 @@
 //! Connecting in a real Chromium: what only a browser does, such as cookies over redirects, policies, pop-ups.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 use tidemill::clock::Clock;
 use tidemill::domain::time::Millis;
@@ -14,18 +16,24 @@ use crate::support::server::{Act, Server, answer};
 const OPENER: &str = "<!doctype html><title>opener</title><script>addEventListener('message',e=>{window.told=e.data;\
                       window.from=e.origin})</script>";
 
-#[actix::test]
-async fn a_customer_connects_on_a_phone_and_in_a_pop_up() {
+/// A browser, and a node at its public URL; None, with a line about it, where there is no browser.
+async fn desk(folder: &Path) -> Option<(Chromium, Node, String)> {
     let Some(browser) = Chromium::start().await else {
         println!("SKIPPED: there is no chromedriver here; `scripts/deps --tests` installs it");
-        return;
+        return None;
     };
-    let folder = tempfile::tempdir().expect("a folder");
-    let mut node = Node::new(folder.path());
+    let mut node = Node::new(folder);
     let public = format!("http://127.0.0.1:{}", node.port);
     node.env.push(("TIDEMILL__SERVER__PUBLIC_URL".to_owned(), public.clone()));
     node.start();
     node.ready().await;
+    Some((browser, node, public))
+}
+
+#[actix::test]
+async fn a_customer_connects_on_a_phone_and_in_a_pop_up() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let Some((browser, node, public)) = desk(folder.path()).await else { return };
     let app = sandbox::run(Options::quiet(), Clock::start(Millis(0))).await.expect("a free port");
     let isv =
         Server::start(|_| Act::Last(answer("200 OK", "content-type: text/html\r\nconnection: close\r\n", OPENER)))
@@ -90,16 +98,8 @@ async fn a_customer_connects_on_a_phone_and_in_a_pop_up() {
 
 #[actix::test]
 async fn a_customer_pastes_a_private_key_of_many_lines() {
-    let Some(browser) = Chromium::start().await else {
-        println!("SKIPPED: there is no chromedriver here; `scripts/deps --tests` installs it");
-        return;
-    };
     let folder = tempfile::tempdir().expect("a folder");
-    let mut node = Node::new(folder.path());
-    let public = format!("http://127.0.0.1:{}", node.port);
-    node.env.push(("TIDEMILL__SERVER__PUBLIC_URL".to_owned(), public.clone()));
-    node.start();
-    node.ready().await;
+    let Some((browser, node, public)) = desk(folder.path()).await else { return };
     let clock = Clock::start(Millis(0));
     let app = NetSuite::start(&clock, "Europe/Berlin");
     let (key, pem) = certificate();
